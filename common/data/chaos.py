@@ -1,0 +1,106 @@
+"""Prepare CHAOS abdominal MR (T2-SPIR): four organs, patient-grouped split."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from common.data.prepare import Patient, fingerprint, preparation, prepare_volumes
+from common.data.split import grouped_folds, split_groups
+from common.errors import TskdError
+
+LABELS = {"0": "background", "1": "liver", "2": "right kidney", "3": "left kidney", "4": "spleen"}
+TEST, VALIDATION = ("5", "13", "21", "36"), ("8",)  # the split our results are reported on; the rest is training
+
+_PROVENANCE = {
+    "source": "CHAOS abdominal MR, T2-SPIR (A. E. Kavur et al., Medical Image Analysis 69:101950, 2021), "
+    "doi 10.5281/zenodo.3431873",
+    "licence": "CC BY-NC-SA 4.0",
+}
+
+
+def prepare_chaos_mr(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    seed: int | None = None,
+    fold: int | None = None,
+    folds: int = 3,
+) -> Path:
+    """Prepare CHAOS MR T2-SPIR from NIfTI: slices of the training subjects, volumes of the others, dataset.json.
+
+    Args:
+        source: folder with images/image_<subject>.nii.gz and masks/label_<subject>.nii.gz.
+        output: new folder for the data set; left as it is if it holds the finished result of the same preparation.
+        seed: None keeps the fixed split (test 5, 13, 21, 36; validation 8; the rest training); an integer draws other
+            subjects into lists of the same sizes. It also orders the training list (None: 0).
+        fold: cross-validation fold 0 to `folds` - 1: its test set is that fold, one further subject is validation.
+        folds: number of folds when `fold` is given.
+
+    Returns:
+        Path of dataset.json.
+
+    Raises:
+        TskdError: subjects or masks missing, or an output folder that holds something else.
+    """
+    patients = _subjects(Path(source))
+    split = _split([patient.group for patient in patients], seed, fold, folds)
+    settings = {
+        "name": "chaos_mr",
+        "seed": seed,
+        "split": split,
+        "inputs": {p.group: [fingerprint(p.image), fingerprint(Path(str(p.label)))] for p in patients},
+    }
+    header = {
+        "name": "chaos_mr",
+        "modality": "MR",
+        "channels": 1,
+        "labels": LABELS,
+        "provenance": {**_PROVENANCE, "split": _describe(seed, fold, folds)},
+    }
+    with preparation(output, settings) as needed:
+        if needed:
+            prepare_volumes(output, patients, split, header, seed=seed or 0)
+    return Path(output, "dataset.json")
+
+
+def _subjects(source: Path) -> list[Patient]:
+    images = sorted(source.glob("images/image_*.nii.gz"))
+    if not images:
+        raise TskdError(
+            f"{source}: expected images/image_<subject>.nii.gz, found none. Give the folder that has images/."
+        )
+    patients = []
+    for image in images:
+        group = image.name.removeprefix("image_").removesuffix(".nii.gz")
+        patients.append(Patient(group, image, source / "masks" / f"label_{group}.nii.gz"))
+    missing = [str(patient.label) for patient in patients if not Path(str(patient.label)).is_file()]
+    if missing:
+        raise TskdError(f"{source}: expected a mask for each image, found no {', '.join(missing)}. Add the files.")
+    return patients
+
+
+def _split(subjects: Sequence[str], seed: int | None, fold: int | None, folds: int) -> Mapping[str, list[str]]:
+    if fold is not None:
+        tests = grouped_folds(subjects, folds, seed or 0)
+        if not 0 <= fold < folds:
+            raise TskdError(f"fold: expected 0 to {folds - 1}, found {fold}.")
+        others = sorted(set(subjects) - set(tests[fold]))
+        validation, training = split_groups(others, (len(VALIDATION), None), seed or 0)
+        test = tests[fold]
+    elif seed is not None:
+        test, validation, training = split_groups(subjects, (len(TEST), len(VALIDATION), None), seed)
+    else:
+        test, validation = list(TEST), list(VALIDATION)
+        missing = sorted({*TEST, *VALIDATION} - set(subjects), key=int)
+        if missing:
+            raise TskdError(
+                f"fixed split: expected subjects {', '.join((*TEST, *VALIDATION))}, found no {', '.join(missing)}. "
+                "Add them, or draw another split with a seed."
+            )
+        training = [subject for subject in subjects if subject not in (*TEST, *VALIDATION)]
+    return {"training": sorted(training), "validation": sorted(validation), "test": sorted(test)}
+
+
+def _describe(seed: int | None, fold: int | None, folds: int) -> str:
+    if fold is not None:
+        return f"fold {fold} of {folds}, seed {seed or 0}"
+    return "fixed" if seed is None else f"seed {seed}"

@@ -1,0 +1,162 @@
+"""Make a dataset folder (slices/, volumes/, dataset.json) from volumes of patients."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common import __version__
+from common.data import datalist
+from common.data.slices import write_slices
+from common.data.split import fair_order
+from common.data.volumes import load_label, load_volume, scale_intensity, to_lps, write_volume
+from common.errors import TskdError
+
+RECORD = "preparation.json"  # what was prepared, and whether it was finished
+_OURS = ("slices", "volumes", "raw", "dataset.json", ".dataset.json.draft", RECORD, f".{RECORD}.draft")
+
+
+@dataclass(frozen=True)
+class Patient:
+    """One patient's files: code, image (NIfTI file or DICOM folder), label volume (NIfTI) if there is one."""
+
+    group: str
+    image: Path
+    label: Path | None = None
+
+
+def prepare_volumes(
+    output: str | os.PathLike[str],
+    patients: Sequence[Patient],
+    split: Mapping[str, Sequence[str]],
+    header: Mapping[str, Any],
+    seed: int = 0,
+    window: tuple[float, float] | None = None,
+) -> Path:
+    """Write slices of the training patients, volumes of the others, and last of all dataset.json.
+
+    Args:
+        output: folder for the data set; written into as it is (see `preparation`).
+        patients: the patients' files; patients that are in no list of `split` are left out.
+        split: "training", "validation", "test" -> patient codes. Training patients without a label go to `unlabelled`.
+        header: the keys name, modality, channels, labels and provenance of dataset.json.
+        seed: seed of the order of `training`.
+        window: fixed intensity window; None scales each volume by its percentiles 0.5 and 99.5.
+
+    Returns:
+        Path of dataset.json.
+
+    Raises:
+        TskdError: a file that cannot be read, an image and a label that do not fit, an unknown patient.
+    """
+    known = {patient.group: patient for patient in patients}
+    missing = sorted({group for groups in split.values() for group in groups} - known.keys())
+    if missing:
+        raise TskdError(f"split: expected patients among {', '.join(sorted(known))}, found {', '.join(missing)}.")
+    lists: dict[str, list[dict[str, str]]] = {name: [] for name in datalist.LISTS}
+    for group in split["training"]:
+        section = "training" if known[group].label else "unlabelled"
+        lists[section] += _write_slices(Path(output), known[group], window)
+    for name in ("validation", "test"):
+        lists[name] = [_copy_volume(Path(output), known[group]) for group in split[name]]
+    lists["training"] = fair_order(lists["training"], seed)
+    scaling = (
+        "percentiles 0.5 to 99.5 of the volume to [0, 1]" if window is None else f"window {list(window)} to [0, 1]"
+    )
+    provenance = {
+        **header["provenance"],
+        "tool": f"tskd {__version__}",
+        "seed": seed,
+        "scaling": f"{scaling}, slices stored as 8-bit PNG; volumes keep their intensities",
+    }
+    dataset_file = Path(output, "dataset.json")
+    datalist.write(dataset_file, {**header, **lists, "provenance": provenance})
+    return dataset_file
+
+
+@contextmanager
+def preparation(output: str | os.PathLike[str], settings: Mapping[str, Any]) -> Iterator[bool]:
+    """Guard a preparation against repetition, mixing and interruption.
+
+    Yields True if the body has to do the work, False if `output` holds the finished result of the same settings. What
+    an interrupted run of the same settings left behind is removed first. The record lies in `preparation.json`.
+
+    Args:
+        output: folder for the data set; made if missing.
+        settings: everything that decides the result, as JSON values.
+
+    Raises:
+        TskdError: the folder holds anything else.
+    """
+    folder, record = Path(output), Path(output, RECORD)
+    settings = json.loads(json.dumps({**settings, "layout": 1}))
+    if folder.exists() and not folder.is_dir():
+        raise TskdError(f"{folder}: expected a folder or nothing, found a file. Choose another output folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    names = sorted(path.name for path in folder.iterdir())
+    before = json.loads(record.read_text(encoding="utf-8")) if RECORD in names else None
+    same = before is not None and before["settings"] == settings
+    if before is not None and same and before["finished"] and _complete(folder):
+        yield False
+        return
+    if names and not (same and set(names) <= set(_OURS)):
+        raise TskdError(
+            f"{folder}: expected an empty folder or the same preparation, found {', '.join(names[:5])}"
+            f"{_difference(before, settings)}. Choose another output folder, or delete this one."
+        )
+    for name in names:
+        if Path(folder, name).is_dir():
+            shutil.rmtree(Path(folder, name))
+        elif name != RECORD:
+            Path(folder, name).unlink()
+    datalist.write_json(record, {"finished": False, "settings": settings})
+    yield True
+    datalist.write_json(record, {"finished": True, "settings": settings})
+
+
+def fingerprint(path: Path) -> str:
+    """sha256 of a file, or of the files of a folder in the order of their names."""
+    digest = hashlib.sha256()
+    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+        if file.is_file():
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _difference(before: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> str:
+    if before is None:
+        return ""
+    old = before["settings"]
+    keys = [key for key in sorted(old.keys() | settings.keys()) if old.get(key) != settings.get(key)]
+    return f" of a preparation with other {', '.join(keys)}" if keys else " beside a preparation"
+
+
+def _complete(folder: Path) -> bool:
+    """Whether dataset.json and all the files that it lists are there."""
+    if not Path(folder, "dataset.json").is_file():
+        return False
+    listed = [entry for _, entry in datalist.named_entries(datalist.read(folder / "dataset.json"))]
+    return all(Path(folder, entry[key]).is_file() for entry in listed for key in ("image", "label") if key in entry)
+
+
+def _write_slices(output: Path, patient: Patient, window: tuple[float, float] | None) -> list[dict[str, str]]:
+    image, affine = load_volume(patient.image)
+    label = None if patient.label is None else to_lps(load_label(patient.label, image.shape, affine), affine)[0]
+    return write_slices(output, patient.group, scale_intensity(to_lps(image, affine)[0], window=window), label)
+
+
+def _copy_volume(output: Path, patient: Patient) -> dict[str, str]:
+    """Rewrite image and label with clean headers; original intensities and orientation."""
+    if patient.label is None:
+        raise TskdError(f"patient {patient.group}: expected a label, as validation and test need one, found none.")
+    image, affine = load_volume(patient.image)
+    label = load_label(patient.label, image.shape, affine)
+    entry = {"image": f"volumes/{patient.group}.nii.gz", "label": f"volumes/{patient.group}_label.nii.gz"}
+    write_volume(output / entry["image"], image, affine)
+    write_volume(output / entry["label"], label, affine)
+    return {**entry, "group": patient.group, "case": patient.group}

@@ -1,0 +1,98 @@
+"""A sampler whose epochs have a fixed length, whatever the size of the data, on one process or many."""
+
+from collections.abc import Iterator, Sequence, Sized
+from typing import Any
+
+import numpy as np
+import torch.distributed as dist
+from torch.utils.data import DistributedSampler
+
+from common.errors import TskdError
+
+_GOLDEN = (5**0.5 - 1) / 2
+
+
+class EpochSampler(DistributedSampler[Any]):
+    """Draw `num_samples` items an epoch over all processes, each item as often as any other up to one.
+
+    The draws are one endless run of random permutations of the data, and an epoch is the next `num_samples` of it; the
+    order depends on seed and epoch only. Rank r of R takes draws r, r + R, ...: in each step R processes with batches
+    of B see together what one process with batches of R x B sees. MONAI's workflows call `set_epoch` on any
+    DistributedSampler, which this is.
+
+    Args:
+        data: the data set (only its length counts).
+        num_samples: draws an epoch over all ranks; a multiple of the number of ranks.
+        seed: seed of the permutations, 0 or more.
+        rank: of this process; None asks torch.distributed, 0 without it.
+        world_size: number of processes; None asks torch.distributed, 1 without it.
+        weights: (count, share) of consecutive blocks of the data, such as [(100, 0.5), (247, 0.5)] to draw the first
+            100 items as often as the next 247 together. Every stretch of draws, also of one rank, keeps the shares up
+            to a draw or two; inside a block each item is drawn as often as any other up to one.
+
+    Raises:
+        TskdError: numbers that do not fit.
+    """
+
+    def __init__(
+        self,
+        data: Sized,
+        num_samples: int,
+        seed: int = 0,
+        rank: int | None = None,
+        world_size: int | None = None,
+        weights: Sequence[tuple[int, float]] | None = None,
+    ) -> None:
+        running = dist.is_available() and dist.is_initialized()
+        ranks = world_size if world_size is not None else dist.get_world_size() if running else 1
+        place = rank if rank is not None else dist.get_rank() if running else 0
+        blocks = [(len(data), 1.0)] if weights is None else [(int(count), float(share)) for count, share in weights]
+        _refuse_odd_numbers(len(data), num_samples, ranks, place, blocks)
+        super().__init__(data, num_replicas=ranks, rank=place, shuffle=True, seed=seed)  # type: ignore[arg-type]
+        self.counts = [count for count, _ in blocks]
+        self.num_samples = num_samples // ranks
+        self.total_size = num_samples
+        ends = np.cumsum([share for _, share in blocks]) / sum(share for _, share in blocks)
+        # multiples of the golden ratio fill [0, 1) evenly in every stretch, also every second or third of them
+        steps = (np.arange(num_samples) * _GOLDEN) % 1
+        self.block_of_draw = np.minimum(np.searchsorted(ends, steps, side="right"), len(blocks) - 1)
+
+    def __iter__(self) -> Iterator[int]:
+        """Indices of this rank in this epoch."""
+        draws = np.empty(self.total_size, dtype=np.int64)
+        for block, count in enumerate(self.counts):
+            places = np.flatnonzero(self.block_of_draw == block)
+            draws[places] = sum(self.counts[:block]) + self._run(block, count, self.epoch * len(places), len(places))
+        return iter(draws[self.rank :: self.num_replicas].tolist())
+
+    def __len__(self) -> int:
+        """Draws of this rank in an epoch."""
+        return self.num_samples
+
+    def _run(self, block: int, count: int, start: int, length: int) -> np.ndarray:
+        """Items `start` to `start + length` of the endless run of permutations of one block."""
+        if length == 0:
+            return np.empty(0, dtype=np.int64)
+        first, last = start // count, (start + length - 1) // count
+        turns = [np.random.default_rng([self.seed, block, turn]).permutation(count) for turn in range(first, last + 1)]
+        return np.concatenate(turns)[start - first * count :][:length]
+
+
+def _refuse_odd_numbers(size: int, num_samples: int, ranks: int, rank: int, blocks: list[tuple[int, float]]) -> None:
+    if size == 0:
+        raise TskdError("EpochSampler: expected data with at least one item, found none.")
+    if num_samples < 1 or ranks < 1 or num_samples % ranks:
+        raise TskdError(
+            f"num_samples: expected a positive multiple of the number of processes {ranks}, found {num_samples}."
+        )
+    if not 0 <= rank < ranks:
+        raise TskdError(f"rank: expected 0 to {ranks - 1}, found {rank}.")
+    if sum(count for count, _ in blocks) != size:
+        raise TskdError(f"weights: expected counts that sum to the {size} items of the data, found {blocks}.")
+    if (
+        any(share < 0 or (share > 0 and count < 1) for count, share in blocks)
+        or not sum(share for _, share in blocks) > 0
+    ):
+        raise TskdError(
+            f"weights: expected shares of 0 or more, above 0 only for blocks that have items, found {blocks}."
+        )

@@ -1,0 +1,16 @@
+"""Soft labels of the teacher, batched augmentation, and the student's distillation loss."""
+
+from common.distillation.augmentation import BatchAugmentation
+from common.distillation.loss import DistillationLoss, Term
+from common.distillation.prepare_batch import AugmentedBatch
+from common.distillation.soft_labels import LoadSoftLabelsd, add_soft_labels, write_soft_labels
+
+__all__ = [
+    "AugmentedBatch",
+    "BatchAugmentation",
+    "DistillationLoss",
+    "LoadSoftLabelsd",
+    "Term",
+    "add_soft_labels",
+    "write_soft_labels",
+]

@@ -1,0 +1,12 @@
+"""Small Ignite handlers used in the bundle configs; each has `attach` and does one thing."""
+
+from common.handlers.best_model import BestModel
+from common.handlers.checkpointing import Checkpointing
+from common.handlers.epoch_seed import EpochSeed
+from common.handlers.group import HandlerGroup
+from common.handlers.log_csv import LogCsv
+from common.handlers.non_finite import StopOnNonFinite
+from common.handlers.progress import Progress
+from common.handlers.versions import WriteVersions
+
+__all__ = ["BestModel", "Checkpointing", "EpochSeed", "HandlerGroup", "LogCsv", "Progress", "StopOnNonFinite", "WriteVersions"]

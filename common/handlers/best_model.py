@@ -1,0 +1,68 @@
+"""Ships the best network of a training."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from ignite.engine import Engine, Events
+from torch import distributed as dist
+
+logger = logging.getLogger(__name__)
+
+
+class BestModel:
+    """Calls `export` whenever the validator's key metric improves, and once at the end if there was no validation.
+
+    The best value so far is part of the state dict, so a resumed run does not replace a better model by a worse one.
+
+    Args:
+        validator: engine that computes the key metric.
+        export: writes what ships; called without arguments.
+        metric: name of the metric in `validator.state.metrics`; larger is better.
+        patience: validations without improvement after which the training ends, None for never.
+    """
+
+    def __init__(self, validator: Engine, export: Callable[[], Any], metric: str, patience: int | None = None) -> None:
+        self.validator = validator
+        self.export = export
+        self.metric = metric
+        self.patience = patience
+        self.best = float("-inf")
+        self.stale = 0
+
+    def attach(self, engine: Engine) -> None:
+        """Registers on the validator's end and on the end of the training `engine`."""
+        self.validator.add_event_handler(Events.COMPLETED, self, engine)
+        engine.add_event_handler(Events.COMPLETED, self._finish)
+
+    def __call__(self, validator: Engine, trainer: Engine) -> None:
+        """Exports on improvement; ends the training when it has been stale for `patience` validations."""
+        value = float(validator.state.metrics[self.metric])
+        if value > self.best:
+            self.best, self.stale = value, 0
+            self._export()
+            return
+        self.stale += 1
+        if self.patience is not None and self.stale >= self.patience:
+            logger.info("no better %s in %d validations (best %.4f): stopping", self.metric, self.stale, self.best)
+            trainer.terminate()
+
+    def state_dict(self) -> dict[str, float]:
+        """Best value and number of validations since."""
+        return {"best": self.best, "stale": self.stale}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Restores `state_dict`."""
+        self.best, self.stale = state["best"], int(state["stale"])
+
+    def _finish(self, engine: Engine) -> None:
+        if self.best == float("-inf"):
+            self._export()
+        logger.info("best %s %.4f", self.metric, self.best)
+
+    def _export(self) -> None:
+        if not (dist.is_available() and dist.is_initialized() and dist.get_rank() > 0):
+            self.export()
+

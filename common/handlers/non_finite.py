@@ -1,0 +1,53 @@
+"""Stops a training whose loss is no number any more."""
+
+from __future__ import annotations
+
+import torch
+from ignite.engine import Engine, Events
+
+from common.errors import TskdError
+
+
+class StopOnNonFinite:
+    """Raises when a loss is NaN or infinite and names the cases of that batch.
+
+    Losses are kept on the device and looked at every `interval` iterations, so that the check does not make the host
+    wait for the device in every step.
+
+    Args:
+        interval: iterations between two looks.
+
+    Raises:
+        TskdError: with the iteration and the case names of the first batch whose loss was not finite.
+    """
+
+    def __init__(self, interval: int = 20) -> None:
+        self.interval = interval
+        self._pending: list[tuple[int, list[str], torch.Tensor]] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Registers on every iteration and on the end of an epoch."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._look)
+
+    def __call__(self, engine: Engine) -> None:
+        """Keeps this iteration's loss; looks at the kept ones when `interval` of them are there."""
+        output = engine.state.output
+        output = output[0] if isinstance(output, list) else output
+        batch = engine.state.batch
+        cases = list(batch.get("case", [])) if isinstance(batch, dict) else []
+        self._pending.append((engine.state.iteration, cases, torch.as_tensor(output["loss"]).detach()))
+        if len(self._pending) >= self.interval:
+            self._look(engine)
+
+    def _look(self, engine: Engine) -> None:
+        pending, self._pending = self._pending, []
+        if not pending:
+            return
+        finite = torch.isfinite(torch.stack([loss.float().reshape(()) for _, _, loss in pending])).tolist()
+        for (iteration, cases, loss), good in zip(pending, finite, strict=True):
+            if not good:
+                raise TskdError(
+                    f"loss is {float(loss)} at iteration {iteration}, cases {', '.join(cases) or 'unknown'}: expected "
+                    "a finite number. Look at these images and labels (tskd check), or lower `learning_rate`."
+                )

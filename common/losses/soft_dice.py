@@ -1,0 +1,37 @@
+"""Overlap with the teacher's soft masks, which large background does not drown."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from common.losses.shapes import check_same_shape
+
+
+class SoftDiceLoss(nn.Module):
+    r"""1 - 2 sum(p q) / (sum(p^2) + sum(q^2)), mean over classes; p, q the softmax of student and teacher.
+
+    The squared denominator (V-Net, arXiv 1606.04797) makes it 0 at identity also for soft masks. Each class is
+    summed over the whole batch, and weighs the same however small the organ: per-pixel losses alone let the background
+    win.
+
+    Args:
+        include_background: whether class 0 counts.
+
+    Shape:
+        student and teacher logits B x N x H x W [x D], N >= 2; returns a scalar in float32.
+
+    Raises:
+        TskdError: when the shapes differ.
+    """
+
+    def __init__(self, include_background: bool = False) -> None:
+        super().__init__()
+        self.first = 0 if include_background else 1
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Returns the mean over classes."""
+        check_same_shape("SoftDiceLoss", student, teacher)
+        p = student.float().softmax(1)[:, self.first :]
+        q = teacher.detach().float().softmax(1)[:, self.first :]
+        axes = [0, *range(2, p.ndim)]
+        return (1 - (2 * (p * q).sum(axes) + 1e-6) / ((p * p).sum(axes) + (q * q).sum(axes) + 1e-6)).mean()

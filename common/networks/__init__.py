@@ -1,0 +1,20 @@
+"""Prompt-free SAM with its image encoders, pretrained weights, and feature taps for students."""
+
+from common.networks.build import VFMS, build_sam
+from common.networks.sam import PromptFreeSam
+from common.networks.taps import TappedNetwork
+from common.networks.tiny_vit import TinyViT
+from common.networks.weight_store import default_weights, get_weights
+from common.networks.weights import load_pretrained, read_checkpoint
+
+__all__ = [
+    "VFMS",
+    "PromptFreeSam",
+    "TappedNetwork",
+    "TinyViT",
+    "build_sam",
+    "default_weights",
+    "get_weights",
+    "load_pretrained",
+    "read_checkpoint",
+]

@@ -1,0 +1,108 @@
+"""MONAI's engines and inferers on one side, diffusers' networks and schedules on the other."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from diffusers import DDPMScheduler, UNet2DModel
+from monai.data import MetaTensor
+from monai.engines import DiffusionPrepareBatch, PrepareBatch, VPredictionPrepareBatch
+
+from common.errors import TskdError
+
+
+def to_model_range(image: torch.Tensor) -> torch.Tensor:
+    """Images in [0, 1], as the project stores them, in the diffusion model's range [-1, 1]."""
+    return image * 2 - 1
+
+
+def from_model_range(image: torch.Tensor) -> torch.Tensor:
+    """The diffusion model's images in [0, 1], clipped; inverse of `to_model_range`."""
+    return ((image + 1) / 2).clamp(0, 1)
+
+
+class DiffusionUNet(torch.nn.Module):
+    """diffusers' UNet behind the call that MONAI's inferers make: `network(x=, timesteps=, context=)` -> tensor.
+
+    The state dict is that of the UNet under the prefix `unet.`.
+
+    Args:
+        unet: unconditional network from B x C x X x Y and B timesteps to B x C x X x Y.
+        amp_dtype: type of `torch.autocast` around the network ("bfloat16", "float16"), None for float32. Only the network
+            runs in it: schedule, noise and loss stay in float32.
+    """
+
+    def __init__(self, unet: UNet2DModel, amp_dtype: str | None = None) -> None:
+        super().__init__()
+        self.unet = unet
+        self.amp_dtype = getattr(torch, amp_dtype) if amp_dtype else None
+
+    def forward(self, x: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
+        """Predicts noise (or velocity) in float32.
+
+        Args:
+            x: noisy images B x C x X x Y.
+            timesteps: B whole numbers, or one for all.
+            context: must be None; it is there for MONAI's call.
+
+        Raises:
+            TskdError: a context, or a size that the network cannot halve often enough.
+        """
+        if context is not None:
+            raise TskdError("this diffusion model is unconditional: expected no context, found a tensor. Leave it out.")
+        factor = 2 ** (len(self.unet.config["block_out_channels"]) - 1)
+        if any(side % factor for side in x.shape[2:]):
+            raise TskdError(
+                f"expected an image size that is a multiple of {factor} (network_def#unet has "
+                f"{len(self.unet.config['block_out_channels'])} levels), found {tuple(x.shape[2:])}. Change image_size."
+            )
+        with torch.autocast(x.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None):
+            return self.unet(x, timesteps.to(x.device), return_dict=False)[0].float()
+
+
+class DiffusionBatch(PrepareBatch):
+    """Makes a diffusion training step from a batch of images in [0, 1].
+
+    MONAI's `DiffusionPrepareBatch`, or `VPredictionPrepareBatch` where the schedule's `prediction_type` says so, on
+    images in the model's range. The target is paired with the timesteps, which the loss may weigh by.
+
+    Args:
+        scheduler: training schedule.
+        fixed_seed: None draws noise and timesteps anew each time. A number makes them a function of it and of the entry's
+            `case`, so that one validation can be compared with the next.
+    """
+
+    def __init__(self, scheduler: DDPMScheduler, fixed_seed: int | None = None) -> None:
+        steps = scheduler.config["num_train_timesteps"]
+        velocity = scheduler.config["prediction_type"] == "v_prediction"
+        self.prepare = VPredictionPrepareBatch(scheduler, steps) if velocity else DiffusionPrepareBatch(steps)
+        self.steps = steps
+        self.fixed_seed = fixed_seed
+
+    def __call__(  # type: ignore[override]
+        self,
+        batchdata: Mapping[str, Any],
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor], tuple, dict[str, torch.Tensor]]:
+        """Returns images [-1, 1], (target, timesteps), no arguments, and {noise, timesteps} for `DiffusionInferer`."""
+        image = batchdata["image"]
+        image = image.as_tensor() if isinstance(image, MetaTensor) else image
+        batch = {"image": to_model_range(image.to(dtype=torch.float32))}
+        images, target, args, named = self.prepare(batch, device, non_blocking, **kwargs)
+        if self.fixed_seed is not None:
+            named["noise"], named["timesteps"] = self._fixed(images, batchdata["case"])
+            target = self.prepare.get_target(images, named["noise"], named["timesteps"])
+        return images, (target, named["timesteps"]), args, named
+
+    def _fixed(self, images: torch.Tensor, cases: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        noise, timesteps = [], []
+        for case in cases:
+            generator = torch.Generator().manual_seed(zlib.crc32(f"{self.fixed_seed}/{case}".encode()))
+            timesteps.append(torch.randint(0, self.steps, (), generator=generator))
+            noise.append(torch.randn(images.shape[1:], generator=generator))
+        return torch.stack(noise).to(images), torch.stack(timesteps).to(images.device)

@@ -1,0 +1,97 @@
+"""What a trained diffusion model ships as, and how it is read back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+from diffusers.training_utils import EMAModel
+from safetensors.torch import load_file
+
+from common.errors import TskdError
+from common.handlers.best_model import save_weights
+from common.synthesis.adapters import DiffusionUNet
+from common.synthesis.ema import ema_weights
+
+WEIGHTS = Path("unet", "diffusion_pytorch_model.safetensors")
+
+
+def export_model(
+    network: DiffusionUNet, scheduler: DDPMScheduler, models_dir: str | os.PathLike[str], ema: EMAModel | None = None
+) -> Path:
+    """Write `pipeline/` (diffusers layout, safetensors) and `model.pt` (tensors only), from the averaged weights.
+
+    Args:
+        network: trained network, not wrapped for several processes.
+        scheduler: training schedule.
+        models_dir: the bundle's `models` folder; both are replaced there.
+        ema: average to ship; None ships the network's own weights.
+
+    Returns:
+        The folder `pipeline`, for `diffusers.DDPMPipeline.from_pretrained`. Images are x first, as the project's arrays
+        are, so a picture of this pipeline is transposed: `generate` turns it.
+    """
+    if ema is not None:
+        with ema_weights(ema, network):
+            return export_model(network, scheduler, models_dir)
+    pipeline_dir = Path(models_dir, "pipeline")
+    draft = pipeline_dir.with_name(f".pipeline.{os.getpid()}")
+    old = pipeline_dir.with_name(f".pipeline.old.{os.getpid()}")
+    DDPMPipeline(network.unet, scheduler).save_pretrained(draft, safe_serialization=True)
+    if pipeline_dir.exists():
+        pipeline_dir.rename(old)
+    draft.rename(pipeline_dir)
+    shutil.rmtree(old, ignore_errors=True)
+    save_weights(network, Path(models_dir, "model.pt"))
+    return pipeline_dir
+
+
+def load_network(
+    pipeline_dir: str | os.PathLike[str], amp_dtype: str | None = None, device: str | torch.device = "cpu"
+) -> DiffusionUNet:
+    """The network of an exported pipeline, in evaluation mode; its size comes from the pipeline, not from a config.
+
+    Raises:
+        TskdError: no such pipeline, or weights that do not fit its config.
+    """
+    config = _config(pipeline_dir, "unet", "config.json")
+    unet = UNet2DModel.from_config(config)
+    try:
+        unet.load_state_dict(load_file(Path(pipeline_dir, WEIGHTS)), strict=True)
+    except (RuntimeError, OSError) as error:
+        raise TskdError(f"{Path(pipeline_dir, WEIGHTS)}: expected the weights of its config.json: {error}") from error
+    return DiffusionUNet(unet, amp_dtype).to(device).eval()
+
+
+def load_scheduler(pipeline_dir: str | os.PathLike[str]) -> DDPMScheduler:
+    """The training schedule of an exported pipeline.
+
+    Raises:
+        TskdError: no such pipeline.
+    """
+    return DDPMScheduler.from_config(_config(pipeline_dir, "scheduler", "scheduler_config.json"))
+
+
+def weights_sha256(pipeline_dir: str | os.PathLike[str]) -> str:
+    """SHA-256 of the pipeline's weight file: which model an image was sampled from.
+
+    Raises:
+        TskdError: no such pipeline.
+    """
+    _config(pipeline_dir, "unet", "config.json")
+    return hashlib.sha256(Path(pipeline_dir, WEIGHTS).read_bytes()).hexdigest()
+
+
+def _config(pipeline_dir: str | os.PathLike[str], part: str, name: str) -> dict:
+    path = Path(pipeline_dir, part, name)
+    if not path.is_file():
+        raise TskdError(
+            f"{path}: expected a trained diffusion model in diffusers' layout, found no such file. Train the bundle "
+            "ddpm_synthesis first, or point pipeline_dir to a folder with unet/ and scheduler/."
+        )
+    return json.loads(path.read_text(encoding="utf-8"))
