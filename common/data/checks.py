@@ -9,12 +9,12 @@ import numpy as np
 from PIL import Image
 
 from common.data.datalist import IGNORE, named_entries
-from common.data.volumes import NIFTI, as_label, load_volume
+from common.data.volumes import NIFTI, as_label, load_label, load_volume
 from common.errors import TskdError
 
 
 def file_problems(data: Mapping[str, Any], folder: Path) -> list[str]:
-    """One line for each file that is missing, unreadable, empty, of the wrong size or with unknown labels.
+    """One line for each file that is missing, unreadable, empty, of the wrong size or place, or with unknown labels.
 
     Args:
         data: content of dataset.json; malformed entries are passed over (their structure is reported elsewhere).
@@ -22,48 +22,54 @@ def file_problems(data: Mapping[str, Any], folder: Path) -> list[str]:
     """
     problems: list[str] = []
     classes = len(data["labels"]) if isinstance(data.get("labels"), dict) else IGNORE
-    for _, entry in named_entries(data):
-        problems += _entry_problems(entry, folder, classes, data.get("channels"))
-    return problems
-
-
-def _entry_problems(entry: Mapping[str, Any], folder: Path, classes: int, channels: Any) -> list[str]:
-    problems: list[str] = []
-    sizes: dict[str, tuple[int, ...]] = {}
-    for key in ("image", "label"):
-        if not isinstance(entry.get(key), str):
-            continue
-        try:
-            array, spatial_dims = _read(folder, entry[key])
-            sizes[key] = array.shape[:spatial_dims]
-            if key == "image":
-                _refuse_odd_image(
-                    entry[key], array, array.shape[spatial_dims] if array.ndim > spatial_dims else 1, channels
-                )
-            else:
-                _refuse_odd_label(entry[key], array, classes)
-        except TskdError as error:
-            problems.append(f"{error} (case {entry.get('case')!r}, key '{key}')")
-    if len(set(sizes.values())) > 1:
+    seen: set[int] = set()  # label values of the training list
+    for name, entry in named_entries(data):
+        found, values = _entry_problems(entry, folder, classes, data.get("channels"))
+        problems += found
+        seen |= values if name == "training" else set()
+    if seen and seen <= {0, IGNORE}:
         problems.append(
-            f"{entry['label']}: expected the size of its image {sizes['image']}, found {sizes['label']}. "
-            f"Correct the pair (case {entry.get('case')!r})."
+            f"training: expected labels that show a structure, found only the values {sorted(seen)} (0 is background, "
+            f"{IGNORE} an unlabelled pixel). Write a black and white mask as 0 and 1."
         )
     return problems
 
 
-def _read(folder: Path, name: str) -> tuple[np.ndarray, int]:
-    """Voxels [X, Y, Z] and 3, or pixels [X, Y] or [X, Y, C] and 2."""
+def _entry_problems(entry: Mapping[str, Any], folder: Path, classes: int, channels: Any) -> tuple[list[str], set[int]]:
+    """Problems of an entry's image and label, and the values of its label."""
+    problems: list[str] = []
+    image: np.ndarray | None = None
+    affine: np.ndarray | None = None
+    values: set[int] = set()
+    case = f"(case {entry.get('case')!r})"
+    try:
+        if isinstance(entry.get("image"), str):
+            image, affine = _read(folder, entry["image"])
+            _refuse_odd_image(entry["image"], image, channels if affine is None else None)
+    except TskdError as error:
+        problems.append(f"{error} {case}")
+    try:
+        if isinstance(entry.get("label"), str):
+            label = _read_label(folder, entry["label"], image, affine)
+            values = {int(value) for value in np.unique(label)}
+            _refuse_odd_label(entry["label"], label, values, classes)
+    except TskdError as error:
+        problems.append(f"{error} {case}")
+    return problems, values
+
+
+def _read(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """Voxels [X, Y, Z] with their affine, or pixels [X, Y] or [X, Y, C] and None."""
     path = folder / name
     if not path.exists():
         outside = not Path(os.path.normpath(path)).is_relative_to(folder)
         place = "outside the folder of the dataset, where it may be moved or forgotten" if outside else "there"
         raise TskdError(f"{name}: expected a file, found nothing {place}. Put the file back or correct the path.")
     if path.is_dir() or name.endswith(NIFTI):
-        return load_volume(path)[0], 3
+        return load_volume(path)
     try:
         with Image.open(path) as image:
-            return np.swapaxes(np.asarray(image), 0, 1), 2
+            return np.swapaxes(np.asarray(image), 0, 1), None
     except (OSError, ValueError, SyntaxError) as error:
         raise TskdError(
             f"{name}: expected a readable image (.png, .jpg, .nii.gz, DICOM folder), found {error}. "
@@ -71,7 +77,20 @@ def _read(folder: Path, name: str) -> tuple[np.ndarray, int]:
         ) from error
 
 
-def _refuse_odd_image(name: str, array: np.ndarray, found: int, channels: Any) -> None:
+def _read_label(folder: Path, name: str, image: np.ndarray | None, affine: np.ndarray | None) -> np.ndarray:
+    """A label, compared with its image (None: unreadable) in size, and for volumes in place."""
+    label, place = _read(folder, name)
+    if image is not None and affine is not None and place is not None:
+        return load_label(folder / name, image.shape, affine)
+    if image is not None and label.shape != image.shape[: 2 if affine is None else 3]:
+        raise TskdError(
+            f"{name}: expected the size of its image {image.shape[: 2 if affine is None else 3]}, found {label.shape}. "
+            "Correct the pair."
+        )
+    return label
+
+
+def _refuse_odd_image(name: str, array: np.ndarray, channels: Any) -> None:
     if array.size == 0:
         raise TskdError(f"{name}: expected pixels, found size {array.shape}. Remove the entry or copy the file again.")
     low, high = array.min(), array.max()
@@ -81,15 +100,16 @@ def _refuse_odd_image(name: str, array: np.ndarray, found: int, channels: Any) -
         raise TskdError(
             f"{name}: expected an image, found the value {low} everywhere. Remove the entry or copy it again."
         )
+    found = 1 if array.ndim == 2 else array.shape[2]
     if isinstance(channels, int) and found != channels:
         raise TskdError(f"{name}: expected {channels} channels (key 'channels'), found {found}. Convert the image.")
 
 
-def _refuse_odd_label(name: str, array: np.ndarray, classes: int) -> None:
-    if array.size == 0:
-        raise TskdError(f"{name}: expected a label, found size {array.shape}. Remove the entry or copy the file again.")
-    values = np.unique(as_label(array, name))
-    wrong = [int(value) for value in values if value >= classes and value != IGNORE]
+def _refuse_odd_label(name: str, label: np.ndarray, values: set[int], classes: int) -> None:
+    as_label(label, name)
+    if not values:
+        raise TskdError(f"{name}: expected a label, found size {label.shape}. Remove the entry or copy the file again.")
+    wrong = sorted(value for value in values if value >= classes and value != IGNORE)
     if wrong:
         raise TskdError(
             f"{name}: expected label values 0 to {classes - 1} (key 'labels') or {IGNORE} (unlabelled pixel), "

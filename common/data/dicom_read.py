@@ -109,8 +109,8 @@ def _slice_step(
     if typical <= 0 or abs(gaps[worst] - typical) > _GAP_TOLERANCE * typical:
         raise TskdError(
             f"{folder}: expected slices an even distance apart (here {typical:.3f} mm, within 1%), found "
-            f"{gaps[worst]:.3f} mm between {names[worst]} and {names[worst + 1]}. A slice is missing, repeated or from another series: "
-            "complete the series or remove the extra file."
+            f"{gaps[worst]:.3f} mm between {names[worst]} and {names[worst + 1]}. A slice is "
+            "missing, repeated or from another series: complete the series or remove the extra file."
         )
     step = (positions[-1] - positions[0]) / (len(positions) - 1)
     aside = float(np.linalg.norm(step - normal * (normal @ step)))

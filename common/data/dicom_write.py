@@ -57,7 +57,7 @@ def write_series(
             "FS",
             "2D",
         )
-        image.SeriesNumber, image.InstanceNumber = 1, number + 1
+        image.SeriesNumber, image.InstanceNumber = 1, k + 1
         image.ImageOrientationPatient = [_decimal(v) for v in (*directions[:, 0], *directions[:, 1])]
         image.ImagePositionPatient = [_decimal(v) for v in (to_world @ [0, 0, k, 1])[:3]]
         image.PixelSpacing = [_decimal(spacing[1]), _decimal(spacing[0])]

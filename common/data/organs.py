@@ -42,7 +42,7 @@ def paint_trunk(body: Abdomen, half_width: float, half_depth: float) -> np.ndarr
     wall = depth + fat + muscle
     muscle_signal = body.vary(0.11, 0.25)
     body.paint(wall < muscle, muscle_signal * np.exp(0.15 * body.noise(14)))
-    body.paint(wall < 0, body.vary(0.2, 0.25) * np.exp(0.35 * body.noise(7)))
+    body.paint(wall < 0, body.vary(0.23, 0.3) * np.exp(0.4 * body.noise(7)))
     for side in (-1, 1):
         for centre, radii in (((33, 73), (32, 21)), ((30, 40), (15, 17))):  # back muscles, psoas
             middle = (side * centre[0], centre[1] * half_depth / 105, 0.0)
@@ -106,7 +106,7 @@ def paint_spleen(body: Abdomen, cavity: np.ndarray, wall: np.ndarray, size: floa
     centre = (rng.uniform(88, 100) * size, rng.uniform(28, 44), rng.uniform(50, 72))
     reach = body.blob(centre, (48 * grow, 52 * grow, 52 * grow), turn=-35, wobble=0.06)
     thick = wall + rng.uniform(24, 36) * grow + 4 * body.noise(40)
-    body.paint((reach < 0) & (thick > 0) & cavity, body.vary(0.72, 0.24) * np.exp(0.05 * body.noise(9)), SPLEEN)
+    body.paint((reach < 0) & (thick > 0) & cavity, body.vary(0.72, 0.24) * np.exp(0.08 * body.noise(9)), SPLEEN)
 
 
 def paint_liver(body: Abdomen, cavity: np.ndarray, size: float) -> None:
@@ -119,7 +119,7 @@ def paint_liver(body: Abdomen, cavity: np.ndarray, size: float) -> None:
     left = body.blob((-8 * size, -44, centre[2] + 22), (reach * size, 36 * grow, 44), turn=-6, power=2.0, wobble=0.08)
     spine = body.blob((6, 38, 0), (48, 40, _EVERYWHERE), power=2.0)
     inside = (np.minimum(right, left) < 0) & cavity & (spine > 0)
-    body.paint(inside, body.vary(0.37, 0.2) * np.exp(0.07 * body.noise(7)), LIVER)
+    body.paint(inside, body.vary(0.37, 0.2) * np.exp(0.1 * body.noise(6)), LIVER)
     tubes = np.hypot(body.noise(20), body.noise(20))
     body.paint(inside & (tubes < 0.24), body.vary(0.68, 0.2), LIVER)
     gall = body.blob(
@@ -162,7 +162,7 @@ def paint_kidneys(body: Abdomen, cavity: np.ndarray, kidneys: list[Kidney]) -> N
         body.paint((kidney.room < 0) & cavity & (body.label == 0), body.vary(0.13, 0.2))
     for kidney in kidneys:
         inside = (kidney.shape < 0) & (kidney.hilum > 0) & cavity
-        body.paint(inside, signal * rng.uniform(0.95, 1.05) * np.exp(0.08 * body.noise(8)), kidney.label)
+        body.paint(inside, signal * rng.uniform(0.95, 1.05) * np.exp(0.12 * body.noise(8)), kidney.label)
         medulla = inside & (kidney.shape < -0.25) & (body.noise(8) > 0.4)
         body.paint(medulla, signal * rng.uniform(0.65, 0.9), kidney.label)
 

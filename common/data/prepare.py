@@ -55,6 +55,8 @@ def prepare_volumes(
         TskdError: a file that cannot be read, an image and a label that do not fit, an unknown patient.
     """
     known = {patient.group: patient for patient in patients}
+    if len(known) < len(patients):
+        raise TskdError(f"patients: expected each code once, found {sorted(p.group for p in patients)}. Rename them.")
     missing = sorted({group for groups in split.values() for group in groups} - known.keys())
     if missing:
         raise TskdError(f"split: expected patients among {', '.join(sorted(known))}, found {', '.join(missing)}.")
@@ -99,7 +101,7 @@ def preparation(output: str | os.PathLike[str], settings: Mapping[str, Any]) -> 
         raise TskdError(f"{folder}: expected a folder or nothing, found a file. Choose another output folder.")
     folder.mkdir(parents=True, exist_ok=True)
     names = sorted(path.name for path in folder.iterdir())
-    before = json.loads(record.read_text(encoding="utf-8")) if RECORD in names else None
+    before = _read_record(record) if RECORD in names else None
     same = before is not None and before["settings"] == settings
     if before is not None and same and before["finished"] and _complete(folder):
         yield False
@@ -126,6 +128,15 @@ def fingerprint(path: Path) -> str:
         if file.is_file():
             digest.update(file.read_bytes())
     return digest.hexdigest()
+
+
+def _read_record(record: Path) -> dict[str, Any] | None:
+    """The record of an earlier preparation; None if the file is something else."""
+    try:
+        found = json.loads(record.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and {"settings", "finished"} <= found.keys() else None
 
 
 def _difference(before: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> str:

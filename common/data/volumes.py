@@ -10,7 +10,6 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 from nibabel import orientations
-from nibabel.filebasedimages import ImageFileError
 
 from common.data.dicom_read import read_series
 from common.errors import TskdError
@@ -37,7 +36,7 @@ def load_volume(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
     try:
         image = nib.nifti1.load(path)
         array = np.asanyarray(image.dataobj)
-    except (ImageFileError, OSError, EOFError, ValueError) as error:
+    except Exception as error:  # nibabel, gzip and zlib raise many kinds
         raise TskdError(f"{path}: expected a readable NIfTI file, found {error}. Copy the file again.") from error
     while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]
@@ -119,7 +118,7 @@ def write_volume(path: str | os.PathLike[str], array: np.ndarray, affine: np.nda
     image.set_qform(affine, code=1)
     image.header.set_xyzt_units(xyz="mm")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "wb") as raw, gzip.GzipFile("", "wb", compresslevel=6, fileobj=raw, mtime=0) as packed:
+    with open(path, "wb") as raw, gzip.GzipFile("", "wb", compresslevel=3, fileobj=raw, mtime=0) as packed:
         packed.write(image.to_bytes())
 
 

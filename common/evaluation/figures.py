@@ -23,12 +23,13 @@ DPI = 150
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure file with its words; `small` ones are shown side by side."""
+    """A figure file with its words and its width on the page in CSS pixels; `small` ones stand side by side."""
 
     path: Path
     title: str
     alt: str
     caption: str
+    width: int
     small: bool = False
 
 
@@ -37,7 +38,7 @@ def save(figure: Figure, folder: Path, name: str, title: str, alt: str, caption:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.png"
     figure.savefig(path, dpi=DPI, facecolor="white", metadata={"Software": None})
-    return Picture(path, title, alt, caption, small)
+    return Picture(path, title, alt, caption, round(figure.get_figwidth() * 100), small)
 
 
 def style(methods: Sequence[str], method: str) -> tuple[str, str]:
@@ -162,9 +163,10 @@ def training_curves(runs: Sequence[Run], methods: Sequence[str]) -> tuple[Figure
         ax.grid(color="0.93")
     for ax in axes[len(shown) :]:
         ax.set_visible(False)
+    order = sorted(legend, key=methods.index)
     figure.legend(
-        list(legend.values()),
-        list(legend),
+        [legend[method] for method in order],
+        order,
         loc="outside upper left",
         ncols=min(3, len(legend)),
         frameon=False,
@@ -175,6 +177,7 @@ def training_curves(runs: Sequence[Run], methods: Sequence[str]) -> tuple[Figure
 
 def _axes(rows: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(width, height * rows), layout="constrained")
+    figure.get_layout_engine().set(hspace=0.06, wspace=0.04)  # type: ignore[union-attr,call-arg]
     axes = [figure.add_subplot(rows, columns, index + 1) for index in range(rows * columns)]
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)

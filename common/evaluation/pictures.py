@@ -84,15 +84,22 @@ def case_pictures(folder: Path, runs: Sequence[Run]) -> tuple[list[Picture], lis
         for case in overlays.choose_cases(run.arms[arm, seed]):
             files = run.cases.get(case.case, {})
             missing = [key for key in ("image", "label", "prediction") if not Path(files.get(key) or "?").is_file()]
-            what = f"{case.rank}: {arm.method}, {arm.budget} labels"
+            what = f"{case.rank}: {arm.method}"
             if missing:
                 notes.append(f"{what}, case {case.case}: no picture, {' and '.join(missing)} not found.")
                 continue
             figure, where = overlays.overlay(files)
-            parts = [f"patient {case.group}", f"case {case.case}", where, f"Dice {shown(case.dice, 'dice')}"]
+            parts = [
+                f"{arm.budget} labels",
+                f"seed {seed}",
+                f"patient {case.group}",
+                f"case {case.case}",
+                where,
+                f"Dice {shown(case.dice, 'dice')}",
+            ]
             words = ", ".join(filter(None, parts))
             name = f"case_{arm.dataset}_{arm.method}_{arm.budget}_{case.rank}".lower()
-            alt = f"Contours of the truth (blue, solid) and the prediction (orange, dashed) on {words}."
+            alt = f"{what}. Contours of the truth (blue, solid) and the prediction (orange, dashed): {words}."
             pictures.append(save(figure, folder, _file_name(name), what, alt, words[0].upper() + words[1:], small=True))
     return pictures, notes
 

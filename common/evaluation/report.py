@@ -16,8 +16,9 @@ from .figures import Picture
 from .numbers import Comparison, Number, all_numbers, choose_reference, compare, write_numbers
 from .pictures import case_pictures, curve_pictures, result_pictures, synthetic_pictures
 from .rows import OVERALL, atomic
-from .runs import Run, collect, distance_unit, load_run
+from .runs import Run, collect, distance_unit, load_run, run_order
 from .synthetic import memorisation_table
+from .tables import Table
 
 
 @dataclass
@@ -26,7 +27,7 @@ class Section:
 
     title: str
     text: list[str] = field(default_factory=list)
-    tables: list[tables.Table] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -59,13 +60,14 @@ def write_report(
     output = Path(output)
     loaded = [load_run(Path(run)) for run in dict.fromkeys(runs)]
     arms = collect(loaded)
+    loaded.sort(key=lambda run: run_order(run, arms))
     numbers = all_numbers(arms)
     methods = list(dict.fromkeys(arm.method for arm in arms))
     chosen = choose_reference(arms, reference)
     comparisons = compare(arms, chosen) if chosen else []
     data = datalist.read(dataset) if dataset else None
 
-    sections = [_summary(numbers, comparisons), _what_was_run(loaded, data)]
+    sections = [_summary(numbers, comparisons)]
     datasets = list(dict.fromkeys(arm.dataset for arm in arms))
     for name in datasets:
         own = {arm: seeds for arm, seeds in arms.items() if arm.dataset == name}
@@ -73,8 +75,6 @@ def write_report(
         own_numbers = [number for number in numbers if number.dataset == name]
         section.pictures = result_pictures(output / "figures", own, own_numbers, methods)
         sections.append(section)
-    pictures, notes = curve_pictures(output / "figures", loaded, methods)
-    sections.append(Section("Training curves", pictures=pictures, notes=notes))
     pictures, notes = case_pictures(output / "figures", loaded)
     text = ["Slice with the largest true area; the patient's right is at the left. Scores are of the whole case."]
     sections.append(Section("Best, median and worst case", text if pictures else [], pictures=pictures, notes=notes))
@@ -82,6 +82,10 @@ def write_report(
         pictures = synthetic_pictures(output / "figures", Path(synthetic), Path(dataset) if dataset else None)
         table = memorisation_table(Path(synthetic) / "memorisation.csv")
         sections.append(Section("Synthetic images", tables=[table] if table else [], pictures=pictures))
+
+    pictures, notes = curve_pictures(output / "figures", loaded, methods)
+    sections.append(Section("Training curves", pictures=pictures, notes=notes))
+    sections.append(_what_was_run(loaded, data))
 
     write_numbers(output / "numbers.csv", numbers)
     shown = [part for part in sections if part.text or part.tables or part.pictures or part.notes]
@@ -147,16 +151,20 @@ def _results(
         section.tables.append(tables.comparison_table(pairs, unit))
     elif reference:
         section.notes.append(f"No paired comparison: no other method shares a number of labels with {reference}.")
-    section.notes += _warnings(own, [run for run in runs if any(arm.dataset == dataset for arm, _ in run.arms)])
+    section.notes += _warnings(own, pairs, [run for run in runs if any(arm.dataset == dataset for arm, _ in run.arms)])
     return section
 
 
-def _warnings(numbers: Sequence[Number], runs: Sequence[Run]) -> list[str]:
+def _warnings(numbers: Sequence[Number], pairs: Sequence[Comparison], runs: Sequence[Run]) -> list[str]:
     notes: dict[str, list[str]] = {}
     for number in numbers:
         if number.note and (number.label, number.metric) == (OVERALL, "dice"):
             notes.setdefault(number.note, []).append(f"{number.method}, {number.budget} labels")
-    lines = [f"Mean Dice of {'; '.join(arms)}: {note}." for note, arms in notes.items()]
+    every = len(dict.fromkeys((number.method, number.budget) for number in numbers))
+    lines = [
+        f"Mean Dice{'' if len(arms) == every else ' of ' + '; '.join(arms)}: {note}." for note, arms in notes.items()
+    ]
+    lines += [f"Paired tests: {note}." for note in sorted({item.test.note for item in pairs if item.test.note})]
     for organ, cases in _absent(runs).items():
         lines.append(f"{organ}: in neither truth nor prediction of up to {_count(cases, 'case')}, which have no score.")
     return lines

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from common.errors import TskdError
 
-from .rows import MetricRow, read_rows
+from .rows import MetricRow, natural, read_rows
 
 
 class Arm(NamedTuple):
@@ -97,6 +97,14 @@ def collect(runs: Iterable[Run]) -> Arms:
     datasets = list(dict.fromkeys(arm.dataset for arm in arms))
     order = sorted(arms, key=lambda arm: (datasets.index(arm.dataset), budget_number(arm.budget)))
     return {arm: arms[arm] for arm in order}
+
+
+def run_order(run: Run, arms: Arms) -> tuple[object, ...]:
+    """Sort key of runs: dataset, method and budget as in `arms`, then seed."""
+    arm, seed = next(iter(run.arms))
+    methods = list(dict.fromkeys(other.method for other in arms))
+    datasets = list(dict.fromkeys(other.dataset for other in arms))
+    return datasets.index(arm.dataset), methods.index(arm.method), budget_number(arm.budget), natural(seed)
 
 
 def budget_number(budget: str) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 from .metrics import METRICS
 from .numbers import Comparison, Number
 from .rows import OVERALL
-from .runs import Run, budget_number
+from .runs import Run
 
 _DECIMALS = {"hd95": 1, "assd": 2, "volume_difference": 1, "area_difference": 0, "ece": 4, "brier": 4}
 _MAIN = ("dice", "hd95")
@@ -66,8 +66,8 @@ def methods_table(numbers: Sequence[Number], unit: str) -> Table:
         "Methods, mean over all organs",
         [*columns, f"Mean {heading('hd95', unit)} [95%]"],
         rows,
-        note="Labels: labelled training images. [95%]: bootstrap interval over patients, and over seeds where there are "
-        "several. Median and worst are over patients.",
+        note="Labels: labelled training images. [95%]: bootstrap interval over patients, and over seeds where there "
+        "are several. Median and worst are over patients.",
     )
 
 
@@ -77,7 +77,10 @@ def organ_table(numbers: Sequence[Number], metric: str, unit: str) -> Table:
     cells = {(*_arm(n), n.label): with_interval(n.mean, n.low, n.high, metric) for n in numbers if n.metric == metric}
     arms = list(dict.fromkeys(_arm(n) for n in numbers))
     rows = [[method, budget, *(cells.get((method, budget, label), "–") for label in labels)] for method, budget in arms]
-    return Table(f"{heading(metric, unit)} by organ, mean [95%]", ["Method", "Labels", *labels], rows)
+    title, _, units = heading(metric, unit).partition(", ")
+    return Table(
+        ", ".join(filter(None, [f"{title} by organ", units, "mean [95%]"])), ["Method", "Labels", *labels], rows
+    )
 
 
 def other_metrics_table(numbers: Sequence[Number], unit: str) -> Table:
@@ -112,14 +115,12 @@ def comparison_table(comparisons: Sequence[Comparison], unit: str) -> Table:
             ]
         )
     columns = ["Method", "Labels", "Metric", "Patients", "Difference [95%]", "Which is", "Effect", "p", "p (Holm)"]
-    notes = sorted({item.test.note for item in comparisons if item.test.note})
     return Table(
         f"Difference from {comparisons[0].reference}",
         columns,
         rows,
         note="Wilcoxon signed-rank test over patients, two-sided; values averaged over seeds. Effect: matched-pairs "
-        "rank-biserial correlation, from -1 to +1. Holm's correction over the comparisons of one metric."
-        + "".join(f" Note: {note}." for note in notes),
+        "rank-biserial correlation, from -1 to +1. Holm's correction over the comparisons of one metric.",
     )
 
 
@@ -154,15 +155,15 @@ def stages_table(runs: Sequence[Run]) -> Table | None:
 
 
 def cost_table(runs: Sequence[Run]) -> Table | None:
-    """One line an arm with profile.json: parameters, multiply-adds and time of one image."""
-    rows: dict[tuple[str, str], list[str]] = {}
+    """One line a method with profile.json: parameters, multiply-adds and time of one image."""
+    budgets: dict[tuple[str, ...], list[str]] = {}
     for run in runs:
         arm = next(iter(run.arms))[0]
         if run.profile:
             parts = (("parameters", 1e6, 2), ("gmac", 1, 2), ("ms_per_image", 1, 1))
             cells = [f"{float(run.profile[k]) / by:.{d}f}" if k in run.profile else "–" for k, by, d in parts]
-            rows.setdefault((arm.method, arm.budget), cells)
-    lines = [[method, budget, *cells] for (method, budget), cells in sorted(rows.items(), key=_by_budget)]
+            budgets.setdefault((arm.method, *cells), []).append(arm.budget)
+    lines = [[method, ", ".join(dict.fromkeys(own)), *cells] for (method, *cells), own in budgets.items()]
     columns = ["Method", "Labels", "Parameters, million", "GMAC", "ms an image"]
     return Table("Model size and speed", columns, lines) if lines else None
 
@@ -195,10 +196,6 @@ def _arm(number: Number) -> tuple[str, str]:
 
 def _pick(numbers: Sequence[Number], label: str, metric: str) -> list[Number]:
     return [number for number in numbers if number.label == label and number.metric == metric]
-
-
-def _by_budget(item: tuple[tuple[str, str], list[str]]) -> float:
-    return budget_number(item[0][1])
 
 
 def _settings(settings: Mapping[str, Any]) -> str:

@@ -1,10 +1,12 @@
 """Prompt-free SAM: one image in, one logit map a class out."""
 
-from typing import NamedTuple, cast
+from functools import partial
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import SamMaskDecoderConfig
 from transformers.models.sam.modeling_sam import SamMaskDecoder, SamVisionEncoder
 
@@ -143,7 +145,8 @@ class PromptFreeSam(nn.Module):
         """Recompute the encoder's blocks in the backward pass: less memory, about a third more time."""
         if isinstance(self.image_encoder, TinyViT):
             self.image_encoder.gradient_checkpointing = enabled
-        elif enabled:
-            self.image_encoder.gradient_checkpointing_enable({"use_reentrant": False})
-        else:
-            self.image_encoder.gradient_checkpointing_disable()
+            return
+        layer: Any
+        for layer in self.image_encoder.layers:  # the switch of transformers' GradientCheckpointingLayer, in any 5.x
+            layer.gradient_checkpointing = enabled
+            layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)

@@ -3,10 +3,12 @@
 import json
 import pickle
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -18,6 +20,7 @@ from common.networks.weight_store import default_weights, hub_snapshot
 
 _HUB_ID = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)@(?P<revision>[\w./-]+)")
 _PER_TOKEN = re.compile(r"(mask_decoder\.output_hypernetworks_mlps\.)(\d+)(\..+)")
+_RELATIVE_POSITION = re.compile(r"image_encoder\.layers\.(\d+)\.attn\.rel_pos_[hw]")
 _ROW_PER_TOKEN = (
     "mask_decoder.mask_tokens.weight",
     "mask_decoder.iou_prediction_head.proj_out.weight",
@@ -59,8 +62,8 @@ def load_pretrained(network: PromptFreeSam, weights: str | Path | None = None) -
     state = to_network_layout(state, vit=not network.any_size)
     state = _one_token_per_class(state, network.num_classes)
     expected = network.state_dict()
-    if not network.any_size:
-        state = _resize_positions(state, expected)
+    if not isinstance(network.image_encoder, TinyViT):
+        state = _resize_positions(state, expected, network.image_encoder.config.global_attn_indexes)
     _check_keys(state, expected, network.vfm, source)
     network.load_state_dict(state, strict=True)
     return network
@@ -75,11 +78,13 @@ def read_checkpoint(path: str | Path) -> State:
     path = Path(path)
     if path.is_dir():
         return {key: value for file in _parts(path) for key, value in read_checkpoint(file).items()}
-    if path.suffix == ".safetensors":
-        return load_file(path)
+    if not path.is_file():
+        raise TskdError(f"{path}: expected a file of weights, found none; check the path")
     try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, SafetensorError) as error:
         raise TskdError(f"{path}: cannot be read as a file of tensors (weights_only): {error}") from error
     for key in ("model", "state_dict"):  # as training scripts save it, beside the optimiser
         if isinstance(state, dict) and isinstance(state.get(key), dict):
@@ -137,10 +142,12 @@ def _token(index: int) -> int:
 
 
 def _one_token_per_class(state: State, num_classes: int) -> State:
+    if len(state.get(_ROW_PER_TOKEN[0], ())) != 4:
+        return state  # not SAM's tokens; the comparison of keys and shapes decides
     result = {key: value for key, value in state.items() if not _PER_TOKEN.fullmatch(key)}
     tokens = [_token(c) for c in range(num_classes)]
     for key in _ROW_PER_TOKEN:
-        if key in state and len(state[key]) == 4:
+        if key in state:
             result[key] = state[key][tokens]
     for key, value in state.items():
         if match := _PER_TOKEN.fullmatch(key):
@@ -149,17 +156,18 @@ def _one_token_per_class(state: State, num_classes: int) -> State:
     return result
 
 
-def _resize_positions(state: State, expected: State) -> State:
+def _resize_positions(state: State, expected: State, global_layers: Sequence[int]) -> State:
     result = dict(state)
     for key, value in state.items():
         target = expected.get(key)
         if target is None or value.shape == target.shape or value.ndim != target.ndim:
             continue
+        layer = _RELATIVE_POSITION.fullmatch(key)
         if key == "image_encoder.pos_embed" and value.shape[-1] == target.shape[-1]:
             grid = value.permute(0, 3, 1, 2)  # 1 x C x h x w
             grid = F.interpolate(grid, target.shape[1:3], mode="bicubic", align_corners=False)
             result[key] = grid.permute(0, 2, 3, 1)
-        elif re.search(r"\.attn\.rel_pos_[hw]$", key) and value.shape[-1] == target.shape[-1]:
+        elif layer and int(layer[1]) in global_layers and value.shape[-1] == target.shape[-1]:
             result[key] = F.interpolate(value.T[None], len(target), mode="linear")[0].T
     return result
 

@@ -10,26 +10,15 @@ from common.networks import PromptFreeSam, build_sam, load_pretrained
 
 
 @pytest.fixture(scope="module")
-def vit(stock_folder) -> PromptFreeSam:
+def vit(stock_folder, tiny_sam) -> PromptFreeSam:
     """Ours on the stock model's weights, with as many classes as SAM has mask tokens; MedSAM takes [0, 1] as it is."""
-    return load_pretrained(_tiny("medsam_vit_b", 128), stock_folder).eval()
+    return load_pretrained(tiny_sam("medsam_vit_b", image_size=128), stock_folder).eval()
 
 
 @pytest.fixture(scope="module")
 def mobile() -> PromptFreeSam:
     torch.manual_seed(0)
     return build_sam("mobile_sam", 3, 64).eval()
-
-
-def _tiny(vfm: str, image_size: int, num_classes: int = 4) -> PromptFreeSam:
-    config = {
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "global_attn_indexes": [1],
-        "window_size": 3,
-    }
-    return build_sam(vfm, num_classes, image_size, config=config)
 
 
 @torch.no_grad()
@@ -44,27 +33,27 @@ def test_equals_stock_sam_without_prompts(vit, stock):
 
 
 @torch.no_grad()
-def test_normalises_like_stock_sam(stock, stock_folder):
+def test_normalises_like_stock_sam(stock, stock_folder, tiny_sam):
     x = torch.rand(1, 3, 128, 128)
     mean = torch.tensor([123.675, 116.28, 103.53]).view(3, 1, 1)
     std = torch.tensor([58.395, 57.12, 57.375]).view(3, 1, 1)
-    network = load_pretrained(_tiny("sam_vit_b", 128), stock_folder)
+    network = load_pretrained(tiny_sam("sam_vit_b", image_size=128), stock_folder)
     expected = stock.get_image_embeddings((x * 255 - mean) / std)
     torch.testing.assert_close(network.forward_features(x)["embedding"], expected, atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()
-def test_other_sizes_interpolate_positions_as_sam_does(stock, stock_folder):
+def test_other_sizes_interpolate_positions_as_sam_does(stock, stock_folder, tiny_sam):
     """SAM at another size: absolute positions resized bicubically, relative ones inside `get_rel_pos`."""
     x = torch.rand(1, 3, 64, 64)
-    reference = SamVisionEncoder(_tiny("medsam_vit_b", 64).image_encoder.config)
+    reference = SamVisionEncoder(tiny_sam("medsam_vit_b", image_size=64).image_encoder.config)
     state = dict(stock.vision_encoder.state_dict())
     positions = state["pos_embed"].permute(0, 3, 1, 2)
     state["pos_embed"] = nn.functional.interpolate(positions, (4, 4), mode="bicubic").permute(0, 2, 3, 1)
     for name in ("rel_pos_h", "rel_pos_w"):  # keep the stored length: get_rel_pos resizes it in the forward
         setattr(reference.layers[1].attn, name, nn.Parameter(torch.empty_like(state[f"layers.1.attn.{name}"])))
     reference.load_state_dict(state)
-    network = load_pretrained(_tiny("medsam_vit_b", 64), stock_folder)
+    network = load_pretrained(tiny_sam("medsam_vit_b", image_size=64), stock_folder)
     ours = network.forward_features(x)["embedding"]
     torch.testing.assert_close(ours, reference.eval()(x).last_hidden_state, atol=1e-5, rtol=1e-5)
     assert network.image_encoder.layers[1].attn.rel_pos_h.shape == (7, 16)

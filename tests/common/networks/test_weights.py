@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+from transformers import SamConfig, SamModel
 
 from common.errors import TskdError
 from common.networks import build_sam, load_pretrained, read_checkpoint
@@ -52,34 +53,23 @@ def original(state: dict, vit: bool) -> dict:
 
 
 @pytest.fixture(scope="module")
-def vit_state():
+def vit_state(tiny_sam):
     torch.manual_seed(1)
-    return _vit().state_dict()
-
-
-def _vit(num_classes: int = 4, image_size: int = 64, **config):
-    fields = {
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "global_attn_indexes": [1],
-        "window_size": 3,
-    }
-    return build_sam("sam_vit_b", num_classes, image_size, config={**fields, **config})
+    return tiny_sam().state_dict()
 
 
 def _equal(state: dict, other: dict) -> bool:
     return state.keys() == other.keys() and all(torch.equal(state[key], other[key]) for key in state)
 
 
-def test_original_vit_layout_round_trip(vit_state, tmp_path):
+def test_original_vit_layout_round_trip(vit_state, tmp_path, tiny_sam):
     checkpoint = original(vit_state, vit=True)
     assert "image_encoder.blocks.0.norm1.weight" in checkpoint
     assert "mask_decoder.output_hypernetworks_mlps.3.layers.2.bias" in checkpoint
     assert "mask_decoder.transformer.layers.1.norm4.bias" in checkpoint
     assert _equal(to_network_layout(checkpoint, vit=True), vit_state)
     torch.save(checkpoint, tmp_path / "sam.pth")
-    assert _equal(load_pretrained(_vit(), tmp_path / "sam.pth").state_dict(), vit_state)
+    assert _equal(load_pretrained(tiny_sam(), tmp_path / "sam.pth").state_dict(), vit_state)
 
 
 def test_original_key_names_are_the_published_ones(shared):
@@ -101,12 +91,14 @@ def test_lite_medsam_layout(tmp_path):
     assert _equal(load_pretrained(build_sam("lite_medsam", 4, 128), tmp_path / "lite.pth").state_dict(), state)
 
 
-def test_transformers_folder_equals_original_file(stock, stock_folder, tmp_path):
-    from_folder = load_pretrained(_vit(image_size=128), stock_folder)
+def test_transformers_folder_equals_original_file(stock, stock_folder, tmp_path, tiny_sam):
+    from_folder = load_pretrained(tiny_sam(image_size=128), stock_folder)
     torch.save(original(from_folder.state_dict(), vit=True), tmp_path / "sam.pth")
-    assert _equal(load_pretrained(_vit(image_size=128), tmp_path / "sam.pth").state_dict(), from_folder.state_dict())
+    assert _equal(
+        load_pretrained(tiny_sam(image_size=128), tmp_path / "sam.pth").state_dict(), from_folder.state_dict()
+    )
     torch.save(stock.state_dict(), tmp_path / "pytorch_model.bin")  # as MedSAM is on the hub
-    assert _equal(load_pretrained(_vit(image_size=128), tmp_path).state_dict(), from_folder.state_dict())
+    assert _equal(load_pretrained(tiny_sam(image_size=128), tmp_path).state_dict(), from_folder.state_dict())
 
 
 def test_sharded_folder(stock, stock_folder, tmp_path):
@@ -117,23 +109,23 @@ def test_sharded_folder(stock, stock_folder, tmp_path):
 
 
 @pytest.mark.parametrize(("num_classes", "tokens"), [(2, [0, 1]), (4, [0, 1, 2, 3]), (9, [0, 1, 2, 3, 1, 2, 3, 1, 2])])
-def test_classes_start_from_pretrained_tokens(num_classes, tokens, vit_state, tmp_path):
+def test_classes_start_from_pretrained_tokens(num_classes, tokens, vit_state, tmp_path, tiny_sam):
     torch.save(original(vit_state, vit=True), tmp_path / "sam.pth")
-    decoder = load_pretrained(_vit(num_classes), tmp_path / "sam.pth").mask_decoder
+    decoder = load_pretrained(tiny_sam(num_classes=num_classes), tmp_path / "sam.pth").mask_decoder
     assert torch.equal(decoder.mask_tokens.weight, vit_state["mask_decoder.mask_tokens.weight"][tokens])
     for mlp, token in zip(decoder.output_hypernetworks_mlps, tokens, strict=True):
         stem = f"mask_decoder.output_hypernetworks_mlps.{token}."
         assert _equal(mlp.state_dict(), {k.removeprefix(stem): v for k, v in vit_state.items() if k.startswith(stem)})
 
 
-def test_missing_unexpected_and_ill_shaped_keys_are_all_named(vit_state, tmp_path):
+def test_missing_unexpected_and_ill_shaped_keys_are_all_named(vit_state, tmp_path, tiny_sam):
     checkpoint = original(vit_state, vit=True)
     del checkpoint["image_encoder.neck.0.weight"]
     checkpoint["image_encoder.extra"] = torch.zeros(1)
     checkpoint["image_encoder.blocks.0.mlp.lin1.bias"] = torch.zeros(7)
     torch.save(checkpoint, tmp_path / "sam.pth")
     with pytest.raises(TskdError) as error:
-        load_pretrained(_vit(), tmp_path / "sam.pth")
+        load_pretrained(tiny_sam(), tmp_path / "sam.pth")
     for part in (
         "missing: image_encoder.neck.conv1.weight;",
         "unexpected: image_encoder.extra;",
@@ -144,18 +136,24 @@ def test_missing_unexpected_and_ill_shaped_keys_are_all_named(vit_state, tmp_pat
         assert part in str(error.value)
 
 
-def test_a_failed_load_changes_nothing(vit_state, tmp_path):
+def test_a_failed_load_changes_nothing(vit_state, tmp_path, tiny_sam):
     torch.save({"image_encoder.pos_embed": torch.zeros(1, 4, 4, 32)}, tmp_path / "sam.pth")
-    network = _vit()
+    network = tiny_sam()
     network.load_state_dict(vit_state)
     with pytest.raises(TskdError, match=r"missing: .* and \d+ more"):
         load_pretrained(network, tmp_path / "sam.pth")
     assert _equal(network.state_dict(), vit_state)
 
 
-def test_settings_that_shapes_do_not_show_are_compared(stock_folder):
+def test_settings_that_shapes_do_not_show_are_compared(stock_folder, tiny_sam):
     with pytest.raises(TskdError, match=r"config\.json: .*num_attention_heads: 2 in the file, 4 in the network"):
-        load_pretrained(_vit(image_size=128, num_attention_heads=4, use_rel_pos=False), stock_folder)
+        load_pretrained(tiny_sam(image_size=128, num_attention_heads=4, use_rel_pos=False), stock_folder)
+
+
+def test_windows_of_another_size_are_not_stretched(vit_state, tmp_path, tiny_sam):
+    torch.save(original(vit_state, vit=True), tmp_path / "sam.pth")
+    with pytest.raises(TskdError, match=r"layers\.0\.attn\.rel_pos_h \(5, 16\) in the file, \(7, 16\) in the network"):
+        load_pretrained(tiny_sam(window_size=4), tmp_path / "sam.pth")
 
 
 def test_another_encoder_is_refused(stock_folder, vit_state, tmp_path):
@@ -166,15 +164,20 @@ def test_another_encoder_is_refused(stock_folder, vit_state, tmp_path):
         load_pretrained(build_sam("lite_medsam", 4, 64), tmp_path / "sam.pth")
 
 
-def test_unusable_sources(tmp_path):
-    network = _vit()
+def test_unusable_sources(tmp_path, tiny_sam):
+    network = tiny_sam()
     with pytest.raises(TskdError, match=r"owner/name@revision.*; found no such file"):
         load_pretrained(network, "facebook/sam-vit-base")  # a hub id without a revision
     with pytest.raises(TskdError, match=r"expected model\.safetensors"):
         load_pretrained(network, tmp_path)
+    with pytest.raises(TskdError, match=r"none\.pth: expected a file of weights, found none"):
+        read_checkpoint(tmp_path / "none.pth")
     (tmp_path / "text.pth").write_text("no tensors")
     with pytest.raises(TskdError, match=r"text\.pth: cannot be read as a file of tensors"):
         load_pretrained(network, tmp_path / "text.pth")
+    (tmp_path / "text.safetensors").write_text("no tensors")
+    with pytest.raises(TskdError, match=r"text\.safetensors: cannot be read"):
+        read_checkpoint(tmp_path / "text.safetensors")
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(TskdError, match=r"list\.pth: expected a dict of tensors, found list"):
         load_pretrained(network, tmp_path / "list.pth")
@@ -186,11 +189,28 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
         read_checkpoint(tmp_path / "code.pth")
 
 
-def test_default_and_hub_sources(stock_folder, monkeypatch):
+def test_default_and_hub_sources(stock_folder, monkeypatch, tiny_sam):
     asked = []
     monkeypatch.setattr("common.networks.weights.default_weights", lambda vfm: asked.append(vfm) or stock_folder)
     monkeypatch.setattr("common.networks.weights.hub_snapshot", lambda *parts: asked.append(parts) or stock_folder)
-    by_default = load_pretrained(_vit(image_size=128))
-    from_hub = load_pretrained(_vit(image_size=128), "owner/name@0123abc")
+    by_default = load_pretrained(tiny_sam(image_size=128))
+    from_hub = load_pretrained(tiny_sam(image_size=128), "owner/name@0123abc")
     assert asked == ["sam_vit_b", ("owner/name", "0123abc")]
     assert _equal(by_default.state_dict(), from_hub.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("vfm", "width", "layers", "heads"),
+    [("sam_vit_b", 768, 12, 12), ("sam_vit_l", 1024, 24, 16), ("sam_vit_h", 1280, 32, 16)],
+)
+def test_full_size_models_have_the_keys_and_shapes_of_stock_sam(vfm, width, layers, heads):
+    vision = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads}
+    with torch.device("meta"):
+        stock = SamModel(
+            SamConfig(
+                vision_config={**vision, "global_attn_indexes": list(range(layers))[layers // 4 - 1 :: layers // 4]}
+            )
+        )
+        ours = build_sam(vfm, 4, 1024)
+    expected = to_network_layout(stock.state_dict(), vit=True)
+    assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in expected.items()}

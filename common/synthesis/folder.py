@@ -1,0 +1,195 @@
+"""The folder of a synthetic dataset: numbered images, their settings, dataset.json, a contact sheet."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from PIL import Image
+from tqdm import tqdm
+
+import common
+from common.data.datalist import read, write
+from common.errors import TskdError
+from common.synthesis.pictures import contact_sheet, save, write_image
+
+GROUP = "synthetic"
+UNCHECKED = "not checked"
+
+
+class SyntheticFolder:
+    """Receives images by number and can be continued after a stop, by one process or by several.
+
+    path/
+        sampling.json       what the images were made with; other settings in the same folder are refused
+        images/000000.png   8 bit, 1 or 3 channels; a file that is there is complete
+        dataset.json        entries under `unlabelled`, written when all images are there
+        contact_sheet.png   the first 64
+
+    Attached to a MONAI evaluator whose batches are image numbers, it writes what the evaluator predicts and shows the
+    progress in images per second.
+
+    Args:
+        path: the folder; made if needed.
+        num_images: images 0 .. num_images - 1 are wanted.
+        settings: what the images depend on (model hash, sampler, steps, seed).
+        rank: this process does the numbers k with k % world_size == rank.
+        world_size: number of processes.
+
+    Raises:
+        TskdError: the folder was begun with other settings, or rank and world_size do not fit.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        num_images: int,
+        settings: Mapping[str, Any],
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if not 0 <= rank < world_size:
+            raise TskdError(f"rank: expected 0 to {world_size - 1} (world_size {world_size}), found {rank}")
+        self.path, self.num_images, self.settings = Path(path), num_images, dict(settings)
+        self.rank, self.world_size = rank, world_size
+        self._bar: tqdm | None = None
+        self._claim()
+
+    def image_path(self, number: int) -> Path:
+        """Where image `number` is or will be."""
+        return self.path / "images" / f"{number:06d}.png"
+
+    def pending(self) -> list[int]:
+        """Numbers that this process still has to make."""
+        return [k for k in range(self.rank, self.num_images, self.world_size) if not self.image_path(k).exists()]
+
+    def write(self, numbers: Iterable[int], images: torch.Tensor) -> None:
+        """Write images B x C x X x Y in [0, 1] under their numbers."""
+        for number, image in zip(numbers, images, strict=True):
+            write_image(self.image_path(number), image)
+
+    def attach(self, engine: Engine) -> None:
+        """Registers on the start, each iteration and the end of an evaluator (`decollate=False`)."""
+        engine.add_event_handler(Events.STARTED, self._open_bar)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+        engine.add_event_handler(Events.COMPLETED, self._close_bar)
+
+    def __call__(self, engine: Engine) -> None:
+        """Writes the iteration's images."""
+        output = engine.state.output
+        numbers = output["image"].flatten().tolist()
+        self.write(numbers, output["pred"])
+        self.advance(len(numbers))
+
+    def advance(self, count: int) -> None:
+        """Moves the progress bar."""
+        if self._bar is not None:
+            self._bar.update(count)
+
+    def finish(self, dataset_file: str | os.PathLike[str]) -> bool:
+        """Write dataset.json and the contact sheet once every image of every process is there.
+
+        Args:
+            dataset_file: dataset.json of the training images, for modality, channels, labels and licence.
+
+        Returns:
+            False, and nothing is written, while other processes still have images to make.
+        """
+        if not all(self.image_path(k).exists() for k in range(self.num_images)):
+            return False
+        shown = [_load(self.image_path(k)) for k in range(min(64, self.num_images))]
+        save(contact_sheet(shown), self.path / "contact_sheet.png")
+        write_dataset(self.path, dataset_file, range(self.num_images), UNCHECKED)
+        return True
+
+    def _claim(self) -> None:
+        path = self.path / "sampling.json"
+        if path.exists():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            differing = [
+                f"{key}: the folder has {found.get(key)!r}, this run {self.settings.get(key)!r}"
+                for key in sorted({*found, *self.settings})
+                if found.get(key) != self.settings.get(key)
+            ]
+            if differing:
+                raise TskdError(
+                    f"{self.path} holds images that were made with other settings; {'; '.join(differing)}. "
+                    "Choose another output folder, or remove this one."
+                )
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}.{os.getpid()}")
+        draft.write_text(json.dumps(self.settings, indent=1) + "\n", encoding="utf-8")
+        os.replace(draft, path)
+
+    def _open_bar(self) -> None:
+        self._bar = tqdm(total=len(self.pending()), unit="image", desc="sampling", dynamic_ncols=True)
+
+    def _close_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def write_dataset(
+    folder: str | os.PathLike[str],
+    dataset_file: str | os.PathLike[str],
+    numbers: Iterable[int],
+    memorisation: Any,
+) -> None:
+    """Write the dataset.json of synthetic images.
+
+    Args:
+        folder: folder with images/ and sampling.json.
+        dataset_file: dataset.json of the training images.
+        numbers: images to list.
+        memorisation: what the memorisation gate found, or that it has not run.
+    """
+    real = read(dataset_file)
+    settings = json.loads(Path(folder, "sampling.json").read_text(encoding="utf-8"))
+    write(
+        Path(folder, "dataset.json"),
+        {
+            "name": f"{real['name']}_synthetic",
+            "modality": real["modality"],
+            "channels": real["channels"],
+            "labels": real["labels"],
+            "training": [],
+            "unlabelled": [
+                {"image": f"images/{k:06d}.png", "group": GROUP, "case": f"{GROUP}_{k:06d}"} for k in numbers
+            ],
+            "validation": [],
+            "test": [],
+            "provenance": {
+                "source": f"synthetic: sampled from a diffusion model trained on {real['name']}",
+                "licence": real["provenance"].get("licence", "that of the training images"),
+                "tool": f"tskd {common.__version__}",
+                **settings,
+                "memorisation": memorisation,
+            },
+        },
+    )
+
+
+def image_numbers(folder: str | os.PathLike[str]) -> list[int]:
+    """Numbers of the images that are in the folder, in order.
+
+    Raises:
+        TskdError: there is none.
+    """
+    found = sorted(int(path.stem) for path in Path(folder, "images").glob("*.png") if re.fullmatch(r"\d+", path.stem))
+    if not found:
+        raise TskdError(f"{Path(folder, 'images')}: expected images 000000.png, ..., found none. Run inference first.")
+    return found
+
+
+def _load(path: Path) -> torch.Tensor:
+    pixels = torch.from_numpy(np.asarray(Image.open(path)).astype(np.float32) / 255)
+    return pixels.T[None] if pixels.ndim == 2 else pixels.permute(2, 1, 0)

@@ -1,0 +1,47 @@
+"""PNG files of images in the project's order (x first)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+
+def to_pixels(image: torch.Tensor) -> np.ndarray:
+    """C x X x Y in [0, 1], C = 1 or 3, as uint8 rows and columns: Y x X or Y x X x 3."""
+    pixels = (image.detach().float().cpu().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    return np.ascontiguousarray(pixels[0].T if pixels.shape[0] == 1 else pixels.transpose(2, 1, 0))
+
+
+def write_image(path: str | os.PathLike[str], image: torch.Tensor) -> None:
+    """Write C x X x Y in [0, 1] as an 8-bit PNG that MONAI's PILReader reads back x first; whole or not at all."""
+    save(Image.fromarray(to_pixels(image)), path)
+
+
+def save(picture: Image.Image, path: str | os.PathLike[str]) -> None:
+    """Write a picture in one step, so that a file that is there is complete."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    picture.save(draft, format="PNG")
+    os.replace(draft, path)
+
+
+def contact_sheet(images: Sequence[torch.Tensor], columns: int = 8, captions: Sequence[str] = ()) -> Image.Image:
+    """Images C x X x Y of one size side by side on black, row by row, with a line of text under each if given."""
+    tiles = [to_pixels(image) for image in images]
+    height, width = tiles[0].shape[:2]
+    step_x, step_y = width + 2, height + 2 + (12 if captions else 0)
+    rows = -(-len(tiles) // columns)
+    sheet = Image.new("L" if tiles[0].ndim == 2 else "RGB", (step_x * min(columns, len(tiles)), step_y * rows))
+    draw = ImageDraw.Draw(sheet)
+    for position, tile in enumerate(tiles):
+        corner = position % columns * step_x, position // columns * step_y
+        sheet.paste(Image.fromarray(tile), corner)
+        if captions:
+            draw.text((corner[0], corner[1] + height), captions[position], fill="white")
+    return sheet

@@ -1,0 +1,95 @@
+"""`check` opens every file and reports every problem at once."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from common.data import datalist
+from common.errors import TskdError
+
+
+def problems(dataset_file, **options) -> list[str]:
+    with pytest.raises(TskdError) as caught:
+        datalist.check(dataset_file, **options)
+    return str(caught.value).split("\n  - ")[1:]
+
+
+def save(folder, name, array):
+    Image.fromarray(np.asarray(array, np.uint8)).save(folder / name)
+
+
+def test_sound_data_sets_pass(tiny, cohort):
+    datalist.check(tiny)
+    datalist.check(cohort)
+
+
+def test_all_problems_in_one_error(tiny):
+    folder = tiny.parent
+    (folder / "0.png").unlink()
+    (folder / "1.png").write_bytes((folder / "1.png").read_bytes()[:40])
+    save(folder, "2.png", np.full((5, 7), 9))
+    save(folder, "2_label.png", np.full((5, 7), 3))
+    save(folder, "3_label.png", np.zeros((7, 5)))
+    save(folder, "4.png", np.zeros((5, 7, 3)) + np.arange(3))
+    data = json.loads(tiny.read_text())
+    data["test"][0].update(image="../elsewhere/7.png")
+    data["validation"][0]["group"] = "p0"
+    tiny.write_text(json.dumps(data))
+    found = problems(tiny)
+    expected = [
+        "group 'p0': expected in one list, found in 'training' and 'validation'",
+        "0.png: expected a file, found nothing there",
+        "1.png: expected a readable image",
+        "2.png: expected an image, found the value 9 everywhere",
+        "2_label.png: expected label values 0 to 1 (key 'labels') or 255 (unlabelled pixel), found [3]",
+        "3_label.png: expected the size of its image (7, 5), found (5, 7)",
+        "4.png: expected 1 channels (key 'channels'), found 3",
+        "../elsewhere/7.png: expected a file, found nothing outside the folder",
+    ]
+    assert len(found) == len(expected)
+    assert all(line.startswith(start) for line, start in zip(found, expected, strict=True))
+
+
+def test_files_outside_the_folder_may_be_used_if_they_exist(tiny, tmp_path_factory):
+    place = tmp_path_factory.mktemp("elsewhere") / "7.png"
+    (tiny.parent / "7.png").rename(place)
+    data = datalist.read(tiny)
+    data["test"][0]["image"] = str(place)
+    datalist.write(tiny, data)
+    datalist.check(tiny)
+    assert datalist.entries(tiny, "test")[0]["image"] == str(place)
+
+
+def test_empty_training_list(tiny):
+    data = datalist.read(tiny)
+    datalist.write(tiny, {**data, "training": []})
+    assert problems(tiny) == [line for line in problems(tiny) if line.startswith("training: expected at least one")]
+    datalist.check(tiny, labelled=False)
+
+
+def test_black_and_white_masks_are_noticed(tiny):
+    """A 0/255 mask would otherwise pass as one where every pixel is background or unlabelled."""
+    for number in range(4):
+        save(tiny.parent, f"{number}_label.png", np.eye(5, 7) * 255)
+    assert "found only the values [0, 255]" in problems(tiny)[0]
+
+
+def test_volumes_of_another_size_or_with_fractions(tiny):
+    folder = tiny.parent
+    volume = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    for name, array in (("v", volume), ("wrong", volume[:, :, :3] % 2), ("half", volume * np.float32(0.5))):
+        nib.nifti1.save(nib.nifti1.Nifti1Image(array, np.eye(4)), folder / f"{name}.nii.gz")
+    data = datalist.read(tiny)
+    data["validation"][0].update(image="v.nii.gz", label="wrong.nii.gz")
+    data["test"][0].update(image=str(folder / "v.nii.gz"), label="half.nii.gz")
+    datalist.write(tiny, data)
+    found = problems(tiny)
+    assert "wrong.nii.gz: expected the size of its image (2, 3, 4), found (2, 3, 3)" in found[0]
+    assert "half.nii.gz: expected label values that are whole numbers" in found[1]
+    nib.nifti1.save(nib.nifti1.Nifti1Image(volume % 2, np.diag([1, 1, 3, 1])), folder / "half.nii.gz")
+    assert "half.nii.gz: expected the place of its image, found a corner 8.0 mm away" in problems(tiny)[1]
+    (folder / "v.nii.gz").write_bytes(b"not a volume")
+    assert sum("v.nii.gz: expected a readable NIfTI file" in line for line in problems(tiny)) == 2

@@ -1,0 +1,118 @@
+"""EpochSampler: fixed epochs, fair draws, ranks that add up to one process."""
+
+from collections import Counter
+from itertools import chain
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader, DistributedSampler
+
+from common.data.sampler import EpochSampler
+from common.errors import TskdError
+
+
+def epochs(sampler: EpochSampler, count: int) -> list[list[int]]:
+    found = []
+    for epoch in range(count):
+        sampler.set_epoch(epoch)
+        found.append(list(sampler))
+    return found
+
+
+@given(st.integers(1, 40), st.integers(1, 60), st.integers(0, 1000))
+def test_every_item_equally_often_up_to_one_over_all_epochs(size, num_samples, seed):
+    sampler = EpochSampler(range(size), num_samples, seed=seed)
+    drawn: list[int] = []
+    for epoch in epochs(sampler, 4):
+        assert len(epoch) == len(sampler) == num_samples
+        drawn += epoch
+        counts = Counter(drawn)
+        often = [counts[item] for item in range(size)]
+        assert max(often) - min(often) <= 1
+
+
+@given(st.integers(1, 4), st.integers(1, 5), st.integers(1, 30), st.integers(0, 100))
+def test_ranks_together_see_what_one_process_sees(ranks, batch, size, seed):
+    num_samples = ranks * batch * 3
+    one = EpochSampler(range(size), num_samples, seed=seed)
+    many = [EpochSampler(range(size), num_samples, seed=seed, rank=r, world_size=ranks) for r in range(ranks)]
+    for sampler in (one, *many):
+        sampler.set_epoch(2)
+    steps = zip(*(DataLoader(range(size), batch, sampler=sampler) for sampler in many), strict=True)
+    for whole, parts in zip(DataLoader(range(size), batch * ranks, sampler=one), steps, strict=True):
+        assert sorted(whole.tolist()) == sorted(chain(*(part.tolist() for part in parts)))
+
+
+def test_order_depends_on_seed_and_epoch_only():
+    first = epochs(EpochSampler(range(50), 50, seed=1), 3)
+    again = EpochSampler(range(50), 50, seed=1)
+    again.set_epoch(2)
+    assert list(again) == list(again) == first[2]
+    assert first[0] != first[1]
+    assert first[0] != epochs(EpochSampler(range(50), 50, seed=2), 1)[0]
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.9])
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_shares_hold_in_every_stretch_of_every_rank(share, ranks):
+    weights = [(5, share), (45, 1 - share)]
+    for rank in range(ranks):
+        drawn = list(EpochSampler(range(50), 2000, rank=rank, world_size=ranks, weights=weights))
+        for length in (4, 8, 16):
+            for start in range(0, len(drawn) - length, length):
+                first = sum(item < 5 for item in drawn[start : start + length])
+                assert abs(first - share * length) < 2
+
+
+def test_weighted_blocks_are_fair_inside():
+    sampler = EpochSampler(range(12), 60, weights=[(4, 0.5), (0, 0.0), (8, 0.5)])
+    counts = Counter(chain(*epochs(sampler, 5)))
+    for block in (range(4), range(4, 12)):
+        often = [counts[item] for item in block]
+        assert max(often) - min(often) <= 1
+    assert abs(sum(counts[item] for item in range(4)) - 150) <= 10
+
+
+def test_monai_sets_the_epoch():
+    """MONAI's Workflow calls set_epoch on a DistributedSampler only."""
+    import torch
+    from monai.engines import SupervisedTrainer
+
+    data = [{"image": torch.tensor([float(i)]), "label": torch.zeros(1)} for i in range(8)]
+    sampler = EpochSampler(data, 4, seed=3)
+    seen: list[list[float]] = [[], []]
+    network = torch.nn.Linear(1, 1)
+
+    class Watch(torch.nn.Module):
+        def forward(self, x):
+            seen[trainer.state.epoch - 1] += x[:, 0].tolist()
+            return network(x)
+
+    trainer = SupervisedTrainer(
+        device=torch.device("cpu"),
+        max_epochs=2,
+        train_data_loader=DataLoader(data, 2, sampler=sampler),
+        network=Watch(),
+        optimizer=torch.optim.SGD(network.parameters(), 0.1),
+        loss_function=torch.nn.MSELoss(),
+    )
+    trainer.run()
+    assert isinstance(sampler, DistributedSampler)
+    expected = epochs(EpochSampler(data, 4, seed=3), 3)[1:]
+    assert seen == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_samples": 5, "world_size": 2, "rank": 0}, "multiple of the number of processes 2, found 5"),
+        ({"num_samples": 0}, "found 0"),
+        ({"num_samples": 4, "world_size": 2, "rank": 2}, "0 to 1, found 2"),
+        ({"num_samples": 4, "weights": [(3, 1.0)]}, "sum to the 6 items"),
+        ({"num_samples": 4, "weights": [(6, 0.5), (0, 0.5)]}, "blocks that have items"),
+    ],
+)
+def test_numbers_that_do_not_fit(options, message):
+    with pytest.raises(TskdError, match=message):
+        EpochSampler(range(6), **options)

@@ -1,0 +1,154 @@
+"""Volumes: axis order, clean files, scaling."""
+
+import itertools
+
+import nibabel as nib
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nibabel import orientations
+
+from common.data.phantom import virtual_patient
+from common.data.volumes import load_label, load_volume, scale_intensity, to_lps, write_volume
+from common.errors import TskdError
+
+ALL_AXES = [
+    "".join(axes)
+    for order in itertools.permutations(("LR", "PA", "SI"))
+    for axes in itertools.product(*order)  # the 48 ways to store a volume
+]
+LPS_AFFINE = np.array([[-2.0, 0, 0, 30], [0, -3, 0, 40], [0, 0, 5, -50], [0, 0, 0, 1]])
+
+
+def stored_as(array, affine, axes):
+    turn = orientations.ornt_transform(orientations.io_orientation(affine), orientations.axcodes2ornt(tuple(axes)))
+    return orientations.apply_orientation(array, turn), affine @ orientations.inv_ornt_aff(turn, array.shape)
+
+
+@pytest.mark.parametrize("axes", ALL_AXES)
+def test_every_axis_order_comes_back_as_the_same_lps_volume(axes):
+    volume = np.arange(4 * 5 * 6, dtype=np.int16).reshape(4, 5, 6)
+    array, affine = stored_as(volume, LPS_AFFINE, axes)
+    assert "".join(nib.aff2axcodes(affine)) == axes
+    back, back_affine = to_lps(array, affine)
+    np.testing.assert_array_equal(back, volume)
+    np.testing.assert_allclose(back_affine, LPS_AFFINE, atol=1e-9)
+
+
+def test_landmark_lies_where_the_letters_say():
+    """LPS: the liver (right) at small x, the back at large y, the head at large z."""
+    image, affine = virtual_patient(seed=3, number=0, image_size=64, num_slices=8)[::2]
+    label = virtual_patient(seed=3, number=0, image_size=64, num_slices=8)[1]
+    turned, _ = to_lps(*stored_as(label, affine, "RAS"))
+    liver, right, left, spleen = (np.argwhere(turned == k).mean(0) for k in (1, 2, 3, 4))
+    assert liver[0] < 32 < spleen[0]
+    assert right[0] < 32 < left[0]
+    assert min(right[1], left[1]) > 32  # kidneys in the back
+    assert min(liver[2], spleen[2]) > max(right[2], left[2])
+    assert image.shape == label.shape
+
+
+@pytest.mark.parametrize("axes", ["LAS", "RPI", "SRA"])
+@pytest.mark.parametrize("dtype", [np.int16, np.float32])
+def test_write_then_read_keeps_array_and_affine(tmp_path, axes, dtype):
+    volume = np.random.default_rng(0).normal(100, 50, (4, 5, 6)).astype(dtype)
+    angle = np.radians(8)
+    tilt = np.eye(4)
+    tilt[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    array, affine = stored_as(volume, tilt @ LPS_AFFINE, axes)
+    write_volume(tmp_path / "a.nii.gz", array, affine)
+    back, back_affine = load_volume(tmp_path / "a.nii.gz")
+    assert back.dtype == dtype
+    np.testing.assert_array_equal(back, array)
+    np.testing.assert_allclose(back_affine, affine, atol=1e-5)
+    image = nib.nifti1.load(tmp_path / "a.nii.gz")
+    np.testing.assert_allclose(image.get_qform(), affine, atol=1e-4)
+    np.testing.assert_allclose(image.get_sform(), affine, atol=1e-5)
+
+
+def test_no_text_of_the_source_is_kept(tmp_path):
+    image = nib.nifti1.Nifti1Image(np.ones((2, 2, 2), np.int16), np.eye(4))
+    image.header["descrip"], image.header["aux_file"], image.header["db_name"] = b"Jane Doe", b"Jane Doe", b"Jane Doe"
+    image.header["intent_name"] = b"Jane Doe"
+    image.header.extensions.append(nib.nifti1.Nifti1Extension(6, b"Jane Doe"))
+    nib.nifti1.save(image, tmp_path / "in.nii")
+    assert b"Jane Doe" in (tmp_path / "in.nii").read_bytes()
+    write_volume(tmp_path / "out.nii.gz", *load_volume(tmp_path / "in.nii"))
+    clean = nib.nifti1.load(tmp_path / "out.nii.gz")
+    assert b"Jane" not in clean.to_bytes()
+    assert all(clean.header[key] == b"" for key in ("descrip", "aux_file", "db_name", "intent_name"))
+    assert len(clean.header.extensions) == 0
+    assert clean.header.get_xyzt_units()[0] == "mm"
+
+
+def test_same_array_same_bytes(tmp_path):
+    volume = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
+    write_volume(tmp_path / "a.nii.gz", volume, LPS_AFFINE)
+    write_volume(tmp_path / "b.nii.gz", volume, LPS_AFFINE)
+    assert (tmp_path / "a.nii.gz").read_bytes() == (tmp_path / "b.nii.gz").read_bytes()
+
+
+@pytest.mark.parametrize("axes", ["LAS", "RPI", "SAR"])
+def test_label_follows_the_axis_order_of_its_image(tmp_path, axes):
+    label = np.random.default_rng(0).integers(0, 5, (4, 5, 6), dtype=np.uint8)
+    write_volume(tmp_path / "label.nii.gz", *stored_as(label, LPS_AFFINE, axes))
+    np.testing.assert_array_equal(load_label(tmp_path / "label.nii.gz", label.shape, LPS_AFFINE), label)
+
+
+def test_label_that_does_not_fit_its_image_is_refused(tmp_path):
+    label = np.zeros((4, 5, 6), np.uint8)
+    write_volume(tmp_path / "label.nii.gz", label, LPS_AFFINE)
+    with pytest.raises(TskdError, match=r"size of its image \(4, 5, 7\), found \(4, 5, 6\)"):
+        load_label(tmp_path / "label.nii.gz", (4, 5, 7), LPS_AFFINE)
+    moved = LPS_AFFINE.copy()
+    moved[1, 3] += 12
+    with pytest.raises(TskdError, match=r"12\.0 mm away"):
+        load_label(tmp_path / "label.nii.gz", label.shape, moved)
+    write_volume(tmp_path / "label.nii.gz", label + np.float32(0.5), LPS_AFFINE)
+    with pytest.raises(TskdError, match=r"whole numbers from 0 to 255, found \[0\.5\]"):
+        load_label(tmp_path / "label.nii.gz", label.shape, LPS_AFFINE)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.mha", b"", "expected a NIfTI file"),
+        ("a.nii.gz", b"junk", "readable NIfTI"),
+        ("a.nii", b"junk", "readable NIfTI"),
+        ("none.nii", None, "no such file"),
+    ],
+)
+def test_unusable_files_are_named(tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(TskdError, match=message) as caught:
+        load_volume(tmp_path / name)
+    assert name in str(caught.value)
+
+
+def test_truncated_and_four_dimensional_volumes(tmp_path):
+    write_volume(tmp_path / "a.nii.gz", np.random.default_rng(0).integers(0, 99, (9, 9, 9)).astype(np.int16), np.eye(4))
+    (tmp_path / "a.nii.gz").write_bytes((tmp_path / "a.nii.gz").read_bytes()[:-200])
+    with pytest.raises(TskdError, match="Copy the file again"):
+        load_volume(tmp_path / "a.nii.gz")
+    nib.nifti1.save(nib.nifti1.Nifti1Image(np.zeros((2, 2, 2, 3), np.int16), np.eye(4)), tmp_path / "b.nii")
+    with pytest.raises(TskdError, match="3 dimensions"):
+        load_volume(tmp_path / "b.nii")
+    nib.nifti1.save(nib.nifti1.Nifti1Image(np.zeros((2, 2, 2, 1), np.int16), np.eye(4)), tmp_path / "c.nii")
+    assert load_volume(tmp_path / "c.nii")[0].shape == (2, 2, 2)
+
+
+@given(st.lists(st.integers(-1000, 3000), min_size=2, max_size=50), st.floats(0.1, 10), st.floats(-500, 500))
+def test_percentile_scaling_ignores_gain_and_offset(values, gain, offset):
+    array = np.array(values, np.float64)
+    scaled = scale_intensity(array)
+    assert scaled.dtype == np.float32
+    assert scaled.min() >= 0
+    assert scaled.max() <= 1
+    np.testing.assert_allclose(scale_intensity(array * gain + offset), scaled, atol=1e-3)
+
+
+def test_window_scaling():
+    scaled = scale_intensity(np.array([-1000, -160, 40, 240, 3000]), window=(-160, 240))
+    np.testing.assert_allclose(scaled, [0, 0, 0.5, 1, 1])
