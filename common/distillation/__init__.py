@@ -3,7 +3,7 @@
 from common.distillation.augmentation import BatchAugmentation
 from common.distillation.loss import DistillationLoss, Term
 from common.distillation.prepare_batch import AugmentedBatch
-from common.distillation.soft_labels import LoadSoftLabelsd, add_soft_labels, write_soft_labels
+from common.distillation.soft_labels import LoadSoftLabelsd, add_soft_labels, soft_labels_identity, write_soft_labels
 
 __all__ = [
     "AugmentedBatch",
@@ -12,5 +12,6 @@ __all__ = [
     "LoadSoftLabelsd",
     "Term",
     "add_soft_labels",
+    "soft_labels_identity",
     "write_soft_labels",
 ]

@@ -100,7 +100,7 @@ def case_pictures(folder: Path, runs: Sequence[Run]) -> tuple[list[Picture], lis
             words = ", ".join(filter(None, parts))
             name = f"case_{arm.dataset}_{arm.method}_{arm.budget}_{case.rank}".lower()
             alt = f"{what}. Contours of the truth (blue, solid) and the prediction (orange, dashed): {words}."
-            pictures.append(save(figure, folder, _file_name(name), what, alt, words[0].upper() + words[1:], small=True))
+            pictures.append(save(figure, folder, _file_name(name), what, alt, words, small=True))
     return pictures, notes
 
 
