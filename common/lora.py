@@ -13,10 +13,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import (
+    LoraConfig,
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from common.errors import TskdError
+from common.state import misfits
 
 logger = logging.getLogger(__name__)
 
@@ -197,21 +205,26 @@ def save_adapter(network: nn.Module, folder: str | Path) -> None:
 
 
 def load_adapter(encoder: nn.Module, folder: str | Path) -> PeftModel:
-    """Puts saved adapters on a freshly loaded stock encoder.
+    """Puts saved adapters, frozen, on a freshly loaded stock encoder.
 
     Raises:
-        TskdError: naming every adapter weight that the folder lacks or has too many.
+        TskdError: naming every adapter weight that the folder lacks, has too many or in another shape.
     """
     folder = Path(folder)
-    if not (folder / "adapter_config.json").is_file():
-        raise TskdError(f"{folder}: expected a peft adapter folder with adapter_config.json, found none")
-    split_qkv(encoder)
-    model = PeftModel.from_pretrained(encoder, str(folder), autocast_adapter_dtype=False)
-    result = model.load_adapter(str(folder), "default", is_trainable=False)
-    missing = [key for key in result.missing_keys if "lora_" in key]
-    if missing or result.unexpected_keys:
-        raise TskdError(f"{folder} does not fit the encoder: missing {missing}, unexpected {result.unexpected_keys}")
-    return model
+    weights = folder / "adapter_model.safetensors"
+    for file in (folder / "adapter_config.json", weights):
+        if not file.is_file():
+            raise TskdError(f"{folder}: expected a peft adapter folder with {file.name}, found none")
+    config = LoraConfig.from_pretrained(str(folder))
+    try:
+        model = get_peft_model(split_qkv(encoder), config, autocast_adapter_dtype=False)
+    except ValueError as error:  # layers that the encoder does not have
+        raise TskdError(f"{folder} does not fit the encoder: {error}") from error
+    own, found = get_peft_model_state_dict(model, save_embedding_layers=False), load_file(weights)
+    if wrong := misfits(own, found):
+        raise TskdError(f"{weights} does not fit the encoder: {'; '.join(wrong)}")
+    set_peft_model_state_dict(model, found)
+    return model.requires_grad_(False)
 
 
 class TrainableState:
@@ -234,15 +247,8 @@ class TrainableState:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restores `state_dict`; a ValueError names each missing, unexpected or differently shaped parameter."""
         own = dict(self._trainable())
-        wrong = [f"missing {name}" for name in own.keys() - state.keys()]
-        wrong += [f"unexpected {name}" for name in state.keys() - own.keys()]
-        wrong += [
-            f"{name}: expected shape {tuple(own[name].shape)}, found {tuple(state[name].shape)}"
-            for name in own.keys() & state.keys()
-            if own[name].shape != state[name].shape
-        ]
-        if wrong:
-            raise ValueError("; ".join(sorted(wrong)))
+        if wrong := misfits(own, state):
+            raise ValueError("; ".join(wrong))
         with torch.no_grad():
             for name, value in own.items():
                 value.copy_(state[name])

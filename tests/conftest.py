@@ -4,8 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
+
+torch.set_num_threads(1)  # tiny tensors: a second thread costs more than it gives, on a busy machine far more
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@
 """
 
 from common.data.chaos import prepare_chaos_mr
-from common.data.datalist import check, entries, read, write
+from common.data.datalist import check, check_for_training, entries, read, write
 from common.data.phantom import prepare_phantom, virtual_patient
 from common.data.prepare import Patient, preparation, prepare_volumes
 from common.data.slices import write_slices
@@ -14,6 +14,7 @@ from common.data.volumes import load_label, load_volume, scale_intensity, to_lps
 __all__ = [
     "Patient",
     "check",
+    "check_for_training",
     "entries",
     "fair_order",
     "grouped_folds",

@@ -130,6 +130,36 @@ def check(dataset_file: str | os.PathLike[str], labelled: bool = True) -> None:
     _raise_if(problems + file_problems(data, Path(dataset_file).resolve().parent), dataset_file)
 
 
+def check_for_training(
+    dataset_file: str | os.PathLike[str], num_classes: int | None = None, in_channels: int | None = None
+) -> None:
+    """`check`, and whether the dataset fits the network, before a training begins.
+
+    Does nothing where there is no file: MONAI Label hands its own list to `train#dataset#data`; anything else that needs
+    the file says that it is missing.
+
+    Args:
+        dataset_file: path of dataset.json.
+        num_classes: classes of the network with the background, None to not compare.
+        in_channels: channels that the network takes, None for any.
+
+    Raises:
+        TskdError: as `check`, or naming the key to set and its value where the network does not fit.
+    """
+    if not Path(dataset_file).is_file():
+        return
+    check(dataset_file)
+    data = read(dataset_file)
+    for key, wanted, found in (
+        ("num_classes", num_classes, len(data["labels"])),
+        ("in_channels", in_channels, data["channels"]),
+    ):
+        if wanted is not None and wanted != found:
+            raise TskdError(
+                f"{dataset_file}: expected {key} = {wanted} as the configuration says, found {found}. Pass --{key} {found}"
+            )
+
+
 def structure_problems(data: Mapping[str, Any]) -> list[str]:
     """Everything that is wrong with keys, types, names and groups, one line each; empty if all is well."""
     problems = []

@@ -49,7 +49,8 @@ def style(methods: Sequence[str], method: str) -> tuple[str, str]:
 
 def dice_boxes(arms: Arms, methods: Sequence[str]) -> Figure:
     """Box and points of each patient's Dice, by organ and method; one row of axes a budget. Arms of one dataset."""
-    labels = [OVERALL, *organs(row for seeds in arms.values() for rows in seeds.values() for row in rows)]
+    labels = organs(row for seeds in arms.values() for rows in seeds.values() for row in rows)
+    labels = [OVERALL, *labels] if len(labels) > 1 else labels
     budgets = list(dict.fromkeys(arm.budget for arm in arms))
     figure, axes = _axes(len(budgets), 1, width=9.5, height=3.4)
     for ax, budget in zip(axes, budgets, strict=True):
@@ -78,7 +79,8 @@ def dice_boxes(arms: Arms, methods: Sequence[str]) -> Figure:
             ax.plot([], [], marker, color=colour, label=arm.method)
         ax.set_xticks(range(len(labels)), labels)
         ax.set_xlim(-0.5, len(labels) - 0.5)
-        ax.axvline(0.5, color="0.75", linewidth=0.8)
+        if len(labels) > 1:
+            ax.axvline(0.5, color="0.75", linewidth=0.8)
         ax.set_ylabel("Dice")
         ax.set_title(f"{budget} labels", loc="left", fontsize=10)
         _legend_right(ax)

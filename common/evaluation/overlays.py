@@ -11,7 +11,7 @@ from matplotlib.patheffects import Normal, withStroke
 from monai.transforms import EnsureChannelFirst, LoadImage, Orientation
 from numpy.typing import NDArray
 
-from .rows import MetricRow, patient_values
+from .rows import MetricRow, natural, patient_values
 
 TRUTH, PREDICTION = "#56B4E9", "#E69F00"
 
@@ -27,13 +27,15 @@ class Case(NamedTuple):
 
 def choose_cases(rows: Sequence[MetricRow]) -> list[Case]:
     """Best, median and worst case by mean Dice over organs, among the rows of one run; fewer if there are fewer."""
-    groups = {row.case: row.group for row in rows if row.metric == "dice"}
-    scores = {case: patient_values([row for row in rows if row.case == case], "dice")[groups[case]] for case in groups}
-    order = sorted(scores, key=lambda case: scores[case], reverse=True)
+    by_case: dict[str, list[MetricRow]] = {}
+    for row in (row for row in rows if row.metric == "dice"):
+        by_case.setdefault(row.case, []).append(row)
+    groups = {case: own[0].group for case, own in by_case.items()}
+    scores = {case: patient_values(own, "dice")[groups[case]] for case, own in by_case.items()}
+    order = sorted(scores, key=lambda case: (scores[case], natural(case)))
+    picked = {"Only": order[0]} if len(order) == 1 else {"Best": order[-1], "Worst": order[0]}
     if len(order) > 2:
-        picked = {"Best": order[0], "Median": order[len(order) // 2], "Worst": order[-1]}
-    else:
-        picked = dict(zip(("Best", "Worst") if len(order) == 2 else ("Only",), order, strict=True))
+        picked = {"Best": order[-1], "Median": order[(len(order) - 1) // 2], "Worst": order[0]}
     return [Case(rank, case, groups[case], scores[case]) for rank, case in picked.items()]
 
 

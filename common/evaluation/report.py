@@ -17,7 +17,7 @@ from .numbers import Comparison, Number, all_numbers, choose_reference, compare,
 from .pictures import case_pictures, curve_pictures, result_pictures, synthetic_pictures
 from .rows import OVERALL, atomic
 from .runs import Run, collect, distance_unit, load_run, run_order
-from .synthetic import memorisation_table
+from .synthetic import memorisation_picture, memorisation_table
 from .tables import Table
 
 
@@ -48,7 +48,8 @@ def write_report(
         output: folder for report.html, report.md, numbers.csv and figures/.
         reference: method that the others are compared with; None for the first method.
         dataset: path of dataset.json, for the sizes of the split and real images beside the synthetic ones.
-        synthetic: folder of synthetic images with its dataset.json, and memorisation.csv if there is one.
+        synthetic: folder of synthetic images with its dataset.json, and what the memorisation
+            check wrote there (memorisation.csv, .json and .png), if anything.
         title: heading of the report.
 
     Returns:
@@ -76,11 +77,14 @@ def write_report(
         section.pictures = result_pictures(output / "figures", own, own_numbers, methods)
         sections.append(section)
     pictures, notes = case_pictures(output / "figures", loaded)
-    text = ["Slice with the largest true area; the patient's right is at the left. Scores are of the whole case."]
-    sections.append(Section("Best, median and worst case", text if pictures else [], pictures=pictures, notes=notes))
+    volumes = any("slice" in picture.caption for picture in pictures)
+    text = ["Slice with the largest true area; the patient's right is at the left. Scores are of the whole volume."]
+    sections.append(Section("Best, median and worst case", text if volumes else [], pictures=pictures, notes=notes))
     if synthetic:
         pictures = synthetic_pictures(output / "figures", Path(synthetic), Path(dataset) if dataset else None)
-        table = memorisation_table(Path(synthetic) / "memorisation.csv")
+        sheet = memorisation_picture(Path(synthetic), output / "figures")
+        pictures += [sheet] if sheet else []
+        table = memorisation_table(Path(synthetic))
         sections.append(Section("Synthetic images", tables=[table] if table else [], pictures=pictures))
 
     pictures, notes = curve_pictures(output / "figures", loaded, methods)

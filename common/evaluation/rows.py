@@ -54,7 +54,10 @@ def read_rows(path: Path) -> list[MetricRow]:
             raise TskdError(f"{path}: expected the columns {', '.join(COLUMNS)}; missing {', '.join(missing)}.")
         rows = [_row(path, number, record) for number, record in enumerate(reader, start=2)]
     if not rows:
-        raise TskdError(f"{path}: expected rows of metrics, found only a header. Run the evaluation again.")
+        raise TskdError(
+            f"{path}: expected rows of metrics, found only a header. No case has an organ in truth or "
+            "prediction; check the labels, and run the evaluation again."
+        )
     return rows
 
 

@@ -67,7 +67,7 @@ def methods_table(numbers: Sequence[Number], unit: str) -> Table:
         [*columns, f"Mean {heading('hd95', unit)} [95%]"],
         rows,
         note="Labels: labelled training images. [95%]: bootstrap interval over patients, and over seeds where there "
-        "are several. Median and worst are over patients.",
+        "are several; with one seed it leaves out the chance of training. Median and worst are over patients.",
     )
 
 

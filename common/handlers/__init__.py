@@ -9,4 +9,13 @@ from common.handlers.non_finite import StopOnNonFinite
 from common.handlers.progress import Progress
 from common.handlers.versions import WriteVersions
 
-__all__ = ["BestModel", "Checkpointing", "EpochSeed", "HandlerGroup", "LogCsv", "Progress", "StopOnNonFinite", "WriteVersions"]
+__all__ = [
+    "BestModel",
+    "Checkpointing",
+    "EpochSeed",
+    "HandlerGroup",
+    "LogCsv",
+    "Progress",
+    "StopOnNonFinite",
+    "WriteVersions",
+]

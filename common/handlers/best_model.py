@@ -65,4 +65,3 @@ class BestModel:
     def _export(self) -> None:
         if not (dist.is_available() and dist.is_initialized() and dist.get_rank() > 0):
             self.export()
-

@@ -39,7 +39,7 @@ class Progress:
 
     def _epoch(self, engine: Engine) -> None:
         if self._bar is not None:
-            self._bar.set_postfix(loss=f"{float(engine.state.output['loss']):.4f}")
+            self._bar.set_postfix(loss=f"{engine.state.output['loss'].item():.4f}")
 
     def _finish(self, engine: Engine, error: Exception | None = None) -> None:
         if self._bar is not None:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from diffusers import DDPMScheduler, UNet2DModel
+from diffusers.models.unets.unet_2d import UNet2DModel
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from monai.data import MetaTensor
 from monai.engines import DiffusionPrepareBatch, PrepareBatch, VPredictionPrepareBatch
 
@@ -31,8 +32,8 @@ class DiffusionUNet(torch.nn.Module):
 
     Args:
         unet: unconditional network from B x C x X x Y and B timesteps to B x C x X x Y.
-        amp_dtype: type of `torch.autocast` around the network ("bfloat16", "float16"), None for float32. Only the network
-            runs in it: schedule, noise and loss stay in float32.
+        amp_dtype: type of `torch.autocast` around the network ("bfloat16", "float16"), None for float32. Only the
+            network runs in it: schedule, noise and loss stay in float32.
     """
 
     def __init__(self, unet: UNet2DModel, amp_dtype: str | None = None) -> None:
@@ -71,14 +72,15 @@ class DiffusionBatch(PrepareBatch):
 
     Args:
         scheduler: training schedule.
-        fixed_seed: None draws noise and timesteps anew each time. A number makes them a function of it and of the entry's
-            `case`, so that one validation can be compared with the next.
+        fixed_seed: None draws noise and timesteps anew each time. A number makes them a function of it and of the
+            entry's `case`, so that one validation can be compared with the next.
     """
 
     def __init__(self, scheduler: DDPMScheduler, fixed_seed: int | None = None) -> None:
         steps = scheduler.config["num_train_timesteps"]
         velocity = scheduler.config["prediction_type"] == "v_prediction"
-        self.prepare = VPredictionPrepareBatch(scheduler, steps) if velocity else DiffusionPrepareBatch(steps)
+        schedule: Any = scheduler  # MONAI's type hint asks for its own schedulers
+        self.prepare = VPredictionPrepareBatch(schedule, steps) if velocity else DiffusionPrepareBatch(steps)
         self.steps = steps
         self.fixed_seed = fixed_seed
 

@@ -9,12 +9,15 @@ import shutil
 from pathlib import Path
 
 import torch
-from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+from diffusers.models.unets.unet_2d import UNet2DModel
+from diffusers.pipelines.ddpm.pipeline_ddpm import DDPMPipeline
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file
+from torch import distributed as dist
 
 from common.errors import TskdError
-from common.handlers.best_model import save_weights
+from common.state import save_weights
 from common.synthesis.adapters import DiffusionUNet
 from common.synthesis.ema import ema_weights
 
@@ -32,17 +35,23 @@ def export_model(
         models_dir: the bundle's `models` folder; both are replaced there.
         ema: average to ship; None ships the network's own weights.
 
+    Of several processes, only the first writes.
+
     Returns:
         The folder `pipeline`, for `diffusers.DDPMPipeline.from_pretrained`. Images are x first, as the project's arrays
         are, so a picture of this pipeline is transposed: `generate` turns it.
     """
+    pipeline_dir = Path(models_dir, "pipeline")
+    if dist.is_available() and dist.is_initialized() and dist.get_rank() > 0:
+        return pipeline_dir
     if ema is not None:
         with ema_weights(ema, network):
             return export_model(network, scheduler, models_dir)
-    pipeline_dir = Path(models_dir, "pipeline")
     draft = pipeline_dir.with_name(f".pipeline.{os.getpid()}")
     old = pipeline_dir.with_name(f".pipeline.old.{os.getpid()}")
-    DDPMPipeline(network.unet, scheduler).save_pretrained(draft, safe_serialization=True)
+    DDPMPipeline(network.unet, scheduler).save_pretrained(  # type: ignore[arg-type]
+        draft, safe_serialization=True
+    )
     if pipeline_dir.exists():
         pipeline_dir.rename(old)
     draft.rename(pipeline_dir)

@@ -9,16 +9,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from ignite.engine import Engine, Events
-from PIL import Image
 from tqdm import tqdm
 
 import common
 from common.data.datalist import read, write
 from common.errors import TskdError
-from common.synthesis.pictures import contact_sheet, save, write_image
+from common.synthesis.pictures import contact_sheet, read_image, save, write_image
 
 GROUP = "synthetic"
 UNCHECKED = "not checked"
@@ -83,7 +81,7 @@ class SyntheticFolder:
 
     def __call__(self, engine: Engine) -> None:
         """Writes the iteration's images."""
-        output = engine.state.output
+        output: Any = engine.state.output
         numbers = output["image"].flatten().tolist()
         self.write(numbers, output["pred"])
         self.advance(len(numbers))
@@ -104,7 +102,7 @@ class SyntheticFolder:
         """
         if not all(self.image_path(k).exists() for k in range(self.num_images)):
             return False
-        shown = [_load(self.image_path(k)) for k in range(min(64, self.num_images))]
+        shown = [read_image(self.image_path(k)) for k in range(min(64, self.num_images))]
         save(contact_sheet(shown), self.path / "contact_sheet.png")
         write_dataset(self.path, dataset_file, range(self.num_images), UNCHECKED)
         return True
@@ -124,10 +122,7 @@ class SyntheticFolder:
                     "Choose another output folder, or remove this one."
                 )
             return
-        self.path.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        draft.write_text(json.dumps(self.settings, indent=1) + "\n", encoding="utf-8")
-        os.replace(draft, path)
+        write_text(path, json.dumps(self.settings, indent=1) + "\n")
 
     def _open_bar(self) -> None:
         self._bar = tqdm(total=len(self.pending()), unit="image", desc="sampling", dynamic_ncols=True)
@@ -190,6 +185,9 @@ def image_numbers(folder: str | os.PathLike[str]) -> list[int]:
     return found
 
 
-def _load(path: Path) -> torch.Tensor:
-    pixels = torch.from_numpy(np.asarray(Image.open(path)).astype(np.float32) / 255)
-    return pixels.T[None] if pixels.ndim == 2 else pixels.permute(2, 1, 0)
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in one step; the folder is made if needed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(text, encoding="utf-8")
+    os.replace(draft, path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,13 +12,14 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from common.data.datalist import read
+from common.data.datalist import entries, read
 from common.data.volumes import NIFTI, load_volume, scale_intensity, to_lps
 from common.errors import TskdError
+from common.synthesis.pictures import read_image
 
 
 def load_images(
-    entries: Sequence[Mapping[str, str]],
+    items: Sequence[Mapping[str, str]],
     size: int | Sequence[int],
     channels: int = 1,
     limit: int | None = None,
@@ -25,7 +28,7 @@ def load_images(
     """Read 2-D images, and the slices of volumes, at one size.
 
     Args:
-        entries: {image, group, case} with absolute paths; PNG or JPEG, or NIfTI volumes.
+        items: {image, group, case} with absolute paths; PNG or JPEG, or NIfTI volumes.
         size: (x, y), or one number for both.
         channels: 1 (grey) or 3.
         limit: at most so many images, spread evenly over all; None means all.
@@ -39,7 +42,7 @@ def load_images(
     """
     size = (size, size) if isinstance(size, int) else tuple(size)
     images, cases, groups = [], [], []
-    for entry in entries:
+    for entry in items:
         for case, image in _pictures(entry, channels, window):
             images.append(_resize(image, size))
             cases.append(case)
@@ -50,22 +53,35 @@ def load_images(
     return torch.stack(images), cases, groups
 
 
-def image_entries(
-    entries: Sequence[Mapping[str, str]],
-    size: int | Sequence[int],
-    channels: int = 1,
-    limit: int | None = None,
-    window: tuple[float, float] | None = None,
+def validation_images(
+    dataset_file: str | os.PathLike[str], size: int | Sequence[int], limit: int | None = None
 ) -> list[dict[str, Any]]:
-    """`load_images` as a list of {image, case} for a MONAI Dataset: the validation images of the diffusion model."""
-    images, cases, _ = load_images(entries, size, channels, limit, window)
+    """Images of the validation list, volumes cut into slices, as {image, case} for a MONAI Dataset.
+
+    Args:
+        dataset_file: path of dataset.json.
+        size: (x, y), or one number for both.
+        limit: at most so many, spread evenly.
+    """
+    held_out, channels = entries(dataset_file, "validation"), read(dataset_file)["channels"]
+    images, cases, _ = load_images(held_out, size, channels, limit, intensity_window(dataset_file))
     return [{"image": image, "case": case} for image, case in zip(images, cases, strict=True)]
 
 
-def intensity_window(dataset_file: str) -> tuple[float, float] | None:
-    """The fixed intensity window that the volumes of a dataset.json are scaled with (`provenance`: `window`), or None."""
-    window = read(dataset_file)["provenance"].get("window")
-    return None if window is None else (float(window[0]), float(window[1]))
+def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """(x, y) of a PNG or JPEG image."""
+    with Image.open(path) as picture:
+        return picture.size
+
+
+def intensity_window(dataset_file: str | os.PathLike[str]) -> tuple[float, float] | None:
+    """The fixed window that the preparer scaled the volumes of a dataset.json with, None for percentiles.
+
+    It is read from `provenance`, key `scaling`, where `tskd prepare` writes "window [low, high] to [0, 1]".
+    """
+    number = r"(-?[\d.]+)"
+    found = re.search(rf"window \[{number}, {number}\]", str(read(dataset_file)["provenance"].get("scaling", "")))
+    return None if found is None else (float(found[1]), float(found[2]))
 
 
 def _pictures(
@@ -77,12 +93,9 @@ def _pictures(
             yield f"{entry['case']}_{k:03d}", torch.from_numpy(volume[:, :, k]).expand(channels, -1, -1)
         return
     try:
-        with Image.open(entry["image"]) as picture:
-            pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
+        yield entry["case"], read_image(entry["image"], channels)
     except OSError as error:
         raise TskdError(f"{entry['image']}: expected a PNG or JPEG image, found {error}. Prepare it again.") from error
-    rows = torch.from_numpy(pixels.astype(np.float32) / 255)
-    yield entry["case"], rows.T[None] if rows.ndim == 2 else rows.permute(2, 1, 0)
 
 
 def _resize(image: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:

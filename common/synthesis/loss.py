@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import torch
-from diffusers import DDPMScheduler
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
 
 class DiffusionLoss(torch.nn.Module):
     """Mean squared error of the predicted noise or velocity, optionally with min-SNR weights.
 
     Weight of timestep t with signal-to-noise ratio s: min(s, gamma) / s for noise, min(s, gamma) / (s + 1) for velocity
-    (Hang et al., arXiv 2303.09556). It keeps the nearly clean timesteps from owning the loss: fewer steps to a good image.
+    (Hang et al., arXiv 2303.09556). It keeps the nearly clean timesteps from owning the loss, so that good images take
+    fewer training steps.
 
     Args:
         scheduler: training schedule, for its `alphas_cumprod` and `prediction_type`; needed only with `min_snr_gamma`.

@@ -22,6 +22,19 @@ def write_image(path: str | os.PathLike[str], image: torch.Tensor) -> None:
     save(Image.fromarray(to_pixels(image)), path)
 
 
+def read_image(path: str | os.PathLike[str], channels: int | None = None) -> torch.Tensor:
+    """C x X x Y in [0, 1] of an 8-bit image file.
+
+    Args:
+        path: PNG or JPEG.
+        channels: convert to 1 (grey) or 3; None keeps what the file has.
+    """
+    with Image.open(path) as picture:
+        mode = picture.mode if channels is None else "L" if channels == 1 else "RGB"
+        rows = torch.from_numpy(np.asarray(picture.convert(mode)).astype(np.float32) / 255)
+    return rows.T[None] if rows.ndim == 2 else rows.permute(2, 1, 0)
+
+
 def save(picture: Image.Image, path: str | os.PathLike[str]) -> None:
     """Write a picture in one step, so that a file that is there is complete."""
     path = Path(path)

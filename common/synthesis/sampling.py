@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from monai.inferers import Inferer
 
 from common.errors import TskdError
@@ -15,14 +17,16 @@ from common.synthesis.adapters import from_model_range
 
 SAMPLERS = ("ddpm", "ddim", "dpmsolver++")
 
-# The last timestep is pure noise in training, so sampling starts there too (arXiv 2305.08891); diffusers' default spacing
-# ("leading") starts one stride earlier. The DDPM walks all timesteps by default and keeps the setting it was trained with.
+# The last timestep is pure noise in training, so sampling starts there (arXiv 2305.08891); diffusers' default spacing
+# ("leading") starts one stride earlier. The DDPM walks all or most timesteps and keeps what its config says.
 _FEW_STEPS = {"timestep_spacing": "trailing"}
-# DPM-Solver++ has no `clip_sample`; "thresholding" with a maximum of 1 is the same clip of the predicted image to [-1, 1].
+# DPM-Solver++ has no `clip_sample`; "thresholding" with a maximum of 1 clips the predicted image to [-1, 1] alike.
 _CLIP = {"thresholding": True, "sample_max_value": 1.0}
 
 
-def build_sampler(scheduler: DDPMScheduler, sampler: str) -> DDPMScheduler | DDIMScheduler | DPMSolverMultistepScheduler:
+def build_sampler(
+    scheduler: DDPMScheduler, sampler: str
+) -> DDPMScheduler | DDIMScheduler | DPMSolverMultistepScheduler:
     """A diffusers scheduler that samples with the noise schedule of the training scheduler.
 
     Args:
@@ -48,8 +52,8 @@ class SeededSampler(Inferer):
     """Samples images by their numbers.
 
     All noise of image k comes from one CPU generator seeded by (seed, k): the starting noise and, for "ddpm", that of
-    every step. Neither the batch it is in nor the device changes it. The network adds floats in an order that may depend
-    on the number of images in its batch; batches are filled up to `batch_size`, so within one setting the bytes agree.
+    every step. Neither the batch it is in nor the device changes it. The network may add floats in another order for
+    another number of images; batches are filled up to `batch_size`, so within one setting the bytes agree.
 
     Args:
         scheduler: training schedule.
@@ -97,7 +101,7 @@ class SeededSampler(Inferer):
         generators = [torch.Generator().manual_seed(image_seed(self.seed, number)) for number in numbers]
         shape = self.shape or image_shape(network)
         image = torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(inputs.device)
-        extra = {"generator": generators} if self.sampler == "ddpm" else {}
+        extra: dict[str, Any] = {"generator": generators} if self.sampler == "ddpm" else {}
         self.scheduler.set_timesteps(self.steps, device=inputs.device)
         for timestep in self.scheduler.timesteps:
             prediction = network(x=image, timesteps=timestep.expand(len(image)), context=None)

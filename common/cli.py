@@ -1,0 +1,157 @@
+"""The `tskd` command: what stands before, between and after the bundle runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from common import __version__
+from common.errors import TskdError
+
+
+def _prepare(args: argparse.Namespace) -> None:
+    from common import data
+
+    if args.dataset == "phantom":
+        path = data.prepare_phantom(args.output, num_patients=args.num_patients, seed=args.seed or 0)
+    else:
+        path = data.prepare_chaos_mr(args.source, args.output, seed=args.seed, fold=args.fold, folds=args.folds)
+    data.check(path)
+    sizes = {section: len(data.read(path)[section]) for section in ("training", "validation", "test")}
+    print(f"{path}: " + ", ".join(f"{count} {section}" for section, count in sizes.items()))
+
+
+def _check(args: argparse.Namespace) -> None:
+    from common import data
+
+    data.check(args.dataset_file, labelled=not args.unlabelled)
+    print(f"{args.dataset_file}: no problem found")
+
+
+def _weights(args: argparse.Namespace) -> None:
+    from common.networks import get_weights
+
+    print(get_weights(args.name, cache=args.cache))
+
+
+def _profile(args: argparse.Namespace) -> None:
+    from monai.bundle import ConfigParser
+
+    from common.evaluation.profile import profile_network
+
+    parser = ConfigParser()
+    parser.read_config(args.bundle / "configs" / "inference.json")
+    settings = {key: getattr(args, key) for key in ("image_size", "num_classes", "in_channels", "vfm")}
+    unknown = [key for key, value in settings.items() if value is not None and key not in parser]
+    if unknown:
+        raise TskdError(f"{args.bundle}: inference.json has no key {', '.join(unknown)}")
+    parser.update({key: value for key, value in settings.items() if value is not None})
+    shape = (parser.get("in_channels", 1), parser["image_size"], parser["image_size"])
+    result = profile_network(parser.get_parsed_content("network_def"), shape, args.device)
+    text = json.dumps(result, indent=2)
+    if args.output:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        args.output.write_text(text + "\n")
+    print(text)
+
+
+def _report(args: argparse.Namespace) -> None:
+    from common.evaluation import write_report
+
+    runs = [run for run in args.runs if (run / "metrics.csv").is_file()]
+    if missing := sorted(str(run) for run in set(args.runs) - set(runs)):
+        raise TskdError(f"no metrics.csv in {', '.join(missing)}: run evaluate.json with that output_dir first")
+    print(
+        write_report(runs, args.output, reference=args.reference, dataset=args.dataset_file, synthetic=args.synthetic)
+    )
+
+
+def _ship(args: argparse.Namespace) -> None:
+    from common.export.ship import ship_run
+
+    print(ship_run(args.bundle, args.run, args.output))
+
+
+def _quickstart(args: argparse.Namespace) -> None:
+    from common.quickstart import quickstart
+
+    quickstart(args.output, args.seed)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="tskd", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"tskd {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    prepare = commands.add_parser("prepare", help="write a data set's dataset.json").add_subparsers(
+        dest="dataset", required=True, metavar="DATASET"
+    )
+    phantom = prepare.add_parser("phantom", help="virtual patients, made from a seed")
+    phantom.add_argument("--num-patients", type=int, default=24)
+    chaos = prepare.add_parser("chaos-mr", help="CHAOS abdominal MR, T2-SPIR, as NIfTI volumes")
+    chaos.add_argument("--source", type=Path, required=True, help="folder with images/ and masks/")
+    chaos.add_argument("--fold", type=int, help="this fold of --folds grouped folds is the test list")
+    chaos.add_argument("--folds", type=int, default=3)
+    for command in (phantom, chaos):
+        command.add_argument("--output", type=Path, required=True)
+        command.add_argument("--seed", type=int, help="draws the patients (phantom) or another split (chaos-mr)")
+        command.set_defaults(function=_prepare)
+
+    check = commands.add_parser("check", help="look for every problem in a dataset.json and its files")
+    check.add_argument("dataset_file", type=Path)
+    check.add_argument("--unlabelled", action="store_true", help="the list may hold unlabelled images only")
+    check.set_defaults(function=_check)
+
+    weights = commands.add_parser("weights", help="pretrained weights").add_subparsers(dest="action", required=True)
+    get = weights.add_parser("get", help="download, check and cache")
+    get.add_argument("name", help="sam_vit_b, sam_vit_l, sam_vit_h, medsam_vit_b or lite_medsam")
+    get.add_argument("--cache", type=Path, help="folder; the user's cache folder by default")
+    get.set_defaults(function=_weights)
+
+    profile = commands.add_parser("profile", help="parameters, multiply-adds and speed of a bundle's network")
+    profile.add_argument("bundle", type=Path)
+    profile.add_argument("--image_size", type=int)
+    profile.add_argument("--num_classes", type=int)
+    profile.add_argument("--in_channels", type=int)
+    profile.add_argument("--vfm")
+    profile.add_argument("--device", default="cpu")
+    profile.add_argument("--output", type=Path, help="JSON file to write, for example RUN/profile.json")
+    profile.set_defaults(function=_profile)
+
+    report = commands.add_parser("report", help="HTML and Markdown report of evaluated runs")
+    report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder with metrics.csv")
+    report.add_argument("--output", type=Path, required=True)
+    report.add_argument("--reference", help="method that the others are compared with")
+    report.add_argument("--dataset-file", type=Path, help="dataset.json, for the split and real images")
+    report.add_argument("--synthetic", type=Path, help="folder of synthetic images")
+    report.set_defaults(function=_report)
+
+    ship = commands.add_parser("ship", help="stand-alone copy of the student bundle with a run's weights and settings")
+    ship.add_argument("--bundle", type=Path, default=Path("bundles/student_segmentation"))
+    ship.add_argument("--run", type=Path, required=True, help="output_dir of the training")
+    ship.add_argument("--output", type=Path, required=True, help="new folder with 'segmentation' in its name")
+    ship.set_defaults(function=_ship)
+
+    quick = commands.add_parser("quickstart", help="the whole chain on a virtual cohort, in minutes")
+    quick.add_argument("--output", type=Path, default=Path("quickstart"))
+    quick.add_argument("--seed", type=int, default=0)
+    quick.set_defaults(function=_quickstart)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns 0, or 2 after printing what is wrong with the input."""
+    args = _parser().parse_args(arguments)
+    try:
+        args.function(args)
+    except TskdError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

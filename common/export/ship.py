@@ -1,0 +1,150 @@
+"""A trained student as a stand-alone MONAI bundle: what goes to MONAI Label, MONAI Deploy or any MONAI installation.
+
+The bundle's configs hold defaults; a run may have had another image size, other channels or classes. The copy has the
+run's values in train.json, inference.json and metadata.json, so that nobody has to pass them on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser
+
+from common.data.datalist import read, write_json
+from common.errors import TskdError
+from common.state import load_weights
+
+_FILES = ("LICENSE", "configs", "docs")  # of the bundle; its models, data and results stay behind
+_OVERLAYS = {"inference.json": "inference_2d.json", "train.json": "images_2d.json"}  # for data sets of 2-D images
+
+
+def ship_run(
+    bundle: str | os.PathLike[str],
+    run: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    dataset_file: str | os.PathLike[str] | None = None,
+) -> Path:
+    """Ships the student of a training's `output_dir`.
+
+    Args:
+        bundle: the student's bundle folder.
+        run: folder with models/model.pt and versions.json.
+        output: new folder, "segmentation" in its name.
+        dataset_file: the training's dataset.json, None for the one that versions.json names.
+
+    Returns:
+        The output folder.
+
+    Raises:
+        TskdError: versions.json is missing or lacks the settings, or as `ship_student`.
+    """
+    path = Path(run) / "versions.json"
+    if not path.is_file():
+        raise TskdError(f"{path}: expected the file that a training writes, found none. Give the training's output_dir")
+    settings = json.loads(path.read_text()).get("settings", {})
+    image_size, dataset_file = settings.get("image_size"), dataset_file or settings.get("dataset_file")
+    if image_size is None or dataset_file is None:
+        raise TskdError(f"{path}: expected settings image_size and dataset_file, found {', '.join(settings) or 'none'}")
+    return ship_student(bundle, Path(run) / "models" / "model.pt", output, dataset_file, int(image_size))
+
+
+def ship_student(
+    bundle: str | os.PathLike[str],
+    model: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    dataset_file: str | os.PathLike[str],
+    image_size: int,
+) -> Path:
+    """Copies a student bundle with the weights and settings of a training; in one step, all or nothing.
+
+    For a data set of 2-D images, inference.json and train.json are the ones for images; else they take volumes.
+
+    Args:
+        bundle: the student's bundle folder.
+        model: weights, a state dict of tensors.
+        output: new or empty folder. MONAI Label reads the task from its name, which must have "segmentation" in it.
+        dataset_file: the training's dataset.json: channels, labels and modality are taken from it.
+        image_size: side in pixels that the student was trained at.
+
+    Returns:
+        The output folder.
+
+    Raises:
+        TskdError: the output's name does not fit or it is not empty, the network cannot be built, or the weights do not
+            fit it, with the names of the entries.
+    """
+    bundle, output = Path(bundle), Path(output).resolve()
+    missing = [name for name in _FILES if not (bundle / name).exists()]
+    if missing:
+        raise TskdError(f"{bundle}: expected a bundle folder with {', '.join(_FILES)}, not found: {', '.join(missing)}")
+    if "segmentation" not in output.name.lower():
+        raise TskdError(
+            f"{output}: expected a folder name with 'segmentation' in it, from which MONAI Label reads the task. Choose "
+            f"for example {output / bundle.name}"
+        )
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise TskdError(f"{output}: expected a new or empty folder, found files in it. Choose another or remove it")
+    dataset = read(dataset_file)
+    settings = {"image_size": image_size, "in_channels": dataset["channels"], "num_classes": len(dataset["labels"])}
+    flat = _is_2d(dataset, dataset_file)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".ship_") as folder:
+        draft = Path(folder) / output.name
+        for name in _FILES:
+            copy = shutil.copytree if (bundle / name).is_dir() else shutil.copy
+            draft.mkdir(exist_ok=True)
+            copy(bundle / name, draft / name)
+        configs = draft / "configs"
+        for name, overlay in _OVERLAYS.items():
+            parser = ConfigParser()
+            parser.read_config([str(configs / part) for part in ([name, overlay] if flat else [name])])
+            config = {key: value for key, value in parser.get().items() if key != parser.meta_key}
+            write_json(configs / name, {**config, **settings})
+        _describe(configs / "metadata.json", dataset, settings, flat)
+        load_weights(_network(configs / "inference.json", settings), model)
+        (draft / "models").mkdir()
+        shutil.copyfile(model, draft / "models" / "model.pt")
+        if output.exists():
+            output.rmdir()
+        os.rename(draft, output)
+    return output
+
+
+def _is_2d(dataset: dict[str, Any], dataset_file: str | os.PathLike[str]) -> bool:
+    """Whether the images to segment are 2-D images and not volumes."""
+    volumes = [entry["image"].endswith((".nii", ".nii.gz")) for entry in [*dataset["validation"], *dataset["test"]]]
+    if not volumes or any(volumes) != all(volumes):
+        raise TskdError(
+            f"{dataset_file}: expected validation and test entries that are all volumes (.nii, .nii.gz) or all images, "
+            f"found {sum(volumes)} volumes among {len(volumes)} entries"
+        )
+    return not volumes[0]
+
+
+def _describe(path: Path, dataset: dict[str, Any], settings: dict[str, int], flat: bool) -> None:
+    """Writes sizes, channels and label names into metadata.json."""
+    metadata = json.loads(path.read_text())
+    image = metadata["network_data_format"]["inputs"]["image"]
+    pred = metadata["network_data_format"]["outputs"]["pred"]
+    names = ("red", "green", "blue") if settings["in_channels"] == 3 else ("image",)
+    channels = {str(index): name for index, name in enumerate(names)}
+    image |= {"num_channels": settings["in_channels"], "modality": dataset["modality"], "channel_def": channels}
+    pred |= {"num_channels": settings["num_classes"], "channel_def": dataset["labels"]}
+    for tensor in (image, pred):
+        tensor["spatial_shape"] = [settings["image_size"]] * 2
+    metadata["data_type"] = "png" if flat else "nifti"
+    write_json(path, metadata)
+
+
+def _network(path: Path, settings: dict[str, int]) -> Any:
+    parser = ConfigParser()
+    parser.read_config(str(path))
+    try:
+        return parser.get_parsed_content("network_def")
+    except Exception as error:  # MONAI wraps whatever the network's constructor raises
+        raise TskdError(f"network_def of inference.json cannot be built with {settings}: {error}") from error

@@ -1,0 +1,181 @@
+"""The whole chain on a virtual cohort, with the commands of the README and small numbers."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.errors import TskdError
+
+BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
+METHODS = ("teacher", "scratch", "tskd")
+SIZE = 128
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line of the quickstart: a name and the command behind it (without the interpreter)."""
+
+    name: str
+    command: tuple[str, ...]
+
+
+def bundle(name: str, configs: str, **overrides: object) -> tuple[str, ...]:
+    """Command line of `monai.bundle run` for a bundle's configs, with `#` in keys written as `__`."""
+    files = [str(BUNDLES / name / "configs" / f"{config}.json") for config in configs.split(",")]
+    command = ["monai.bundle", "run", "--config_file", str(files), "--bundle_root", str(BUNDLES / name)]
+    for key, value in overrides.items():
+        command += [f"--{key.replace('__', '#')}", str(value)]
+    return tuple(command)
+
+
+def steps(root: Path, seed: int) -> list[Step]:
+    """The chain's commands, in order; every path below `root`."""
+    data, runs, labelled = root / "dataset", root / "runs", 48
+    common = {"dataset_dir": data, "seed": seed, "num_labelled": labelled, "image_size": SIZE}
+    teacher = {**common, "vfm": "lite_medsam", "model_dir": runs / "teacher/models"}
+    adapt = {"max_epochs": 3, "iterations_per_epoch": 20, "batch_size": 4, "warmup_steps": 10, "val_interval": 3}
+    late = {"fine_tuning__blocks": 4, "fine_tuning__train_neck": "true"}
+    student = {**common, "batch_size": 8, "learning_rate": 0.001, "warmup_steps": 20}
+    synthetic = {"dataset_dir": data, "seed": seed, "image_size": 64, "model_dir": runs / "ddpm/models"}
+    chain = [
+        Step("weights of the foundation model", ("common.cli", "weights", "get", "lite_medsam")),
+        Step("virtual patients", ("common.cli", "prepare", "phantom", "--output", str(data), "--seed", str(seed))),
+        Step("teacher: LoRA fine-tuning", bundle("teacher_segmentation", "train", **teacher, **adapt,
+             **late, output_dir=runs / "teacher")),
+        Step("DDPM: training", bundle("ddpm_synthesis", "train,quick", **synthetic, output_dir=runs / "ddpm")),
+        Step("DDPM: synthetic images", bundle("ddpm_synthesis", "inference,quick_inference", **synthetic,
+             output_dir=root / "synthetic")),
+        Step("teacher: soft labels", bundle("teacher_segmentation", "train,soft_labels", **teacher,
+             dataset_files=[str(data / "dataset.json"), str(root / "synthetic/dataset.json")],
+             soft_labels=root / "soft_labels", output_dir=runs / "soft_labels")),
+        Step("student: distillation", bundle("student_segmentation", "train,distill", **student, max_epochs=8,
+             transfer_files=[str(data / "dataset.json"), str(root / "synthetic/dataset.json")],
+             soft_labels=root / "soft_labels", teacher_model=runs / "teacher/models/model.pt", val_interval=4,
+             output_dir=runs / "distilled")),
+        Step("student: fine-tuning", bundle("student_segmentation", "train", **{**student, "learning_rate": 0.0003},
+             max_epochs=2, val_interval=1, init_weights=runs / "distilled/models/model.pt",
+             model_dir=runs / "tskd/models", output_dir=runs / "tskd")),
+        Step("student without distillation", bundle("student_segmentation", "train", **student, max_epochs=10,
+             val_interval=5, model_dir=runs / "scratch/models", output_dir=runs / "scratch")),
+    ]  # fmt: skip
+    for method in METHODS:
+        name, options = ("teacher", {"vfm": "lite_medsam"}) if method == "teacher" else ("student", {})
+        evaluate = bundle(
+            f"{name}_segmentation", "train,evaluate", **common, **options, method=method,
+            model_dir=runs / method / "models", output_dir=runs / method,
+        )  # fmt: skip
+        profile = ("common.cli", "profile", str(BUNDLES / f"{name}_segmentation"), "--image_size", str(SIZE))
+        vfm = ("--vfm", "lite_medsam") if method == "teacher" else ()
+        chain.append(Step(f"evaluation: {method}", evaluate))
+        chain.append(
+            Step(f"size and speed: {method}", (*profile, *vfm, "--output", str(runs / method / "profile.json")))
+        )
+    report = [str(runs / method) for method in METHODS]
+    chain.append(
+        Step("report", ("common.cli", "report", *report, "--output", str(root / "report"), "--reference", "tskd",
+             "--dataset-file", str(data / "dataset.json"), "--synthetic", str(root / "synthetic")))
+    )  # fmt: skip
+    return chain
+
+
+def quickstart(output: Path, seed: int = 0) -> None:
+    """Runs every step, prints one line each with its time, then the table of what was measured.
+
+    Args:
+        output: folder for data, runs, logs and the report; finished steps of an earlier call are not repeated.
+        seed: seed of the cohort and of all trainings.
+
+    Raises:
+        TskdError: when a step fails, with the end of its log.
+    """
+    if not BUNDLES.is_dir():
+        raise TskdError(
+            f"{BUNDLES}: expected the bundles beside the package; run the quickstart in a clone of the project"
+        )
+    root = output.resolve()
+    (root / "logs").mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    chain = steps(root, seed)
+    for number, step in enumerate(chain, 1):
+        run_step(step, f"[{number:2d}/{len(chain)}]", root / "logs" / f"{number:02d}.log")
+    print(table(root / "runs"))
+    print(f"\nreport: {root / 'report' / 'report.html'}\nall steps: {(time.monotonic() - began) / 60:.1f} minutes")
+
+
+def run_step(step: Step, position: str, log: Path) -> None:
+    """Runs one command; its output goes to `log`, progress bars to the terminal. Done steps are skipped."""
+    command = [sys.executable, "-m", *step.command]
+    done = log.with_suffix(".done")
+    if done.is_file() and done.read_text() == json.dumps(command):
+        print(f"{position} {step.name}: done before", flush=True)
+        return
+    began = time.monotonic()
+    print(f"{position} {step.name} ...", flush=True)
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore", "PYTHONUNBUFFERED": "1"}
+    with log.open("w") as file:
+        file.write(" ".join(command) + "\n")
+        file.flush()
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.PIPE, env=environment)
+        _pass_on_bars(process, file)
+    if process.wait() != 0:
+        raise TskdError(f"{step.name} failed; the end of {log}:\n" + "".join(log.read_text().splitlines(True)[-15:]))
+    done.write_text(json.dumps(command))
+    print(f"\r{position} {step.name}: {time.monotonic() - began:.0f} s", flush=True)
+
+
+def _pass_on_bars(process: subprocess.Popen[bytes], file: object) -> None:
+    """Copies the process's standard error to the log, and its progress bars to a terminal as well."""
+    assert process.stderr is not None
+    line = b""
+    while byte := process.stderr.read(1):
+        line += byte
+        if byte in b"\r\n":
+            if b"%|" in line and sys.stderr.isatty():
+                sys.stderr.write("\r" + line.decode(errors="replace").strip())
+                sys.stderr.flush()
+            file.write(line.decode(errors="replace"))  # type: ignore[attr-defined]
+            line = b""
+
+
+def table(runs: Path) -> str:
+    """Dice per organ and mean over the test patients, size and speed, for every method; from the runs' files."""
+    names = {"teacher": "teacher", "scratch": "student without distillation", "tskd": "student with distillation"}
+    dice = {method: _dice(runs / method / "metrics.csv") for method in METHODS}
+    organs = list(dice["teacher"])
+    patients = max(len(values) for values in dice["teacher"].values())
+    lines = [f"\nDice on {patients} test patients, one training each (seed as given)"]
+    lines.append(
+        f"{'':30s}"
+        + "".join(f"{o:>14s}" for o in organs)
+        + f"{'mean':>8s}{'parameters':>13s}{'GMAC':>8s}{'ms/image':>10s}"
+    )
+    means = {}
+    for method in METHODS:
+        values = [statistics.fmean(v) for v in dice[method].values()]
+        means[method] = statistics.fmean(values)
+        size = json.loads((runs / method / "profile.json").read_text())
+        lines.append(
+            f"{names[method]:30s}" + "".join(f"{v:14.3f}" for v in values) + f"{means[method]:8.3f}"
+            f"{size['parameters'] / 1e6:11.2f} M{size['gmac']:8.2f}{size['ms_per_image']:10.1f}"
+        )
+    gain = means["tskd"] - means["scratch"]
+    verdict = "better" if gain > 0 else "not better"
+    lines.append(f"distillation was {verdict} than training from scratch in this run: {gain:+.3f} mean Dice")
+    return "\n".join(lines)
+
+
+def _dice(path: Path) -> dict[str, list[float]]:
+    values: dict[str, list[float]] = {}
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            if row["metric"] == "dice":
+                values.setdefault(row["label"], []).append(float(row["value"]))
+    return values

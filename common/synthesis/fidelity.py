@@ -1,0 +1,142 @@
+"""How close synthetic images are to real ones as a set: KID, FID, precision, recall, and real images as the floor."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.metrics import FIDMetric
+
+from common.data.datalist import entries, read
+from common.errors import TskdError
+from common.synthesis.folder import write_text
+from common.synthesis.images import intensity_window, load_images, picture_size
+
+
+def kernel_distance(first: torch.Tensor, second: torch.Tensor) -> float:
+    """Kernel Inception distance: unbiased squared MMD with the kernel (a.b / D + 1)^3 (arXiv 1801.01401).
+
+    Args:
+        first: vectors N x D, N at least 2.
+        second: vectors M x D, M at least 2.
+
+    Returns:
+        0 in the mean for two samples of one distribution (it may be slightly negative), larger for others.
+    """
+    a, b = first.double(), second.double()
+    n, m = len(a), len(b)
+
+    def kernel(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return (x @ y.T / x.shape[1] + 1) ** 3
+
+    own_a, own_b = kernel(a, a), kernel(b, b)
+    within = (own_a.sum() - own_a.trace()) / (n * (n - 1)) + (own_b.sum() - own_b.trace()) / (m * (m - 1))
+    return float(within - 2 * kernel(a, b).mean())
+
+
+def frechet_distance(first: torch.Tensor, second: torch.Tensor) -> float:
+    """Fréchet distance of vectors N x D and M x D (MONAI's). Too high in small samples: compare equal sizes."""
+    return float(FIDMetric()(first.double(), second.double()))
+
+
+def precision_recall(real: torch.Tensor, synthetic: torch.Tensor, neighbours: int = 3) -> tuple[float, float]:
+    """Improved precision and recall (Kynkäänniemi et al., arXiv 1904.06991).
+
+    Precision: share of synthetic images inside the balls that reach from each real image to its k-th neighbour, so how
+    many look real. Recall: the same the other way round, so how much of the real variety is there.
+
+    Args:
+        real: vectors N x D.
+        synthetic: vectors M x D.
+        neighbours: k, smaller than N and M.
+    """
+
+    def covered(points: torch.Tensor, support: torch.Tensor) -> float:
+        radius = torch.cdist(support, support).kthvalue(neighbours + 1, dim=1).values  # the nearest one is itself
+        return float((torch.cdist(points, support) <= radius).any(1).double().mean())
+
+    real, synthetic = real.double(), synthetic.double()
+    return covered(synthetic, real), covered(real, synthetic)
+
+
+def measure(
+    synthetic_dir: str | os.PathLike[str],
+    dataset_file: str | os.PathLike[str],
+    features: Callable[[torch.Tensor], torch.Tensor],
+    output_file: str | os.PathLike[str],
+    limit: int = 1000,
+    device: str | torch.device = "cpu",
+) -> dict[str, Any]:
+    """Compare synthetic images with the real training images, and real ones with real ones as the floor.
+
+    Pairs: the synthetic images that passed the gate against the training images; the training images of one half of
+    the patients against those of the other half (`floor`: what no generator should be expected to beat); the held-out
+    images of the validation list against the training images, where there are any. All samples have the same size,
+    because FID depends on it.
+
+    Args:
+        synthetic_dir: folder with the dataset.json of the synthetic images.
+        dataset_file: dataset.json of the training images.
+        features: from images N x C x X x Y in [0, 1] to vectors N x D.
+        output_file: JSON file to write.
+        limit: at most so many images a sample.
+        device: where `features` runs.
+
+    Returns:
+        {pair: {images, kid, fid, precision, recall}}, also written to `output_file`.
+
+    Raises:
+        TskdError: too few images or patients to compare.
+    """
+    listed = entries(Path(synthetic_dir, "dataset.json"), "unlabelled")
+    data, window, size = read(dataset_file), intensity_window(dataset_file), picture_size(listed[0]["image"])
+
+    def vectors(items: Sequence[Mapping[str, str]]) -> tuple[torch.Tensor, np.ndarray]:
+        found, groups = [], []
+        for start in range(0, len(items), 64):
+            images, _, patients = load_images(items[start : start + 64], size, data["channels"], window=window)
+            with torch.no_grad():
+                found += [features(part.to(device)).float().cpu() for part in images.split(16)]
+            groups += patients
+        return torch.cat(found), np.asarray(groups)
+
+    training, groups = vectors(entries(dataset_file, "transfer"))
+    patients = np.unique(groups)
+    if len(patients) < 2:
+        raise TskdError(f"{dataset_file}: expected training images of at least two patients, found {len(patients)}.")
+    half = np.isin(groups, patients[::2])
+    pairs = {
+        "synthetic": (training, vectors(listed)[0]),
+        "floor": (training[torch.from_numpy(half)], training[torch.from_numpy(~half)]),
+    }
+    if data["validation"]:
+        pairs["held_out"] = (training, vectors(entries(dataset_file, "validation"))[0])
+    count = min(limit, *(len(sample) for pair in pairs.values() for sample in pair))
+    if count < 5:
+        raise TskdError(f"expected at least 5 images in every sample, found {count}. Make more synthetic images.")
+    report = {name: compare(_thin(real, count), _thin(other, count)) for name, (real, other) in pairs.items()}
+    write_text(Path(output_file), json.dumps(report, indent=1) + "\n")
+    return report
+
+
+def compare(real: torch.Tensor, other: torch.Tensor) -> dict[str, float]:
+    """All measures of one pair of samples, vectors N x D, after scaling each feature by the real sample's spread."""
+    centre, spread = real.mean(0), real.std(0).clamp_min(1e-6)
+    real, other = (real - centre) / spread, (other - centre) / spread
+    precision, recall = precision_recall(real, other)
+    return {
+        "images": len(real),
+        "kid": kernel_distance(real, other),
+        "fid": frechet_distance(other, real),
+        "precision": precision,
+        "recall": recall,
+    }
+
+
+def _thin(sample: torch.Tensor, count: int) -> torch.Tensor:
+    return sample[torch.linspace(0, len(sample) - 1, count).round().long()]

@@ -1,0 +1,51 @@
+"""A small virtual cohort and a runner for bundle configs."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from monai.bundle import ConfigWorkflow
+
+from common.data import prepare_phantom
+from common.errors import TskdError
+
+BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
+
+
+@pytest.fixture(scope="session")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with the dataset.json of six virtual patients: three for training, one for validation, two for test."""
+    folder = tmp_path_factory.mktemp("cohort")
+    prepare_phantom(folder, num_patients=6, seed=1, image_size=64, num_slices=6, num_validation=1, num_test=2)
+    return folder
+
+
+def user_error(error: BaseException | None) -> str:
+    """Message of the `TskdError` behind MONAI's own errors."""
+    while error is not None and not isinstance(error, TskdError):
+        error = error.__cause__ or error.__context__
+    assert error is not None
+    return str(error)
+
+
+@pytest.fixture
+def run_bundle(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ConfigWorkflow]:
+    """Runs the configs of a bundle in this process; keys are overridden by keyword, `#` written as `__`."""
+    monkeypatch.setattr("sys.excepthook", __import__("sys").excepthook)
+
+    def run(bundle: str, *configs: str, workflow_type: str = "train", **overrides: Any) -> ConfigWorkflow:
+        workflow = ConfigWorkflow(
+            config_file=[str(BUNDLES / bundle / "configs" / f"{name}.json") for name in configs],
+            workflow_type=workflow_type,
+            logging_file=False,
+            bundle_root=str(BUNDLES / bundle),
+            **{key.replace("__", "#"): value for key, value in overrides.items()},
+        )
+        workflow.initialize()
+        assert not workflow.check_properties()
+        workflow.run()
+        workflow.finalize()
+        return workflow
+
+    return run

@@ -1,0 +1,51 @@
+"""A virtual cohort, a network too small to draw anything, and a training schedule."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DDPMScheduler, UNet2DModel
+
+from common.data.phantom import prepare_phantom
+from common.synthesis import DiffusionUNet
+
+
+@pytest.fixture(scope="session")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """dataset.json of 16 virtual patients, 12 of them for training (read only)."""
+    folder = tmp_path_factory.mktemp("cohort") / "phantom"
+    return prepare_phantom(folder, num_patients=16, image_size=64, num_slices=6, num_validation=2, num_test=2)
+
+
+def _network(size: int | tuple[int, int] = 16, channels: int = 1, amp_dtype: str | None = None) -> DiffusionUNet:
+    torch.manual_seed(0)
+    unet = UNet2DModel(
+        sample_size=size,
+        in_channels=channels,
+        out_channels=channels,
+        block_out_channels=(8, 16),
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        norm_num_groups=4,
+    )
+    return DiffusionUNet(unet, amp_dtype).eval()
+
+
+@pytest.fixture
+def make_network() -> Callable[..., DiffusionUNet]:
+    """Builds the same small network each time: (size, channels, amp_dtype)."""
+    return _network
+
+
+@pytest.fixture
+def network() -> DiffusionUNet:
+    """A network for one channel, 16 x 16."""
+    return _network()
+
+
+@pytest.fixture(params=["epsilon", "v_prediction"])
+def scheduler(request: pytest.FixtureRequest) -> DDPMScheduler:
+    """The training schedule, for both kinds of prediction."""
+    return DDPMScheduler(1000, beta_schedule="squaredcos_cap_v2", prediction_type=request.param)

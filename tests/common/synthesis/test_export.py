@@ -1,0 +1,70 @@
+import pytest
+import torch
+from diffusers import DDPMPipeline
+from diffusers.training_utils import EMAModel
+
+from common.errors import TskdError
+from common.state import load_weights
+from common.synthesis import export_model, load_network, load_scheduler, weights_sha256
+
+
+@pytest.fixture
+def ema(network):
+    return EMAModel([torch.nn.Parameter(p + 0.01) for p in network.parameters()])
+
+
+def test_stock_pipeline_loads_and_samples_what_was_exported(tmp_path, network, scheduler):
+    folder = export_model(network, scheduler, tmp_path)
+    pipeline = DDPMPipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    assert pipeline.scheduler.config.prediction_type == scheduler.config.prediction_type
+    images = pipeline(batch_size=2, num_inference_steps=4, output_type="np", generator=torch.manual_seed(0)).images
+    assert images.shape == (2, 16, 16, 1)
+    for name, value in pipeline.unet.state_dict().items():
+        assert torch.equal(value, network.unet.state_dict()[name])
+
+
+def test_the_average_is_shipped_and_training_weights_stay(tmp_path, network, scheduler, ema):
+    before = [p.clone() for p in network.parameters()]
+    folder = export_model(network, scheduler, tmp_path, ema)
+    for own, average, kept, loaded in zip(
+        network.parameters(), ema.shadow_params, before, load_network(folder).parameters(), strict=True
+    ):
+        assert torch.equal(own, kept)
+        assert torch.equal(loaded, average)
+
+
+def test_model_pt_holds_tensors_only_and_loads_strictly(tmp_path, network, make_network, scheduler, ema):
+    export_model(network, scheduler, tmp_path, ema)
+    assert all(torch.is_tensor(value) for value in torch.load(tmp_path / "model.pt", weights_only=True).values())
+    other = load_weights(make_network(), tmp_path / "model.pt")
+    for own, average in zip(other.parameters(), ema.shadow_params, strict=True):
+        assert torch.equal(own, average)
+
+
+def test_a_second_export_replaces_the_first_and_changes_the_hash(tmp_path, network, scheduler, ema):
+    first = weights_sha256(export_model(network, scheduler, tmp_path))
+    second = weights_sha256(export_model(network, scheduler, tmp_path, ema))
+    assert first != second
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.pt", "pipeline"]
+
+
+def test_schedule_survives_the_round_trip(tmp_path, network, scheduler):
+    loaded = load_scheduler(export_model(network, scheduler, tmp_path))
+    assert torch.equal(loaded.alphas_cumprod, scheduler.alphas_cumprod)
+    assert loaded.config.prediction_type == scheduler.config.prediction_type
+
+
+def test_a_missing_pipeline_is_named(tmp_path):
+    for read in (load_network, load_scheduler, weights_sha256):
+        with pytest.raises(TskdError, match="Train the bundle"):
+            read(tmp_path / "nowhere")
+
+
+def test_weights_of_another_network_are_refused(tmp_path, network, make_network, scheduler):
+    folder = export_model(network, scheduler, tmp_path / "one")
+    other = export_model(make_network(channels=3), scheduler, tmp_path / "three")
+    weights = "unet/diffusion_pytorch_model.safetensors"
+    (folder / weights).write_bytes((other / weights).read_bytes())
+    with pytest.raises(TskdError, match="conv_in"):
+        load_network(folder)

@@ -1,0 +1,83 @@
+import pytest
+import torch
+from diffusers import DDPMPipeline
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.errors import TskdError
+from common.synthesis import SAMPLERS, SeededSampler
+from common.synthesis.sampling import image_seed, image_shape
+
+SHAPE = (1, 8, 8)
+
+
+class Denoiser(torch.nn.Module):
+    """The ideal network for independent pixels of a normal distribution, in the model's range."""
+
+    def __init__(self, scheduler, mean, spread):
+        super().__init__()
+        self.scheduler, self.mean, self.spread = scheduler, mean, spread
+
+    def forward(self, x, timesteps, context=None):
+        kept = self.scheduler.alphas_cumprod[timesteps][:, None, None, None]
+        variance = kept * self.spread**2 + 1 - kept
+        noise = (1 - kept).sqrt() * (x - kept.sqrt() * self.mean) / variance
+        if self.scheduler.config.prediction_type == "epsilon":
+            return noise
+        image = self.mean + kept.sqrt() * self.spread**2 * (x - kept.sqrt() * self.mean) / variance
+        return kept.sqrt() * noise - (1 - kept).sqrt() * image
+
+
+@pytest.mark.parametrize(("sampler", "steps"), [("ddpm", 200), ("ddim", 50), ("dpmsolver++", 20)])
+def test_every_sampler_draws_from_the_distribution_of_the_ideal_network(scheduler, sampler, steps):
+    draw = SeededSampler(scheduler, sampler, steps, shape=(1, 32, 32))
+    images = draw(torch.arange(8), Denoiser(scheduler, -0.2, 0.3)) * 2 - 1
+    assert images.mean().item() == pytest.approx(-0.2, abs=0.03)
+    assert images.std().item() == pytest.approx(0.3, rel=0.12)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_an_image_is_a_function_of_seed_and_number(network, scheduler, sampler):
+    def draw(numbers, seed=0, batch_size=2):
+        return SeededSampler(scheduler, sampler, 6, seed, batch_size=batch_size)(torch.tensor(numbers), network)
+
+    together = draw([0, 1, 2, 3, 4])
+    for other in (draw([4, 3, 2, 1, 0]).flip(0), torch.cat([draw([0, 1]), draw([2, 3]), draw([4])])):
+        assert torch.equal(other, together)
+    assert torch.equal(draw([3]), together[3:4])
+    assert torch.equal(draw([0, 1, 2, 3, 4], batch_size=8), together)
+    assert len({tuple(image.flatten().tolist()) for image in [*together, *draw([0, 1], seed=1)]}) == 7
+
+
+def test_ddpm_is_the_stock_pipeline(network, scheduler):
+    pipeline = DDPMPipeline(network.unet, scheduler)
+    pipeline.set_progress_bar_config(disable=True)
+    generators = [torch.Generator().manual_seed(image_seed(5, number)) for number in (3, 4)]
+    stock = pipeline(batch_size=2, num_inference_steps=10, generator=generators, output_type="pt", return_dict=False)[0]
+    ours = SeededSampler(scheduler, "ddpm", 10, seed=5)(torch.tensor([3, 4]), network)
+    torch.testing.assert_close(ours, stock, atol=1e-5, rtol=0)
+
+
+@given(st.integers(0, 2**31), st.lists(st.integers(0, 10**6), min_size=2, max_size=20, unique=True))
+def test_numbers_never_share_a_seed(seed, numbers):
+    assert len({image_seed(seed, number) for number in numbers}) == len(numbers)
+
+
+def test_images_are_in_range_and_of_the_networks_shape(make_network, scheduler):
+    network = make_network(size=(16, 32), channels=3)
+    images = SeededSampler(scheduler, "ddim", 3)(torch.arange(2), network)
+    assert image_shape(network) == (3, 16, 32)
+    assert images.shape == (2, 3, 16, 32)
+    assert images.min() >= 0
+    assert images.max() <= 1
+
+
+def test_an_unknown_sampler_is_refused_with_the_known_ones(scheduler):
+    with pytest.raises(TskdError, match="ddpm, ddim, dpmsolver"):
+        SeededSampler(scheduler, "euler")
+
+
+@pytest.mark.parametrize("steps", [0, 1001])
+def test_steps_outside_the_schedule_are_refused(scheduler, steps):
+    with pytest.raises(TskdError, match="1 to 1000"):
+        SeededSampler(scheduler, steps=steps)

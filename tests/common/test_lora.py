@@ -1,0 +1,336 @@
+"""LoRA through peft: exact to split, exact to merge, nothing but the adapters moves, files that stock peft reads."""
+
+import copy
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers.models.sam.modeling_sam import SamVisionEncoder
+
+from common.errors import TskdError
+from common.lora import (
+    SplitQKV,
+    TrainableState,
+    fuse_qkv,
+    load_adapter,
+    merged,
+    prepare_fine_tuning,
+    save_adapter,
+    split_qkv,
+    trainable_table,
+)
+from common.networks import PromptFreeSam, build_sam
+
+VIT = {
+    "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "global_attn_indexes": [1], "window_size": 3,
+}  # fmt: skip
+VFMS = ("sam_vit_b", "mobile_sam")
+
+
+def fresh(vfm: str) -> PromptFreeSam:
+    """The same random network at each call, with no zeros in it."""
+    torch.manual_seed(0)
+    network = build_sam(vfm, 3, 64, config=VIT if vfm == "sam_vit_b" else None)
+    for name, parameter in network.named_parameters():
+        if "rel_pos" in name or "attention_biases" in name or name.endswith("qkv.bias"):
+            nn.init.normal_(parameter, std=0.1)
+    return network
+
+
+@pytest.fixture(scope="module")
+def x() -> torch.Tensor:
+    return torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+def trained(network: nn.Module, x: torch.Tensor, steps: int = 3) -> nn.Module:
+    """`network` after a few large steps on a fixed target."""
+    optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=1e-2)
+    target = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    for _ in range(steps):
+        optimizer.zero_grad()
+        (network.train()(x) - target).square().mean().backward()
+        optimizer.step()
+    return network.eval()
+
+
+@pytest.fixture(scope="module", params=VFMS)
+def tuned(request, x) -> tuple[str, PromptFreeSam]:
+    """Name of the foundation model, and a network trained with LoRA (read only)."""
+    return request.param, trained(prepare_fine_tuning(fresh(request.param)), x)
+
+
+def attention_with_qkv(encoder: nn.Module) -> nn.Module:
+    return next(module for module in encoder.modules() if hasattr(module, "qkv"))
+
+
+# ---------------------------------------------------------------------------------------------------- splitting
+
+
+@pytest.mark.parametrize("heads", [None, 4])
+@pytest.mark.parametrize("bias", [True, False])
+@torch.no_grad()
+def test_split_equals_fused_and_fuses_back_exactly(heads, bias):
+    fused, tokens = nn.Linear(16, 48, bias=bias), torch.rand(2, 5, 7, 16)
+    split = SplitQKV(fused, heads)
+    torch.testing.assert_close(split(tokens), fused(tokens), atol=1e-5, rtol=0)
+    back = split.fuse()
+    assert back.state_dict().keys() == fused.state_dict().keys()
+    assert all(torch.equal(value, fused.state_dict()[key]) for key, value in back.state_dict().items())
+
+
+@pytest.mark.parametrize("vfm", VFMS)
+@torch.no_grad()
+def test_q_k_and_v_are_what_the_attention_takes_them_for(vfm):
+    """Scaling one projection changes that third of the features, in the layout in which the encoder reads them."""
+    attention = attention_with_qkv(split_qkv(fresh(vfm).image_encoder))
+    heads = 2 if vfm == "sam_vit_b" else 4
+    tokens = torch.rand(1, 5, attention.qkv.q.in_features)
+    before = attention.qkv(tokens)
+    attention.qkv.k.weight.zero_()
+    attention.qkv.k.bias.zero_()
+    after = attention.qkv(tokens)
+    if vfm == "sam_vit_b":  # SamVisionAttention: reshape(batch, tokens, 3, heads, -1)
+        parts = [value.reshape(1, 5, 3, heads, -1).unbind(2) for value in (before, after)]
+    else:  # TinyViT: view(windows, tokens, heads, 3 * key_dim), chunk(3)
+        parts = [value.view(1, 5, heads, -1).chunk(3, dim=-1) for value in (before, after)]
+    same = [torch.equal(old, new) for old, new in zip(*parts, strict=True)]
+    assert same == [True, False, True]
+    assert not parts[1][1].any()
+
+
+@pytest.mark.parametrize("vfm", VFMS)
+@torch.no_grad()
+def test_split_encoder_equals_the_encoder(vfm, x):
+    network = fresh(vfm).eval()
+    state, expected = copy.deepcopy(network.state_dict()), network(x)
+    split_qkv(network.image_encoder)
+    torch.testing.assert_close(network(x), expected, atol=1e-5, rtol=1e-5)
+    fuse_qkv(network.image_encoder)
+    assert list(network.state_dict()) == list(state)
+    assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
+
+
+# ------------------------------------------------------------------------------------------------- fine-tuning
+
+
+@pytest.mark.parametrize("vfm", VFMS)
+@torch.no_grad()
+def test_starts_as_the_pretrained_network(vfm, x):
+    expected = fresh(vfm).eval()(x)
+    torch.testing.assert_close(prepare_fine_tuning(fresh(vfm)).eval()(x), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_merged_equals_the_adapted_network_in_the_stock_architecture(tuned, x):
+    vfm, network = tuned
+    stock = fresh(vfm)
+    with torch.no_grad():
+        ours, start = network(x), stock.eval()(x)
+    stock.load_state_dict(merged(network).state_dict())  # strict
+    with torch.no_grad():
+        torch.testing.assert_close(stock.eval()(x), ours, atol=1e-5, rtol=1e-5)
+        assert (ours - start).abs().max() > 0.01  # it has learned something
+    assert isinstance(network.image_encoder, PeftModel)  # merging works on a copy
+
+
+def test_merged_encoder_loads_into_unmodified_transformers(x):
+    network = trained(prepare_fine_tuning(fresh("sam_vit_b")), x, steps=1)
+    encoder = merged(network).image_encoder
+    stock = SamVisionEncoder(fresh("sam_vit_b").image_encoder.config)
+    stock.load_state_dict(encoder.state_dict())
+    pixels = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = network.image_encoder(pixels).last_hidden_state
+        torch.testing.assert_close(stock.eval()(pixels).last_hidden_state, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_only_adapters_decoder_and_no_prompt_embedding_move(tuned):
+    vfm, network = tuned
+    start = prepare_fine_tuning(fresh(vfm)).state_dict()
+    moved = {name for name, value in network.state_dict().items() if not torch.equal(value, start[name])}
+    trainable = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+    # the random halves of the adapters differ between two calls, so the frozen ones are what must be equal
+    assert moved <= trainable
+    encoder = {name for name in trainable if name.startswith("image_encoder.")}
+    assert encoder
+    assert all(".qkv.q.lora_" in name or ".qkv.v.lora_" in name for name in encoder)
+    assert any(name.startswith("mask_decoder.") for name in moved)
+    assert "no_prompt_embedding" in moved
+    assert not any("iou_prediction_head" in name for name in trainable)
+
+
+@pytest.mark.parametrize("vfm", VFMS)
+def test_late_blocks_only(vfm, x):
+    network = prepare_fine_tuning(fresh(vfm), blocks=1)
+    adapters = [name for name, parameter in network.image_encoder.named_parameters() if parameter.requires_grad]
+    last = "layers.2" if vfm == "sam_vit_b" else "layers.3.blocks.1"
+    assert len(adapters) == 4  # A and B for q and v
+    assert all(f".{last}.attn.qkv." in name for name in adapters)
+    reached: dict[str, bool] = {}
+    for name, module in network.image_encoder.named_modules():
+        if isinstance(module, SplitQKV):
+            module.register_forward_hook(
+                lambda _module, inputs, _output, name=name: reached.update({name: inputs[0].requires_grad})
+            )
+    network(x).square().mean().backward()
+    assert len(reached) > 2
+    assert not any(reached.values())  # no attention has an input to send a gradient back to
+    with_gradient = [name for name, p in network.image_encoder.named_parameters() if p.grad is not None]
+    assert set(with_gradient) == set(adapters)
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ({"mode": "decoder"}, {"mask_decoder", "no_prompt_embedding"}),
+        ({"mode": "full"}, {"image_encoder", "mask_decoder", "no_prompt_embedding"}),
+        ({"mode": "lora", "train_neck": True}, {"image_encoder", "mask_decoder", "no_prompt_embedding"}),
+    ],
+)
+def test_modes(options, wanted, x):
+    network = prepare_fine_tuning(fresh("sam_vit_b"), **options)
+    before = copy.deepcopy(network.state_dict())
+    trained(network, x, steps=1)
+    moved = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
+    assert {name.split(".")[0] for name in moved} == wanted
+    if options["mode"] == "full":
+        assert "image_encoder.layers.0.attn.qkv.weight" in moved
+    if "train_neck" in options:
+        neck = {name for name in moved if ".neck." in name}
+        assert len(neck) == sum(1 for name in before if ".neck." in name)
+        assert all("lora_" in name or ".neck." in name for name in moved if name.startswith("image_encoder"))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"use_dora": True},
+        {"use_rslora": True, "rank": 2},
+        {"init": "pissa"},
+        {"targets": ["q", "k", "v", "proj", "mlp"], "alpha": 8, "dropout": 0.5},
+    ],
+    ids=["dora", "rslora", "pissa", "all-targets"],
+)
+@pytest.mark.parametrize("vfm", VFMS)
+def test_variants_start_equal_learn_and_merge(vfm, options, x, tmp_path):
+    if vfm == "mobile_sam" and options.get("init") != "pissa" and "targets" not in options:
+        options = {**options, "blocks": 2}
+    network = prepare_fine_tuning(fresh(vfm), **options).eval()
+    with torch.no_grad():
+        start = fresh(vfm).eval()(x)
+        torch.testing.assert_close(network(x), start, atol=1e-4, rtol=1e-4)
+    trained(network, x, steps=2)
+    with torch.no_grad():
+        ours = network(x)
+        assert (ours - start).abs().max() > 0.01
+        stock = fresh(vfm)
+        stock.load_state_dict(merged(network).state_dict())
+        torch.testing.assert_close(stock.eval()(x), ours, atol=1e-4, rtol=1e-4)
+        save_adapter(network, tmp_path)
+        images = torch.rand(1, 3, 64, 64)
+        loaded = load_adapter(fresh(vfm).image_encoder, tmp_path).eval()(images)
+        expected = network.image_encoder(images)
+    if vfm == "sam_vit_b":
+        loaded, expected = loaded.last_hidden_state, expected.last_hidden_state
+    torch.testing.assert_close(loaded, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mode": "lorra"}, "expected lora, decoder or full, found 'lorra'"),
+        ({"targets": ["q", "w"]}, r"some of q, k, v, proj, mlp, found \['w'\]"),
+        ({"targets": []}, "found none"),
+        ({"blocks": 9}, r"'all' or 1 to 3 \(the last n\), found 9"),
+        ({"blocks": "last"}, "found 'last'"),
+    ],
+)
+def test_wrong_options(options, message):
+    with pytest.raises(TskdError, match=message):
+        prepare_fine_tuning(fresh("sam_vit_b"), **options)
+
+
+def test_table_counts_parameters(tuned):
+    _, network = tuned
+    total = trainable_table(network).splitlines()[-1].replace(",", "").split()
+    parameters = list(network.parameters())
+    assert int(total[1]) == sum(p.numel() for p in parameters if p.requires_grad)
+    assert int(total[3]) == sum(p.numel() for p in parameters)
+
+
+# --------------------------------------------------------------------------------------------- adapter folder
+
+
+@torch.no_grad()
+def test_stock_peft_reads_the_folder(tuned, tmp_path):
+    vfm, network = tuned
+    save_adapter(network, tmp_path)
+    assert {"adapter_config.json", "adapter_model.safetensors"} <= {path.name for path in tmp_path.iterdir()}
+    images = torch.rand(1, 3, 64, 64)
+    stock = PeftModel.from_pretrained(split_qkv(fresh(vfm).image_encoder), str(tmp_path)).eval()
+    ours = load_adapter(fresh(vfm).image_encoder, tmp_path).eval()
+    outputs = [encoder(images) for encoder in (network.image_encoder, stock, ours)]
+    if vfm == "sam_vit_b":
+        outputs = [output.last_hidden_state for output in outputs]
+    assert torch.equal(outputs[0], outputs[1])
+    assert torch.equal(outputs[0], outputs[2])
+
+
+@pytest.mark.parametrize("change", ["missing", "unexpected", "shape"])
+def test_load_adapter_is_strict(change, tuned, tmp_path):
+    vfm, network = tuned
+    save_adapter(network, tmp_path)
+    file = tmp_path / "adapter_model.safetensors"
+    state = load_file(file)
+    key = sorted(state)[0]
+    value = state.pop(key)
+    if change == "unexpected":
+        state |= {key: value, key.replace("lora_A", "lora_X"): value.clone()}
+        key = key.replace("lora_A", "lora_X")
+    if change == "shape":
+        state[key] = torch.zeros(value.shape[0], value.shape[1] + 1)
+    save_file(state, file)
+    named = key.rsplit(".lora_", 1)[0].removeprefix("base_model.model.")
+    with pytest.raises(TskdError, match=named) as caught:
+        load_adapter(fresh(vfm).image_encoder, tmp_path)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_adapter_of_another_encoder_is_refused(tuned, tmp_path):
+    vfm, network = tuned
+    save_adapter(network, tmp_path)
+    other = next(name for name in VFMS if name != vfm)
+    with pytest.raises(TskdError, match=str(tmp_path)):
+        load_adapter(fresh(other).image_encoder, tmp_path)
+
+
+def test_adapter_folder_must_exist(tmp_path):
+    with pytest.raises(TskdError, match="expected a peft adapter folder with adapter_config.json"):
+        load_adapter(fresh("sam_vit_b").image_encoder, tmp_path / "none")
+
+
+# -------------------------------------------------------------------------------------------- trainable state
+
+
+@torch.no_grad()
+def test_trainable_state_round_trip(tuned, x, tmp_path):
+    vfm, network = tuned
+    torch.save(TrainableState(network).state_dict(), tmp_path / "state.pt")
+    other = prepare_fine_tuning(fresh(vfm)).eval()
+    assert not torch.equal(other(x), network(x))
+    TrainableState(other).load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert torch.equal(other(x), network(x))
+    frozen = sum(parameter.numel() for parameter in network.parameters() if not parameter.requires_grad)
+    assert (tmp_path / "state.pt").stat().st_size < 4 * sum(p.numel() for p in network.parameters()) - 3.9 * frozen
+
+
+def test_trainable_state_names_what_does_not_fit():
+    small, large = (prepare_fine_tuning(fresh("sam_vit_b"), rank=rank, blocks=1) for rank in (2, 3))
+    with pytest.raises(ValueError, match=r"layers.2.attn.qkv.q.lora_A.default.weight: expected shape \(3, 32\), found \(2, 32\)"):
+        TrainableState(large).load_state_dict(TrainableState(small).state_dict())
+    other = prepare_fine_tuning(fresh("sam_vit_b"), mode="decoder")
+    with pytest.raises(ValueError, match=r"unexpected image_encoder.*lora_B"):
+        TrainableState(other).load_state_dict(TrainableState(small).state_dict())
+    with pytest.raises(ValueError, match=r"missing image_encoder.*lora_B"):
+        TrainableState(small).load_state_dict(TrainableState(other).state_dict())
