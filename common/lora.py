@@ -1,29 +1,25 @@
 """LoRA on the image encoder of a prompt-free SAM, through peft.
 
 Follows LoRA (Hu et al., arXiv 2106.09685) as SAMed applies it to SAM (Zhang & Liu, arXiv 2304.13785): adapters on the
-q and v projections of the image encoder, mask decoder and no-prompt embedding trained in full. The encoders fuse q, k and
-v into one linear layer; that layer is split into three exact ones for training and fused back on merging.
+q and v projections of the image encoder, mask decoder and no-prompt embedding trained in full. The encoders fuse q, k
+and v into one linear layer; that layer is split into three exact ones for training and fused back on merging.
 """
 
 from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
-from peft import (
-    LoraConfig,
-    PeftModel,
-    get_peft_model,
-    get_peft_model_state_dict,
-    set_peft_model_state_dict,
-)
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from common.errors import TskdError
+from common.networks import PromptFreeSam
 from common.state import misfits
 
 logger = logging.getLogger(__name__)
@@ -80,7 +76,7 @@ class SplitQKV(nn.Module):
         return fused
 
 
-def _attentions(encoder: nn.Module) -> list[tuple[str, nn.Module]]:
+def _attentions(encoder: nn.Module) -> list[tuple[str, Any]]:
     """(name, module) of every attention with a (fused or split) qkv layer, first block first."""
     return [(name, module) for name, module in encoder.named_modules() if hasattr(module, "qkv")]
 
@@ -124,22 +120,22 @@ def _target_names(encoder: nn.Module, targets: Sequence[str], blocks: int | str)
 
 
 def prepare_fine_tuning(
-    network: nn.Module,
+    network: PromptFreeSam,
     mode: str = "lora",
     rank: int = 4,
-    alpha: float = 4,
+    alpha: int = 4,
     targets: Sequence[str] = ("q", "v"),
     blocks: int | str = "all",
     dropout: float = 0.0,
     use_rslora: bool = False,
     use_dora: bool = False,
-    init: bool | str = True,
+    init: bool | Literal["pissa"] = True,
     train_neck: bool = False,
-) -> nn.Module:
+) -> PromptFreeSam:
     """Makes a prompt-free SAM ready for fine-tuning, in place, and returns it.
 
     Args:
-        network: `common.networks.PromptFreeSam` with its pretrained weights.
+        network: the foundation model with its pretrained weights.
         mode: "lora" (adapters in the encoder), "decoder" (encoder frozen) or "full" (all but the unused IoU head).
         rank: rank r of the adapters.
         alpha: the adapters' output is scaled by alpha / r (alpha / sqrt(r) with `use_rslora`).
@@ -162,7 +158,7 @@ def prepare_fine_tuning(
         return network
     network.image_encoder.requires_grad_(False)
     if mode == "lora":
-        encoder = split_qkv(network.image_encoder)
+        encoder: Any = split_qkv(network.image_encoder)
         config = LoraConfig(
             r=rank,
             lora_alpha=alpha,
@@ -172,7 +168,7 @@ def prepare_fine_tuning(
             use_dora=use_dora,
             init_lora_weights=init,
         )
-        network.image_encoder = get_peft_model(encoder, config)
+        network.image_encoder = get_peft_model(encoder, config)  # type: ignore[assignment]
         if train_neck:
             encoder.neck.requires_grad_(True)
     logger.info("trainable parameters\n%s", trainable_table(network))
@@ -190,16 +186,16 @@ def trainable_table(network: nn.Module) -> str:
     return "\n".join(lines)
 
 
-def merged(network: nn.Module) -> nn.Module:
+def merged(network: PromptFreeSam) -> PromptFreeSam:
     """Copy of a fine-tuned network in the stock architecture, adapters merged into the weights and qkv fused."""
     network = copy.deepcopy(network)
     if isinstance(network.image_encoder, PeftModel):
-        network.image_encoder = fuse_qkv(network.image_encoder.merge_and_unload())
+        network.image_encoder = fuse_qkv(network.image_encoder.merge_and_unload())  # type: ignore[assignment]
     return network.requires_grad_(False)
 
 
-def save_adapter(network: nn.Module, folder: str | Path) -> None:
-    """Writes the adapters in peft's layout (`adapter_config.json`, `adapter_model.safetensors`), if there are any."""
+def save_adapter(network: PromptFreeSam, folder: str | Path) -> None:
+    """Writes the adapters (if any) in peft's layout; all else that was trained is in the merged weights only."""
     if isinstance(network.image_encoder, PeftModel):
         network.image_encoder.save_pretrained(str(folder))
 
@@ -237,16 +233,16 @@ class TrainableState:
     def __init__(self, network: nn.Module) -> None:
         self.network = network
 
-    def _trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
-        return ((name, value) for name, value in self.network.named_parameters() if value.requires_grad)
+    def _trainable(self) -> dict[str, nn.Parameter]:
+        return {name: value for name, value in self.network.named_parameters() if value.requires_grad}
 
     def state_dict(self) -> dict[str, Tensor]:
         """Name -> tensor of every trainable parameter."""
-        return {name: value.detach() for name, value in self._trainable()}
+        return {name: value.detach() for name, value in self._trainable().items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restores `state_dict`; a ValueError names each missing, unexpected or differently shaped parameter."""
-        own = dict(self._trainable())
+        own = self._trainable()
         if wrong := misfits(own, state):
             raise ValueError("; ".join(wrong))
         with torch.no_grad():

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import difflib
 import inspect
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,61 +12,83 @@ from typing import Any
 
 import monai.bundle
 from monai.bundle import ConfigParser
+from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 
 from common.errors import TskdError
+
+_FLAG = re.compile(r"--|-[a-zA-Z](=|$)")
 
 
 def check_overrides(arguments: Sequence[str] | None = None) -> None:
     """Refuses an override that names no key of the config files; MONAI would accept it without a word.
 
     Args:
-        arguments: command line after the program's name; None for the one of this process. Does nothing where it is not a
-            `monai.bundle run` with a `--config_file`.
+        arguments: command line after the program's name; None for the one of this process. Does nothing where it is not
+            a `monai.bundle run` with a `--config_file`, given here or in an `--args_file`.
 
     Raises:
         TskdError: listing every unknown key with the keys closest to it.
     """
-    options = _options(sys.argv[1:] if arguments is None else arguments)
+    options = command_line(sys.argv[1:] if arguments is None else arguments)
     if "config_file" not in options:
         return
     config = _merged(options["config_file"])
-    own = set(inspect.signature(monai.bundle.run).parameters)
+    if options.get("tracking"):
+        config = {**_tracking_keys(options["tracking"]), **config}
+    own = {*inspect.signature(monai.bundle.run).parameters} - {"override"}
     problems = [
         f"--{key}: {problem}"
         for key in options
-        if key not in own and (problem := _unknown(key.replace("::", "#"), config))
+        if key not in own and (problem := _unknown(key.removeprefix("+").replace("::", "#"), config))
     ]
     if problems:
         raise TskdError("unknown override: " + "; ".join(problems))
 
 
-def _options(arguments: Sequence[str]) -> dict[str, str]:
-    """`--key value` and `--key=value` pairs; a flag without a value has the value ''."""
-    options: dict[str, str] = {}
+def command_line(arguments: Sequence[str]) -> dict[str, Any]:
+    """Option -> value as `fire`, which parses MONAI's command lines, tells them apart, with those of an `--args_file`.
+
+    Args:
+        arguments: `--key value`, `--key=value`, or a flag without a value, which has the value "".
+    """
+    options: dict[str, Any] = {}
     for position, token in enumerate(arguments):
-        if not token.startswith("--"):
+        if not _FLAG.match(token):
             continue
-        key, _, value = token[2:].partition("=")
+        key, _, value = token.lstrip("-").partition("=")
         following = arguments[position + 1] if position + 1 < len(arguments) else ""
-        options[key] = value or ("" if following.startswith("--") else following)
+        options[key.replace("-", "_")] = value or ("" if "=" in token or _FLAG.match(following) else following)
+    if "args_file" in options:
+        options = {**ConfigParser.load_config_files(options["args_file"]), **options}
     return options
 
 
-def _merged(value: str) -> dict[str, Any]:
-    files = ast.literal_eval(value) if value.startswith(("[", "(")) else [value]
+def file_list(value: str | Sequence[str]) -> list[str]:
+    """The files of `--config_file`: one, several with commas between them, or a list in Python's or fire's notation."""
+    if not isinstance(value, str):
+        return list(value)
+    return [name.strip(" \t'\"") for name in value.strip("[]() ").split(",") if name.strip()]
+
+
+def _merged(value: str | Sequence[str]) -> dict[str, Any]:
+    files = file_list(value)
     missing = [file for file in files if not Path(file).is_file()]
     if missing:
         raise TskdError(f"--config_file: expected JSON or YAML files, not found: {', '.join(missing)}")
-    parser = ConfigParser()
-    parser.read_config(files)
-    return parser.get()
+    return ConfigParser.load_config_files(files)
+
+
+def _tracking_keys(tracking: str) -> dict[str, Any]:
+    """Keys that MONAI's experiment tracking adds to the config, such as `experiment_name`."""
+    settings: dict[str, Any] = DEFAULT_EXP_MGMT_SETTINGS.get(tracking) or ConfigParser.load_config_files(tracking)
+    return settings["configs"]
 
 
 def _unknown(key: str, config: Any) -> str:
     """Empty if `key` leads to an item of `config` or to an argument of a component, else what is wrong."""
     known = ""
     for part in key.split("#"):
-        if isinstance(config, list) and part.lstrip("-").isdigit() and int(part) < len(config):
+        if isinstance(config, list) and part.isdigit() and int(part) < len(config):
             config = config[int(part)]
         elif isinstance(config, dict) and part in config:
             config = config[part]

@@ -44,15 +44,26 @@ def steps(root: Path, seed: int) -> list[Step]:
     adapt = {"max_epochs": 3, "iterations_per_epoch": 20, "batch_size": 4, "warmup_steps": 10, "val_interval": 3}
     late = {"fine_tuning__blocks": 4, "fine_tuning__train_neck": "true"}
     student = {**common, "batch_size": 8, "learning_rate": 0.001, "warmup_steps": 20}
-    synthetic = {"dataset_dir": data, "seed": seed, "image_size": 64, "model_dir": runs / "ddpm/models"}
+    synthetic = {"dataset_dir": data, "seed": seed, "model_dir": runs / "ddpm/models"}
+    small = {
+        "image_size": 64,
+        "network_def__unet__block_out_channels": [32, 64, 64],
+        "network_def__unet__down_block_types": ["DownBlock2D", "DownBlock2D", "AttnDownBlock2D"],
+        "network_def__unet__up_block_types": ["AttnUpBlock2D", "UpBlock2D", "UpBlock2D"],
+        "network_def__unet__layers_per_block": 1,
+        "learning_rate": 0.002,
+        "warmup_steps": 20,
+        "ema_decay": 0.98,
+    }
+    diffuse = {"max_epochs": 4, "iterations_per_epoch": 75, "batch_size": 8, "val_interval": 4, "preview_interval": 4}
     chain = [
         Step("weights of the foundation model", ("common.cli", "weights", "get", "lite_medsam")),
         Step("virtual patients", ("common.cli", "prepare", "phantom", "--output", str(data), "--seed", str(seed))),
         Step("teacher: LoRA fine-tuning", bundle("teacher_segmentation", "train", **teacher, **adapt,
              **late, output_dir=runs / "teacher")),
-        Step("DDPM: training", bundle("ddpm_synthesis", "train,quick", **synthetic, output_dir=runs / "ddpm")),
-        Step("DDPM: synthetic images", bundle("ddpm_synthesis", "inference,quick_inference", **synthetic,
-             output_dir=root / "synthetic")),
+        Step("DDPM: training", bundle("ddpm_synthesis", "train", **synthetic, **small, **diffuse, output_dir=runs / "ddpm")),
+        Step("DDPM: synthetic images", bundle("ddpm_synthesis", "inference", **synthetic, num_images=48, steps=20,
+             synthetic_dir=root / "synthetic", output_dir=runs / "synthesis")),
         Step("teacher: soft labels", bundle("teacher_segmentation", "train,soft_labels", **teacher,
              dataset_files=[str(data / "dataset.json"), str(root / "synthetic/dataset.json")],
              soft_labels=root / "soft_labels", output_dir=runs / "soft_labels")),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +14,8 @@ from torch import Tensor, nn
 from common.errors import TskdError
 
 
-def save_weights(network: nn.Module, path: str | Path) -> None:
-    """Writes the state dict of `network` (CPU tensors, nothing else) to `path`, atomically.
+def save_tensors(content: Mapping[str, Any], path: str | Path) -> None:
+    """Writes `content` (tensors and plain values) with torch, atomically: the file is whole, or it is the old one.
 
     Raises:
         TskdError: when the file cannot be written.
@@ -23,11 +24,35 @@ def save_weights(network: nn.Module, path: str | Path) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save({name: value.detach().cpu() for name, value in network.state_dict().items()}, temporary)
+        torch.save(content, temporary)
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as a RuntimeError
-        temporary.unlink(missing_ok=True)
-        raise TskdError(f"{path}: cannot write the weights ({error}). Free disk space, or choose another path") from error
+        with suppress(OSError):
+            temporary.unlink()
+        raise TskdError(f"{path}: cannot write it ({error}). Free disk space, or choose another folder") from error
+
+
+def read_tensors(path: str | Path) -> Any:
+    """Content of a file written by `save_tensors` or any other file of tensors; executes no code from it.
+
+    Raises:
+        TskdError: when the file is missing, damaged or not one of tensors.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # what torch raises depends on where it stumbles
+        raise TskdError(
+            f"{path}: expected a file of tensors, found none, or a damaged or other one ({error})"
+        ) from error
+
+
+def save_weights(network: nn.Module, path: str | Path) -> None:
+    """Writes the state dict of `network` (CPU tensors, nothing else) to `path`, atomically.
+
+    Raises:
+        TskdError: when the file cannot be written.
+    """
+    save_tensors({name: value.detach().cpu() for name, value in network.state_dict().items()}, path)
 
 
 def misfits(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
@@ -46,15 +71,12 @@ def load_weights(network: nn.Module, path: str | Path) -> nn.Module:
     """Loads a state dict into `network`, strictly, and returns it.
 
     Raises:
-        TskdError: when the file is missing or not one of weights, or naming each missing, unexpected or differently shaped entry.
+        TskdError: when the file is missing or damaged, or naming each missing, unexpected or differently shaped entry.
     """
     path = Path(path)
     if not path.is_file():
         raise TskdError(f"{path}: expected a weights file, found none. Train the model first, or give its path")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, UnpicklingError) as error:
-        raise TskdError(f"{path}: expected weights (tensors only), found a damaged or other file") from error
+    state = read_tensors(path)
     if wrong := misfits(network.state_dict(), state):
         more = f" and {len(wrong) - 8} more" if len(wrong) > 8 else ""
         raise TskdError(

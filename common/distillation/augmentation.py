@@ -13,16 +13,18 @@ from torch.nn import functional
 from common.errors import TskdError
 
 NEAREST = ("label",)
+RADIUS = 4  # pixels; more than the blur reaches
 
 
 class BatchAugmentation(nn.Module):
     """Samples an affine (and flip, gamma, noise, blur) per item and applies it to every key at its own resolution.
 
     Geometry is a normalised sampling grid, so image, label, logits and embedding move alike whatever their sizes.
-    Points outside the image repeat its border. Intensity changes touch the image only. Draws from torch's global generator.
+    Points outside the image repeat its border. Intensity changes touch the image only. Draws come from torch's global
+    generator.
 
     Args:
-        rotate: largest rotation in degrees, either way.
+        rotate: largest rotation in degrees, either way (a rotation where the image is square).
         scale: largest relative zoom; the factor is drawn from exp(U(-log(1 + scale), log(1 + scale))).
         translate: largest shift as a fraction of the image, along each axis.
         shear: largest shear.
@@ -30,7 +32,7 @@ class BatchAugmentation(nn.Module):
         gamma: largest log2 of the gamma exponent.
         brightness: largest shift and relative contrast change of the intensity.
         noise: largest standard deviation of added Gaussian noise, for intensities in [0, 1].
-        blur: probability of a Gaussian blur (sigma 0.7 pixels, whole batch).
+        blur: probability of a Gaussian blur (sigma 0.7 pixels).
 
     Shape:
         dict of B x C x H x W tensors with B equal for all; the key "image" in [0, 1]; "label" is sampled by nearest
@@ -89,9 +91,14 @@ class BatchAugmentation(nn.Module):
         image = image * (1 + uniform(self.brightness)) + uniform(self.brightness) * 0.5
         if self.blur > 0:
             chosen = (torch.rand(shape, device=image.device) < self.blur).to(image.dtype)
-            image = chosen * self.filter(image) + (1 - chosen) * image
+            image = chosen * self._blurred(image) + (1 - chosen) * image
         deviation = torch.rand(shape, device=image.device) * self.noise
         return (image + deviation * torch.randn_like(image)).clamp(0, 1)
+
+    def _blurred(self, image: Tensor) -> Tensor:
+        """The filter pads with zeros, which would darken the border: repeat the border around it instead."""
+        padded = functional.pad(image, [RADIUS] * 4, mode="replicate")
+        return self.filter(padded)[..., RADIUS:-RADIUS, RADIUS:-RADIUS]
 
 
 def warp(x: Tensor, matrix: Tensor, nearest: bool = False) -> Tensor:

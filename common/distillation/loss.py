@@ -19,12 +19,19 @@ class Term(nn.Module):
         student: key of the student's output ("logits", "features").
         target: key of the target ("logits", "embedding", "label").
         resample: which of the two is brought to the other's resolution: "target", "student", or None for neither.
+
+    Raises:
+        TskdError: for a negative weight or another `resample`; on a call, when a key is not there.
     """
 
     def __init__(
         self, loss: nn.Module, weight: float, student: str, target: str, resample: str | None = "target"
     ) -> None:
         super().__init__()
+        if weight < 0:
+            raise TskdError(f"distillation term: expected a weight of 0 or more, found {weight}")
+        if resample not in ("target", "student", None):
+            raise TskdError(f"distillation term: expected resample target, student or null, found {resample!r}")
         self.loss, self.weight, self.student, self.target, self.resample = loss, weight, student, target, resample
 
     def forward(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:

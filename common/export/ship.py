@@ -15,19 +15,18 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-from common.data.datalist import read, write_json
+from common.data.datalist import read
 from common.errors import TskdError
 from common.state import load_weights
 
-_FILES = ("LICENSE", "configs", "docs")  # of the bundle; its models, data and results stay behind
 _OVERLAYS = {"inference.json": "inference_2d.json", "train.json": "images_2d.json"}  # for data sets of 2-D images
 
 
 def ship_run(
-    bundle: str | os.PathLike[str],
-    run: str | os.PathLike[str],
-    output: str | os.PathLike[str],
-    dataset_file: str | os.PathLike[str] | None = None,
+    bundle: str | Path,
+    run: str | Path,
+    output: str | Path,
+    dataset_file: str | Path | None = None,
 ) -> Path:
     """Ships the student of a training's `output_dir`.
 
@@ -54,10 +53,10 @@ def ship_run(
 
 
 def ship_student(
-    bundle: str | os.PathLike[str],
-    model: str | os.PathLike[str],
-    output: str | os.PathLike[str],
-    dataset_file: str | os.PathLike[str],
+    bundle: str | Path,
+    model: str | Path,
+    output: str | Path,
+    dataset_file: str | Path,
     image_size: int,
 ) -> Path:
     """Copies a student bundle with the weights and settings of a training; in one step, all or nothing.
@@ -75,38 +74,27 @@ def ship_student(
         The output folder.
 
     Raises:
-        TskdError: the output's name does not fit or it is not empty, the network cannot be built, or the weights do not
-            fit it, with the names of the entries.
+        TskdError: the output's name does not fit or it is not empty, the data set mixes volumes and images, or the
+            weights do not fit the network, with the names of the entries.
     """
     bundle, output = Path(bundle), Path(output).resolve()
-    missing = [name for name in _FILES if not (bundle / name).exists()]
-    if missing:
-        raise TskdError(f"{bundle}: expected a bundle folder with {', '.join(_FILES)}, not found: {', '.join(missing)}")
-    if "segmentation" not in output.name.lower():
-        raise TskdError(
-            f"{output}: expected a folder name with 'segmentation' in it, from which MONAI Label reads the task. Choose "
-            f"for example {output / bundle.name}"
-        )
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise TskdError(f"{output}: expected a new or empty folder, found files in it. Choose another or remove it")
+    _check_folders(bundle, output)
     dataset = read(dataset_file)
     settings = {"image_size": image_size, "in_channels": dataset["channels"], "num_classes": len(dataset["labels"])}
     flat = _is_2d(dataset, dataset_file)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".ship_") as folder:
         draft = Path(folder) / output.name
-        for name in _FILES:
-            copy = shutil.copytree if (bundle / name).is_dir() else shutil.copy
-            draft.mkdir(exist_ok=True)
-            copy(bundle / name, draft / name)
+        for name in ("configs", "docs"):
+            shutil.copytree(bundle / name, draft / name)
+        shutil.copy(bundle / "LICENSE", draft)
         configs = draft / "configs"
         for name, overlay in _OVERLAYS.items():
-            parser = ConfigParser()
-            parser.read_config([str(configs / part) for part in ([name, overlay] if flat else [name])])
-            config = {key: value for key, value in parser.get().items() if key != parser.meta_key}
-            write_json(configs / name, {**config, **settings})
+            config = _parser([configs / name, configs / overlay] if flat else [configs / name]).get()
+            config.pop(ConfigParser.meta_key, None)
+            _write(configs / name, {**config, **settings})
         _describe(configs / "metadata.json", dataset, settings, flat)
-        load_weights(_network(configs / "inference.json", settings), model)
+        load_weights(_parser([configs / "inference.json"]).get_parsed_content("network_def"), model)
         (draft / "models").mkdir()
         shutil.copyfile(model, draft / "models" / "model.pt")
         if output.exists():
@@ -115,7 +103,20 @@ def ship_student(
     return output
 
 
-def _is_2d(dataset: dict[str, Any], dataset_file: str | os.PathLike[str]) -> bool:
+def _check_folders(bundle: Path, output: Path) -> None:
+    missing = [name for name in ("LICENSE", "configs", "docs") if not (bundle / name).exists()]
+    if missing:
+        raise TskdError(f"{bundle}: expected the student's bundle folder, found none of {', '.join(missing)} in it")
+    if "segmentation" not in output.name.lower():
+        raise TskdError(
+            f"{output}: expected a folder name with 'segmentation' in it, from which MONAI Label reads the task. "
+            f"Choose for example {output / bundle.name}"
+        )
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise TskdError(f"{output}: expected a new or empty folder, found files in it. Choose another or remove it")
+
+
+def _is_2d(dataset: dict[str, Any], dataset_file: str | Path) -> bool:
     """Whether the images to segment are 2-D images and not volumes."""
     volumes = [entry["image"].endswith((".nii", ".nii.gz")) for entry in [*dataset["validation"], *dataset["test"]]]
     if not volumes or any(volumes) != all(volumes):
@@ -138,13 +139,14 @@ def _describe(path: Path, dataset: dict[str, Any], settings: dict[str, int], fla
     for tensor in (image, pred):
         tensor["spatial_shape"] = [settings["image_size"]] * 2
     metadata["data_type"] = "png" if flat else "nifti"
-    write_json(path, metadata)
+    _write(path, metadata)
 
 
-def _network(path: Path, settings: dict[str, int]) -> Any:
+def _parser(files: list[Path]) -> ConfigParser:
     parser = ConfigParser()
-    parser.read_config(str(path))
-    try:
-        return parser.get_parsed_content("network_def")
-    except Exception as error:  # MONAI wraps whatever the network's constructor raises
-        raise TskdError(f"network_def of inference.json cannot be built with {settings}: {error}") from error
+    parser.read_config([str(file) for file in files])
+    return parser
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")

@@ -9,6 +9,8 @@ from typing import Any
 from ignite.engine import Engine, Events
 from torch import distributed as dist
 
+from common.errors import TskdError
+
 logger = logging.getLogger(__name__)
 
 
@@ -22,6 +24,9 @@ class BestModel:
         export: writes what ships; called without arguments.
         metric: name of the metric in `validator.state.metrics`; larger is better.
         patience: validations without improvement after which the training ends, None for never.
+
+    Raises:
+        TskdError: when the validation does not compute the metric.
     """
 
     def __init__(self, validator: Engine, export: Callable[[], Any], metric: str, patience: int | None = None) -> None:
@@ -39,6 +44,10 @@ class BestModel:
 
     def __call__(self, validator: Engine, trainer: Engine) -> None:
         """Exports on improvement; ends the training when it has been stale for `patience` validations."""
+        if self.metric not in validator.state.metrics:
+            raise TskdError(
+                f"best model: expected the metric {self.metric!r}, the validation has {sorted(validator.state.metrics)}"
+            )
         value = float(validator.state.metrics[self.metric])
         if value > self.best:
             self.best, self.stale = value, 0

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
-from ignite.handlers import DiskSaver
 from torch import distributed as dist
 
 from common.errors import TskdError
+from common.state import read_tensors, save_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,8 @@ class Checkpointing:
             hash, ...); a checkpoint with other values is refused.
 
     Raises:
-        TskdError: on start, when the checkpoint belongs to another set-up, lacks objects or has other parameter names.
+        TskdError: on start, when the checkpoint cannot be read, belongs to another set-up, lacks objects or has other
+            parameter names; at the end of an epoch, when it cannot be written.
     """
 
     def __init__(
@@ -44,9 +45,17 @@ class Checkpointing:
         self.identity = {key: str(value) for key, value in (identity or {}).items()}
 
     def attach(self, engine: Engine) -> None:
-        """Registers loading on the start and saving on the end of each epoch."""
-        engine.add_event_handler(Events.STARTED, self.load)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+        """Registers loading on the start and, from there, saving on the end of each epoch.
+
+        Registered so late, saving comes after all else that happens at the end of an epoch (a validation, the look for
+        a loss that is not finite), in whatever order the handlers are attached.
+        """
+        engine.add_event_handler(Events.STARTED, self._start)
+
+    def _start(self, engine: Engine) -> None:
+        self.load(engine)
+        if not engine.has_event_handler(self, Events.EPOCH_COMPLETED):
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
         """Saves on rank 0."""
@@ -55,25 +64,18 @@ class Checkpointing:
         content = {name: _unwrap(item).state_dict() for name, item in self.objects.items()}
         content["progress"] = {"epoch": engine.state.epoch, "iteration": engine.state.iteration}
         content["identity"] = self.identity
-        saver = DiskSaver(str(self.path.parent), atomic=True, create_dir=True, require_empty=False)
-        try:
-            saver(content, self.path.name)
-        except OSError as error:
-            raise TskdError(
-                f"{self.path}: cannot write the checkpoint ({error}). Free disk space, or choose another output_dir."
-            ) from error
+        save_tensors(content, self.path)
 
     def load(self, engine: Engine) -> None:
         """Restores all objects, the epoch and the iteration; does nothing where there is no checkpoint."""
         path = self.path if self.resume == "auto" else Path(self.resume)
         if self.resume == "never" or (self.resume == "auto" and not path.exists()):
             return
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        self._check(path, content)
+        content = self._read(path)
         for name, item in self.objects.items():
             try:
                 _unwrap(item).load_state_dict(content[name])
-            except (RuntimeError, ValueError) as error:
+            except (RuntimeError, ValueError, KeyError) as error:
                 raise TskdError(f"{path}: `{name}` does not fit this configuration: {error}") from error
         epoch = content["progress"]["epoch"]
         if epoch > engine.state.max_epochs:
@@ -84,7 +86,13 @@ class Checkpointing:
         engine.state.epoch, engine.state.iteration = epoch, content["progress"]["iteration"]
         logger.info("continuing %s after epoch %d", path, epoch)
 
-    def _check(self, path: Path, content: Mapping[str, Any]) -> None:
+    def _read(self, path: Path) -> dict[str, Any]:
+        content = read_tensors(path)
+        if not isinstance(content, dict) or not {"progress", "identity"} <= content.keys():
+            raise TskdError(
+                f"{path}: expected a checkpoint (checkpoints/last.pt of a run), found another file. "
+                "Weights to start from are `init_weights` or `weights`."
+            )
         differing = [
             f"{key}: this run has {value}, the checkpoint {content['identity'].get(key)}"
             for key, value in self.identity.items()
@@ -96,6 +104,7 @@ class Checkpointing:
                 f"{path} belongs to another run; " + "; ".join(differing + missing) + ". Choose another output_dir or "
                 "pass --resume never."
             )
+        return content
 
 
 def _unwrap(item: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
@@ -29,10 +30,11 @@ class LogCsv:
         self.terms = terms
         self._sums: dict[str, torch.Tensor] = {}
         self._count = 0
+        self._begun = False
 
     def attach(self, engine: Engine) -> None:
-        """Registers on the start, each iteration and each epoch."""
-        engine.add_event_handler(Events.STARTED, self._start)
+        """Registers on each epoch and iteration."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self._begin)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._epoch)
         if self.validator is not None:
@@ -40,7 +42,7 @@ class LogCsv:
 
     def __call__(self, engine: Engine) -> None:
         """Adds the iteration's scalars to the running sums."""
-        output = engine.state.output
+        output: Any = engine.state.output
         output = output[0] if isinstance(output, list) else output
         scalars = {"loss": output["loss"], **getattr(self.terms, "last_terms", {})}
         for name, value in scalars.items():
@@ -48,11 +50,15 @@ class LogCsv:
             self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
         self._count += 1
 
-    def _start(self, engine: Engine) -> None:
+    def _begin(self, engine: Engine) -> None:
+        """Runs in the first epoch, not on STARTED: then a checkpoint is loaded, whatever the order of the handlers."""
+        if self._begun:
+            return
+        self._begun = True
         rows: list[dict[str, str]] = []
         if self.path.exists():
             with self.path.open(newline="") as file:
-                rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= engine.state.epoch]
+                rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < engine.state.epoch]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from ignite.engine import Engine, Events
 
@@ -32,9 +34,9 @@ class StopOnNonFinite:
 
     def __call__(self, engine: Engine) -> None:
         """Keeps this iteration's loss; looks at the kept ones when `interval` of them are there."""
-        output = engine.state.output
+        output: Any = engine.state.output
         output = output[0] if isinstance(output, list) else output
-        batch = engine.state.batch
+        batch: Any = engine.state.batch
         cases = list(batch.get("case", [])) if isinstance(batch, dict) else []
         self._pending.append((engine.state.iteration, cases, torch.as_tensor(output["loss"]).detach()))
         if len(self._pending) >= self.interval:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from ignite.engine import Engine, Events
 from torch import distributed as dist
 from tqdm import tqdm
 
 
 class Progress:
-    """Shows iterations done, the time left and the mean loss of the last epoch, on rank 0.
+    """Shows iterations done, the time left and the loss at the end of the last epoch, on rank 0.
 
     Args:
         name: what is trained.
@@ -17,13 +20,12 @@ class Progress:
     def __init__(self, name: str) -> None:
         self.name = name
         self._bar: tqdm | None = None
-        self._loss = 0.0
 
     def attach(self, engine: Engine) -> None:
-        """Registers on start, iterations, epochs and the end."""
+        """Registers on epochs, iterations and the end."""
         if dist.is_available() and dist.is_initialized() and dist.get_rank() > 0:
             return
-        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.EPOCH_STARTED, self._begin)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._epoch)
         engine.add_event_handler(Events.COMPLETED | Events.EXCEPTION_RAISED, self._finish)
@@ -33,16 +35,21 @@ class Progress:
         if self._bar is not None:
             self._bar.update(1)
 
-    def _start(self, engine: Engine) -> None:
+    def _begin(self, engine: Engine) -> None:
+        if self._bar is not None:
+            return
         total = (engine.state.max_epochs or 0) * (engine.state.epoch_length or 0)
         self._bar = tqdm(total=total, initial=engine.state.iteration, desc=self.name, unit="step", mininterval=1.0)
 
     def _epoch(self, engine: Engine) -> None:
         if self._bar is not None:
-            self._bar.set_postfix(loss=f"{engine.state.output['loss'].item():.4f}")
+            output: Any = engine.state.output
+            output = output[0] if isinstance(output, list) else output
+            self._bar.set_postfix(loss=f"{torch.as_tensor(output['loss']).item():.4f}")
 
     def _finish(self, engine: Engine, error: Exception | None = None) -> None:
         if self._bar is not None:
             self._bar.close()
+            self._bar = None
         if error is not None:
             raise error

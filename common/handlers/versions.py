@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 
+from common.options import command_line, file_list
+
 PACKAGES = ("tskd", "torch", "monai", "pytorch-ignite", "peft", "transformers", "diffusers", "numpy")
 
 
@@ -38,7 +40,7 @@ class WriteVersions:
 
     Args:
         output_dir: folder of the run.
-        settings: values to record, for example seed, number of labels and file names.
+        settings: values to record, for example seed, number of labels and files (of which only the name is written).
     """
 
     def __init__(self, output_dir: str | Path, settings: dict[str, Any] | None = None) -> None:
@@ -61,13 +63,19 @@ class WriteVersions:
 
     def _write(self, extra: dict[str, Any]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        content = {**versions(), "settings": self.settings, "config": config_files(), **extra}
+        content = {**versions(), "settings": _without_folders(self.settings), "config": config_files(), **extra}
         self.path.write_text(json.dumps(content, indent=2, default=str) + "\n")
 
 
 def config_files() -> list[str]:
     """Names (no folders) of the config files on the command line, empty outside `monai.bundle run`."""
-    if "--config_file" not in sys.argv:
-        return []
-    value = sys.argv[sys.argv.index("--config_file") + 1]
-    return [Path(name.strip(" '\"")).name for name in value.strip("[]").split(",")]
+    return [Path(name).name for name in file_list(command_line(sys.argv[1:]).get("config_file", ""))]
+
+
+def _without_folders(value: Any) -> Any:
+    """Settings with the name in place of an absolute path, whose folders may tell who ran this and where."""
+    if isinstance(value, dict):
+        return {key: _without_folders(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_folders(item) for item in value]
+    return Path(value).name if isinstance(value, str | Path) and Path(value).is_absolute() else value

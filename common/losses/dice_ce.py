@@ -22,7 +22,8 @@ class DiceCELoss(nn.Module):
     Args:
         dice_weight: weight of the Dice term.
         ce_weight: weight of the cross-entropy term.
-        class_weights: weight of each class in the cross-entropy, or None.
+        class_weights: weight of each class in the cross-entropy, or None; the mean is weighted as torch does it, so
+            only their proportions count.
         include_background: whether class 0 counts in the Dice term.
 
     Shape:
@@ -45,7 +46,8 @@ class DiceCELoss(nn.Module):
         self.ce_weight = ce_weight
         self.include_background = include_background
         self.class_weights: Tensor | None
-        self.register_buffer("class_weights", None if class_weights is None else torch.tensor(class_weights))
+        weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+        self.register_buffer("class_weights", weights)
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
         """Returns the weighted sum."""
@@ -57,8 +59,9 @@ class DiceCELoss(nn.Module):
         logits, target = logits.float(), label[:, 0].long()
         valid = target != IGNORE
         target = target.masked_fill(~valid, 0)
-        cross_entropy = functional.cross_entropy(logits, target, weight=self.class_weights, reduction="none")
-        cross_entropy = (cross_entropy * valid).sum() / valid.sum().clamp(min=1)
+        weights = logits.new_ones(logits.shape[1]) if self.class_weights is None else self.class_weights.to(logits)
+        cross_entropy = functional.cross_entropy(logits, target, weight=weights, reduction="none")
+        cross_entropy = (cross_entropy * valid).sum() / (weights[target] * valid).sum().clamp(min=1e-6)
         return self.ce_weight * cross_entropy + self.dice_weight * self._dice(logits, target, valid)
 
     def _dice(self, logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:

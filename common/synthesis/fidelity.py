@@ -124,15 +124,18 @@ def measure(
     return report
 
 
-def compare(real: torch.Tensor, other: torch.Tensor) -> dict[str, float]:
-    """All measures of one pair of samples, vectors N x D, after scaling each feature by the real sample's spread."""
-    centre, spread = real.mean(0), real.std(0).clamp_min(1e-6)
+def compare(real: torch.Tensor, other: torch.Tensor) -> dict[str, float | None]:
+    """All measures of one pair of samples N x D, after bringing the real one to mean 0 and mean variance 1.
+
+    `fid` is None where there are no more images than features: its covariance matrices would be singular.
+    """
+    centre, spread = real.mean(0), real.var(0).mean().sqrt().clamp_min(1e-12)
     real, other = (real - centre) / spread, (other - centre) / spread
     precision, recall = precision_recall(real, other)
     return {
         "images": len(real),
         "kid": kernel_distance(real, other),
-        "fid": frechet_distance(other, real),
+        "fid": frechet_distance(other, real) if len(real) > real.shape[1] else None,
         "precision": precision,
         "recall": recall,
     }

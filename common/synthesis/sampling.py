@@ -52,8 +52,9 @@ class SeededSampler(Inferer):
     """Samples images by their numbers.
 
     All noise of image k comes from one CPU generator seeded by (seed, k): the starting noise and, for "ddpm", that of
-    every step. Neither the batch it is in nor the device changes it. The network may add floats in another order for
-    another number of images; batches are filled up to `batch_size`, so within one setting the bytes agree.
+    every step. So neither the batch it is in nor the device changes it. What the network adds up in another order for
+    another batch would still change the last bits: on a CPU, where batches gain little, images are therefore made one
+    by one and have the same bytes whatever the batch; on other devices batches are filled up to `batch_size`.
 
     Args:
         scheduler: training schedule.
@@ -61,7 +62,7 @@ class SeededSampler(Inferer):
         steps: denoising steps, at most those of the training schedule.
         seed: seed of the whole set.
         shape: (channels, x, y) of an image; taken from the network where left out.
-        batch_size: smaller batches are filled up to this; at least 2, for a batch of 1 takes another path on CPUs.
+        batch_size: images at once on an accelerator.
 
     Raises:
         TskdError: unknown sampler, or a number of steps outside 1 .. training steps.
@@ -74,7 +75,7 @@ class SeededSampler(Inferer):
         steps: int = 25,
         seed: int = 0,
         shape: Sequence[int] | None = None,
-        batch_size: int = 2,
+        batch_size: int = 1,
     ) -> None:
         super().__init__()
         limit = scheduler.config["num_train_timesteps"]
@@ -83,7 +84,7 @@ class SeededSampler(Inferer):
         self.scheduler = build_sampler(scheduler, sampler)
         self.sampler, self.steps, self.seed = sampler, steps, seed
         self.shape = None if shape is None else tuple(shape)
-        self.batch_size = max(2, batch_size)
+        self.batch_size = batch_size
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -96,8 +97,11 @@ class SeededSampler(Inferer):
     ) -> torch.Tensor:
         """Images of the numbers `inputs` (B whole numbers): B x C x X x Y in [0, 1], on the device of `inputs`."""
         numbers = inputs.flatten().tolist()
+        if inputs.device.type == "cpu" and len(numbers) > 1:
+            return torch.cat([self(number, network) for number in inputs.flatten().split(1)])
         count = len(numbers)
-        numbers += [numbers[-1]] * (self.batch_size - count)
+        if inputs.device.type != "cpu":
+            numbers += [numbers[-1]] * (self.batch_size - count)
         generators = [torch.Generator().manual_seed(image_seed(self.seed, number)) for number in numbers]
         shape = self.shape or image_shape(network)
         image = torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(inputs.device)

@@ -327,7 +327,9 @@ def test_trainable_state_round_trip(tuned, x, tmp_path):
 
 def test_trainable_state_names_what_does_not_fit():
     small, large = (prepare_fine_tuning(fresh("sam_vit_b"), rank=rank, blocks=1) for rank in (2, 3))
-    with pytest.raises(ValueError, match=r"layers.2.attn.qkv.q.lora_A.default.weight: expected shape \(3, 32\), found \(2, 32\)"):
+    with pytest.raises(
+        ValueError, match=r"layers.2.attn.qkv.q.lora_A.default.weight: expected shape \(3, 32\), found \(2, 32\)"
+    ):
         TrainableState(large).load_state_dict(TrainableState(small).state_dict())
     other = prepare_fine_tuning(fresh("sam_vit_b"), mode="decoder")
     with pytest.raises(ValueError, match=r"unexpected image_encoder.*lora_B"):

@@ -1,3 +1,5 @@
+"""MONAI's call, ranges, targets, and a schedule that no step changes."""
+
 import pytest
 import torch
 from monai.data import MetaTensor

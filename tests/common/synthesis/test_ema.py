@@ -1,3 +1,5 @@
+"""The average of the weights: updated, lent, restored."""
+
 import pytest
 import torch
 from diffusers.training_utils import EMAModel
@@ -62,9 +64,13 @@ def test_weights_come_back_when_validation_fails():
 def test_context_lends_and_takes_back():
     module = linear(2.0)
     ema = EMAModel([torch.nn.Parameter(torch.full((1, 1), 7.0))])
-    with pytest.raises(KeyError), ema_weights(ema, module):
-        assert module.weight.item() == 7.0
-        raise KeyError
+
+    def fail_inside():
+        with ema_weights(ema, module):
+            raise KeyError(module.weight.item())
+
+    with pytest.raises(KeyError, match="7"):
+        fail_inside()
     assert module.weight.item() == 2.0
 
 

@@ -1,3 +1,5 @@
+"""What ships is the average, in the layout of diffusers."""
+
 import pytest
 import torch
 from diffusers import DDPMPipeline

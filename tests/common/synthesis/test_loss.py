@@ -1,3 +1,5 @@
+"""The loss is zero at identity and weighs as published."""
+
 import pytest
 import torch
 from diffusers.training_utils import compute_snr

@@ -1,0 +1,114 @@
+"""Soft labels in the student's datalist: found by case, checked against images and teacher, read in every epoch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai.transforms import MapTransform
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from common.distillation.soft_labels import MANIFEST, case_file, refuse_difference
+from common.errors import TskdError
+from common.networks.weight_store import sha256
+
+
+def add_soft_labels(
+    entries: Sequence[Mapping[str, Any]],
+    folders: str | Path | Sequence[str | Path],
+    teacher: str | Path | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
+) -> list[dict[str, Any]]:
+    """Adds the key `soft_labels` (path of the case's file) to datalist entries.
+
+    Args:
+        entries: datalist entries with `image` and `case`.
+        folders: one or more folders written by `write_soft_labels`, by the same teacher.
+        teacher: weights file the soft labels must come from, or None to accept any one teacher.
+        preprocessing: values that the manifest's preprocessing must have (a subset of its keys).
+
+    Raises:
+        TskdError: naming both values where the teacher or the preprocessing differs, and every case without soft
+            labels, whose file is gone or whose image has changed since.
+    """
+    folders = [folders] if isinstance(folders, str | Path) else folders
+    if not folders:
+        raise TskdError("soft labels: expected at least one folder, found none")
+    manifests = {Path(folder): _read_manifest(Path(folder)) for folder in folders}
+    expected = sha256(teacher) if teacher is not None else next(iter(manifests.values()))["teacher"]
+    known: dict[str, dict[str, Path]] = {}  # case -> sha256 of its image -> folder
+    for folder, manifest in manifests.items():
+        refuse_difference(folder, {"teacher": expected}, manifest)
+        refuse_difference(folder, preprocessing or {}, manifest["preprocessing"])
+        for case, info in manifest["cases"].items():
+            known.setdefault(case, {})[info["image"]] = folder
+    problems, result = [], []
+    for entry in entries:
+        case, image = entry["case"], sha256(entry["image"])
+        if case not in known:
+            problems.append(f"{case}: no soft labels")
+        elif image not in known[case]:
+            problems.append(f"{case}: {entry['image']} has changed since its soft labels were written")
+        elif not (path := case_file(known[case][image], case)).is_file():
+            problems.append(f"{case}: {path} is gone")
+        else:
+            result.append({**entry, "soft_labels": str(path)})
+    if problems:
+        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise TskdError(
+            f"soft labels in {', '.join(map(str, folders))} do not cover the data: "
+            + "; ".join(problems[:5])
+            + more
+            + ". Run soft_labels.json of the teacher on this dataset.json."
+        )
+    return result
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    if not (folder / MANIFEST).is_file():
+        raise TskdError(
+            f"{folder / MANIFEST}: expected the soft labels' manifest, found none. Run soft_labels.json first"
+        )
+    return json.loads((folder / MANIFEST).read_text())
+
+
+class LoadSoftLabelsd(MapTransform):
+    """Reads the file under the key `soft_labels` into the keys `logits` and (where wanted) `embedding`.
+
+    Args:
+        embedding: whether the embedding is read; a file without one is an error then.
+
+    Shape:
+        logits C x 4h x 4w and embedding 256 x h x w, float16.
+    """
+
+    def __init__(self, embedding: bool = True) -> None:
+        super().__init__(keys=["soft_labels"])
+        self.embedding = embedding
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the entry with the arrays in place of the path."""
+        entry = dict(data)
+        path = entry.pop("soft_labels")
+        try:
+            arrays = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise TskdError(
+                f"{path}: cannot read the soft labels ({error}). Delete it and run soft_labels.json"
+            ) from error
+        for key in ("logits", "embedding") if self.embedding else ("logits",):
+            if key not in arrays:
+                raise TskdError(
+                    f"{path}: expected {key!r}, found {sorted(arrays)}. Write soft labels with --embedding true"
+                )
+            entry[key] = arrays[key]
+        return entry
+
+
+def soft_labels_identity(folders: str | Path | Sequence[str | Path]) -> str:
+    """The teacher's sha256 of one or more folders, for the identity of a checkpoint."""
+    folders = [folders] if isinstance(folders, str | Path) else folders
+    return ",".join(sorted({_read_manifest(Path(folder))["teacher"] for folder in folders}))

@@ -1,0 +1,124 @@
+"""A shipped student, images to segment, and MONAI without this project: what the tests of the shipped bundle share."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import torch
+from monai.networks.nets import UNETR
+from nibabel import orientations
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from common.data import datalist, load_volume, scale_intensity, to_lps, virtual_patient, write_volume
+from common.export.ship import ship_student
+from common.state import save_weights
+
+BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "student_segmentation"
+IMAGE_SIZE = 64
+LABELS = {"0": "background", "1": "liver", "2": "right kidney", "3": "left kidney"}
+
+# Runs `python -m MODULE ARGUMENTS` for each command line of a JSON list, where nothing can be imported that the student
+# must not need. All in one process, because importing MONAI takes longer than the masks of the toy images.
+WITHOUT_PROJECT = """
+import importlib.abc, json, runpy, sys
+class Blocker(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("common", "peft", "diffusers", "transformers", "torchvision", "timm"):
+            raise ModuleNotFoundError(f"No module named {name!r} (blocked by the test)", name=name)
+sys.meta_path.insert(0, Blocker())
+for sys.argv in json.loads(sys.argv[1]):
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+
+
+def run_alone(*commands: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Runs command lines of modules without the project (-I: without PYTHONPATH and the current folder, too)."""
+    program = [sys.executable, "-I", "-W", "ignore", "-c", WITHOUT_PROJECT, json.dumps(commands)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run(program, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def segmentation(bundle: Path, images: Path, output: Path, *overlays: str) -> list[str]:
+    """Command line that segments a folder of images with a shipped bundle's inference.json."""
+    files = [str(bundle / "configs" / name) for name in ("inference.json", *overlays)]
+    return [
+        "monai.bundle", "run", "--config_file", str(files), "--bundle_root", str(bundle),
+        "--dataset_dir", str(images), "--output_dir", str(output),
+    ]  # fmt: skip
+
+
+def student(in_channels: int = 1) -> UNETR:
+    """The bundle's network with fixed random weights, at another size and number of classes than its default."""
+    torch.manual_seed(3)
+    network = UNETR(
+        in_channels, len(LABELS), (IMAGE_SIZE, IMAGE_SIZE), 8, 192, 768, 3, spatial_dims=2
+    )  # img_size, feature_size, hidden_size, mlp_dim, num_heads
+    return network.eval()
+
+
+def ship(folder: Path, kind: str, in_channels: int = 1) -> Path:
+    """Ships an untrained student for volumes (kind "nii.gz") or images (kind "png")."""
+    entry = {"image": f"a.{kind}", "label": f"a_label.{kind}", "group": "a", "case": "a"}
+    lists: dict[str, list[dict[str, str]]] = {"training": [], "unlabelled": [], "validation": [], "test": [entry]}
+    header = {"name": "toy", "modality": "MR", "channels": in_channels, "labels": LABELS}
+    datalist.write(folder / "dataset.json", {**header, **lists, "provenance": {}})
+    save_weights(student(in_channels), folder / "weights.pt")
+    output = folder / "student_segmentation"
+    return ship_student(BUNDLE, folder / "weights.pt", output, folder / "dataset.json", IMAGE_SIZE)
+
+
+def write_volumes(folder: Path) -> list[Path]:
+    """One virtual patient in two axis orders, neither of them LPS: 46 x 40 voxels a slice, thick slices, oblique."""
+    image, _, affine = virtual_patient(seed=5, number=0, image_size=52, num_slices=5)
+    image, affine = image[4:50, 6:46], affine @ nib.affines.from_matvec(np.eye(3), [4, 6, 0])
+    tilt = nib.eulerangles.euler2mat(z=0.1, y=0.05, x=-0.08)
+    affine = nib.affines.from_matvec(tilt, [3.0, -8.0, 11.0]) @ affine
+    paths = []
+    for axes in ("RAS", "SRP"):
+        turn = orientations.ornt_transform(orientations.io_orientation(affine), orientations.axcodes2ornt(tuple(axes)))
+        turned = np.ascontiguousarray(orientations.apply_orientation(image, turn))
+        paths.append(folder / f"{axes}.nii.gz")
+        write_volume(paths[-1], turned, affine @ orientations.inv_ornt_aff(turn, image.shape))
+        assert "".join(nib.aff2axcodes(nib.load(paths[-1]).affine)) == axes
+    return paths
+
+
+def write_picture(folder: Path, in_channels: int = 1) -> Path:
+    """A PNG 56 pixels wide and 40 high with a bright corner at the upper right."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 120, (40, 56, in_channels), dtype=np.uint8)
+    pixels[:12, 30:] += 130
+    path = folder / "picture.png"
+    Image.fromarray(pixels.squeeze()).save(path)
+    return path
+
+
+def probabilities(network: nn.Module, slices: Tensor) -> Tensor:
+    """What the student gives for B x C x X x Y in [0, 1], in plain torch: B x classes x X x Y."""
+    size = slices.shape[2:]
+    with torch.no_grad():
+        logits = network(F.interpolate(slices, (IMAGE_SIZE, IMAGE_SIZE), mode="bilinear", align_corners=False))
+    return F.interpolate(logits.softmax(1), size, mode="bilinear", align_corners=False)
+
+
+def reference_mask(path: Path) -> np.ndarray:
+    """The student's mask of a volume, in the file's axis order, without MONAI's transforms."""
+    array, affine = load_volume(path)
+    turned, place = to_lps(array, affine)
+    slices = torch.from_numpy(scale_intensity(turned)).permute(2, 0, 1)[:, None]
+    mask = probabilities(student(), slices).argmax(1).permute(1, 2, 0).numpy().astype(np.uint8)
+    back = orientations.ornt_transform(orientations.io_orientation(place), orientations.io_orientation(affine))
+    return orientations.apply_orientation(mask, back)
+
+
+def reference_picture(path: Path, in_channels: int = 1) -> np.ndarray:
+    """The student's mask of a picture, rows by columns."""
+    pixels = np.asarray(Image.open(path), dtype=np.float32).reshape(40, 56, in_channels) / 255
+    columns_rows = torch.from_numpy(pixels).permute(2, 1, 0)[None]  # MONAI's order: x first
+    return probabilities(student(in_channels), columns_rows).argmax(1)[0].numpy().T.astype(np.uint8)

@@ -1,0 +1,138 @@
+"""MONAI Label gives the masks that `monai.bundle run` gives, voxel by voxel, in-process and over REST.
+
+Needs an interpreter with MONAI Label 0.8.5, which wants another pydicom than the project: `make label-demo` makes one
+in .venv-label and runs this file; TSKD_LABEL_PYTHON names another.
+"""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.bundles.standalone import LABELS, run_alone, segmentation, ship, write_picture, write_volumes
+
+ROOT = Path(__file__).resolve().parents[2]
+KINDS = {"volumes": ("nii.gz", 1), "grey": ("png", 1), "colour": ("png", 3)}
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONWARNINGS": "ignore"}
+
+
+@pytest.fixture(scope="module")
+def label_python() -> Path:
+    """Interpreter with MONAI Label."""
+    named = os.environ.get("TSKD_LABEL_PYTHON")
+    python = Path(named) if named else ROOT / ".venv-label/bin/python"
+    if not python.exists():
+        assert not named, f"TSKD_LABEL_PYTHON={named}: no such file"
+        pytest.skip(f"needs MONAI Label: no {python}. `make label-demo` installs it, or set TSKD_LABEL_PYTHON")
+    return python
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory, label_python: Path) -> Path:
+    """Folders volumes, grey and colour, each with a shipped bundle, images/ and the masks of `monai.bundle run`."""
+    root = tmp_path_factory.mktemp("label")
+    runs = []
+    for name, (kind, in_channels) in KINDS.items():
+        images = root / name / "images"
+        images.mkdir(parents=True)
+        if name == "volumes":
+            write_volumes(images)
+        else:
+            write_picture(images, in_channels)
+        runs.append(segmentation(ship(root / name, kind, in_channels), images, root / name / "masks"))
+    done = run_alone(*runs, cwd=root)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return root
+
+
+def _assert_same_masks(folder: Path, output: Path) -> None:
+    for path in sorted((folder / "images").iterdir()):
+        stem, _, kind = path.name.partition(".")
+        expected, found = folder / "masks" / f"{stem}_seg.{kind}", output / path.name
+        if kind == "png":
+            one, two = np.asarray(Image.open(expected)), np.asarray(Image.open(found))
+        else:
+            image, mask = nib.load(path), nib.load(found)
+            np.testing.assert_allclose(mask.affine, image.affine, atol=1e-4)
+            one, two = np.asarray(nib.load(expected).dataobj), np.asarray(mask.dataobj)
+        assert len(np.unique(one)) > 2
+        assert one.dtype == two.dtype == np.uint8
+        np.testing.assert_array_equal(one, two)
+        print(f"{folder.name}/{path.name}: {one.shape}, {one.size} voxels, none differs")
+
+
+@pytest.mark.parametrize("name", list(KINDS))
+def test_in_process(root: Path, label_python: Path, tmp_path: Path, name: str) -> None:
+    images = [str(path) for path in sorted((root / name / "images").iterdir())]
+    command = [str(label_python), str(ROOT / "tests/label/predict.py"), str(root / name / "student_segmentation")]
+    done = subprocess.run(
+        [*command, str(tmp_path), *images], env=ENVIRONMENT, cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    assert "keys don't match" not in done.stdout + done.stderr
+    offered = json.loads(done.stdout.splitlines()[-1])
+    assert offered == {label: int(index) for index, label in LABELS.items() if label != "background"}
+    _assert_same_masks(root / name, tmp_path)
+
+
+@pytest.fixture(params=["volumes", "grey"])
+def server(request: pytest.FixtureRequest, root: Path, label_python: Path, tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """A MONAI Label server with one bundle and its images: (name of the case, address)."""
+    apps = label_python.parents[1] / "monailabel/sample-apps"
+    shutil.copytree(apps / "monaibundle", tmp_path / "app")
+    shutil.copytree(root / request.param / "student_segmentation", tmp_path / "app/model/student_segmentation")
+    shutil.copytree(root / request.param / "images", tmp_path / "studies")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [
+        str(label_python), "-m", "monailabel.main", "start_server", "--app", str(tmp_path / "app"),
+        "--studies", str(tmp_path / "studies"), "--host", "127.0.0.1", "--port", str(port),
+        "--conf", "models", "student_segmentation", "--conf", "zoo_source", "ngc", "--conf", "sam2", "false",
+    ]  # fmt: skip
+    log = tmp_path / "server.log"
+    with log.open("w") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=ENVIRONMENT, cwd=tmp_path)
+    try:
+        address = f"http://127.0.0.1:{port}"
+        _wait(address, process, log)
+        yield request.param, address
+    finally:
+        process.terminate()
+        process.wait(30)
+    assert "keys don't match" not in log.read_text()
+
+
+def _wait(address: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    for _ in range(120):
+        assert process.poll() is None, log.read_text()[-4000:]
+        try:
+            with urllib.request.urlopen(f"{address}/info/", timeout=10) as answer:
+                assert "student_segmentation" in json.load(answer)["models"]
+                return
+        except urllib.error.URLError:
+            time.sleep(1)
+    raise AssertionError(f"{address} does not answer: {log.read_text()[-4000:]}")
+
+
+def test_over_rest(root: Path, server: tuple[str, str], tmp_path: Path) -> None:
+    name, address = server
+    output = tmp_path / "output"
+    output.mkdir()
+    for path in (root / name / "images").iterdir():
+        query = f"{address}/infer/student_segmentation?image={path.name.partition('.')[0]}&output=image"
+        with urllib.request.urlopen(urllib.request.Request(query, method="POST"), timeout=120) as answer:
+            assert answer.status == 200
+            (output / path.name).write_bytes(answer.read())
+    _assert_same_masks(root / name, output)

@@ -1,0 +1,55 @@
+"""The multi-process overlay, with two gloo processes on the CPU."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.bundles.conftest import BUNDLES
+
+PLAIN = ("rotate", "scale", "translate", "shear", "gamma", "brightness", "noise", "blur")
+
+
+def _train(bundle: str, overlay: list[str], launcher: list[str], options: dict[str, object]) -> None:
+    configs = [str(BUNDLES / bundle / "configs" / f"{name}.json") for name in ("train", *overlay)]
+    command = [sys.executable, "-m", *launcher, "monai.bundle", "run", "--config_file", str(configs)]
+    command += ["--bundle_root", str(BUNDLES / bundle)]
+    for key, value in options.items():
+        command += [f"--{key}", str(value)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+
+
+@pytest.mark.parametrize(
+    ("bundle", "extra"),
+    [
+        ("student_segmentation", {}),
+        ("teacher_segmentation", {"vfm": "mobile_sam", "pretrained": "@network_def", "fine_tuning#blocks": 2}),
+    ],
+)
+def test_two_processes_equal_one_with_double_batch(
+    bundle: str, extra: dict[str, object], cohort: Path, tmp_path: Path
+) -> None:
+    # cross-entropy only: a mean over pixels is the mean of the processes' means, batch Dice is not
+    options = {
+        "dataset_dir": cohort, "image_size": 64, "max_epochs": 2, "iterations_per_epoch": 3, "val_interval": 2,
+        "warmup_steps": 1, "learning_rate": 1e-4, "loss#dice_weight": 0.0, "loss#ce_weight": 1.0, **extra,
+        **{f"augmentation#{name}": 0.0 for name in PLAIN},
+    }  # fmt: skip
+    one, two = tmp_path / "one", tmp_path / "two"
+    _train(bundle, [], [], {**options, "batch_size": 4, "output_dir": one, "model_dir": one / "models"})
+    launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"]
+    _train(
+        bundle, ["multi_gpu_train"], launcher,
+        {**options, "batch_size": 2, "output_dir": two, "model_dir": two / "models"},
+    )  # fmt: skip
+    first, second = (
+        torch.load(folder / "checkpoints/last.pt", weights_only=True)["network"] for folder in (one, two)
+    )
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, rtol=0, atol=1e-4, msg=name)
+    assert (two / "train_log.csv").is_file()

@@ -1,0 +1,144 @@
+"""The sum of named terms."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from common.distillation import DistillationLoss, Term
+from common.errors import TskdError
+from common.losses import EmbeddingLoss, LogitsKLLoss, SoftDiceLoss
+
+
+class Shapes(nn.Module):
+    """Records what it is given, and is worth their difference."""
+
+    def forward(self, student: Tensor, target: Tensor) -> Tensor:
+        self.seen = (student, target)
+        return (student.mean() - target.mean()).abs()
+
+
+def outputs() -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "logits": torch.randn(2, 3, 16, 16, generator=generator).requires_grad_(),
+        "features": torch.randn(2, 8, 2, 2, generator=generator).requires_grad_(),
+    }
+
+
+def targets() -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return {
+        "logits": torch.randn(2, 3, 8, 8, generator=generator),
+        "embedding": torch.randn(2, 8, 4, 4, generator=generator),
+    }
+
+
+def terms(**weights: float) -> dict[str, Term | None]:
+    weights = {"dice": 1.0, "kl": 0.5, "embedding": 0.1} | weights
+    return {
+        "dice": Term(SoftDiceLoss(), weights["dice"], "logits", "logits"),
+        "kl": Term(LogitsKLLoss(2.0), weights["kl"], "logits", "logits"),
+        "embedding": Term(EmbeddingLoss(), weights["embedding"], "features", "embedding", resample="student"),
+    }
+
+
+def test_is_the_weighted_sum_of_its_terms():
+    loss = DistillationLoss(terms())
+    value = loss(outputs(), targets())
+    large = functional.interpolate(targets()["logits"], (16, 16), mode="bilinear")
+    features = functional.interpolate(outputs()["features"], (4, 4), mode="bilinear")
+    expected = {
+        "dice": SoftDiceLoss()(outputs()["logits"], large),
+        "kl": LogitsKLLoss(2.0)(outputs()["logits"], large),
+        "embedding": EmbeddingLoss()(features, targets()["embedding"]),
+    }
+    torch.testing.assert_close(loss.last_terms, {name: term.detach() for name, term in expected.items()})
+    torch.testing.assert_close(value, expected["dice"] + 0.5 * expected["kl"] + 0.1 * expected["embedding"])
+
+
+def test_last_terms_hold_no_graph():
+    loss = DistillationLoss(terms())
+    assert loss.last_terms == {}
+    loss(outputs(), targets())
+    assert not any(value.requires_grad for value in loss.last_terms.values())
+
+
+@pytest.mark.parametrize("switch", [{"kl": 0.0}, {"kl": None}])
+def test_terms_that_are_off_are_as_if_not_there(switch):
+    off = terms(kl=0.0) if switch["kl"] == 0.0 else terms() | switch
+    student, reference = outputs(), outputs()
+    loss = DistillationLoss(off)
+    loss(student, targets()).backward()
+    assert list(loss.last_terms) == ["dice", "embedding"]
+    only = {name: term for name, term in terms().items() if name != "kl"}
+    DistillationLoss(only)(reference, targets()).backward()
+    assert all(torch.equal(student[key].grad, reference[key].grad) for key in student)
+
+
+def test_gradients_are_weighted_and_reach_every_output():
+    student = outputs()
+    DistillationLoss(terms(dice=0, kl=0, embedding=2.0))(student, targets()).backward()
+    reference = outputs()
+    (2 * terms()["embedding"](reference, targets())).backward()
+    assert student["logits"].grad is None
+    torch.testing.assert_close(student["features"].grad, reference["features"].grad)
+    student = outputs()
+    DistillationLoss(terms())(student, targets()).backward()
+    assert all(torch.isfinite(value.grad).all() and value.grad.abs().sum() > 0 for value in student.values())
+
+
+def test_zero_where_student_and_teacher_agree():
+    same = {"logits": torch.randn(2, 3, 8, 8), "embedding": torch.randn(2, 8, 4, 4)}
+    value = DistillationLoss(terms())({"logits": same["logits"], "features": same["embedding"]}, same)
+    assert value.item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(("resample", "size"), [("target", (16, 16)), ("student", (8, 8))])
+def test_resampling_directions(resample, size):
+    shapes = Shapes()
+    Term(shapes, 1, "logits", "logits", resample)(outputs(), targets())
+    student, target = shapes.seen
+    assert student.shape == target.shape == (2, 3, *size)
+    kept, own = (student, outputs()["logits"]) if resample == "target" else (target, targets()["logits"])
+    assert torch.equal(kept, own)
+
+
+def test_without_resampling_both_come_as_they_are():
+    shapes = Shapes()
+    Term(shapes, 1, "logits", "logits", None)(outputs(), targets())
+    assert shapes.seen[0].shape[2:] == (16, 16)
+    assert shapes.seen[1].shape[2:] == (8, 8)
+
+
+def test_half_precision_targets_are_resampled_in_float32():
+    shapes, half = Shapes(), {key: value.half() for key, value in targets().items()}
+    Term(shapes, 1, "logits", "logits")(outputs(), half)
+    exact = functional.interpolate(half["logits"].float(), (16, 16), mode="bilinear")
+    assert torch.equal(shapes.seen[1], exact)
+
+
+@pytest.mark.parametrize(
+    ("student", "target", "message"),
+    [
+        ("feature", "embedding", r"the student has no 'feature', only \['features', 'logits'\]"),
+        ("features", "embeding", r"the target has no 'embeding', only \['embedding', 'logits'\]"),
+    ],
+)
+def test_unknown_keys_are_named(student, target, message):
+    with pytest.raises(TskdError, match=message):
+        DistillationLoss({"a": Term(EmbeddingLoss(), 1, student, target)})(outputs(), targets())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [({"weight": -1}, "0 or more, found -1"), ({"resample": "both"}, "found 'both'")]
+)
+def test_wrong_options(options, message):
+    with pytest.raises(TskdError, match=message):
+        Term(**{"loss": EmbeddingLoss(), "weight": 1, "student": "logits", "target": "logits"} | options)
+
+
+@pytest.mark.parametrize("nothing", [{}, {"a": None}, {"a": Term(EmbeddingLoss(), 0, "features", "embedding")}])
+def test_needs_a_term(nothing):
+    with pytest.raises(TskdError, match="at least one term with a weight above 0"):
+        DistillationLoss(nothing)

@@ -1,0 +1,140 @@
+"""The shipped bundle has the run's values, loads strictly, and appears in one step or not at all."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from monai.bundle import ConfigParser
+
+from common.data import datalist
+from common.errors import TskdError
+from common.export.ship import ship_run, ship_student
+from tests.bundles.standalone import BUNDLE, IMAGE_SIZE, LABELS, ship, student
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())
+
+
+def _values(item: Any) -> Iterator[str]:
+    """All texts of a config, keys and values."""
+    if isinstance(item, dict):
+        for key, value in item.items():
+            yield key
+            yield from _values(value)
+    elif isinstance(item, list):
+        for value in item:
+            yield from _values(value)
+    else:
+        yield str(item)
+
+
+@pytest.mark.parametrize(("kind", "in_channels"), [("nii.gz", 1), ("png", 3)])
+def test_the_copy_has_the_settings_of_the_run(tmp_path: Path, kind: str, in_channels: int) -> None:
+    before = {path: path.read_bytes() for path in BUNDLE.rglob("*") if path.is_file()}
+    copy = ship(tmp_path, kind, in_channels)
+    assert {path: path.read_bytes() for path in BUNDLE.rglob("*") if path.is_file()} == before
+    for name in ("train.json", "inference.json"):
+        config = _json(copy / "configs" / name)
+        assert (config["image_size"], config["in_channels"], config["num_classes"]) == (IMAGE_SIZE, in_channels, 4)
+    pixel = _json(copy / "configs/metadata.json")["network_data_format"]
+    image, pred = pixel["inputs"]["image"], pixel["outputs"]["pred"]
+    assert image["spatial_shape"] == pred["spatial_shape"] == [IMAGE_SIZE, IMAGE_SIZE]
+    assert image["num_channels"] == len(image["channel_def"]) == in_channels
+    assert pred["num_channels"] == 4
+    assert pred["channel_def"] == LABELS
+    assert [path.name for path in (copy / "models").iterdir()] == ["model.pt"]
+    assert {path.name for path in copy.iterdir()} == {"LICENSE", "configs", "docs", "models"}
+    assert (copy / "models/model.pt").read_bytes() == (tmp_path / "weights.pt").read_bytes()
+    parser = ConfigParser()
+    parser.read_config(str(copy / "configs/inference.json"))
+    network = parser.get_parsed_content("network_def").eval()
+    network.load_state_dict(torch.load(copy / "models/model.pt", weights_only=True))
+    x = torch.rand(1, in_channels, IMAGE_SIZE, IMAGE_SIZE)
+    with torch.no_grad():
+        assert torch.equal(network(x), student(in_channels)(x))
+
+
+@pytest.mark.parametrize("kind", ["nii.gz", "png"])
+def test_inference_names_only_monai_torch_and_the_standard_library(tmp_path: Path, kind: str) -> None:
+    config = _json(ship(tmp_path, kind) / "configs/inference.json")
+    assert config["imports"] == ["$import glob", "$import torch", "$import monai"]
+    assert not [text for text in _values(config) if "common" in text]
+
+
+def test_images_get_the_configs_for_images(tmp_path: Path) -> None:
+    configs = ship(tmp_path, "png") / "configs"
+    for name, overlay in (("inference.json", "inference_2d.json"), ("train.json", "images_2d.json")):
+        expected = ConfigParser()
+        expected.read_config([str(BUNDLE / "configs" / name), str(BUNDLE / "configs" / overlay)])
+        expected.update({"image_size": IMAGE_SIZE, "num_classes": 4})
+        assert _json(configs / name) == {key: value for key, value in expected.get().items() if key != "_meta_"}
+    assert "Orientationd" not in set(_values(_json(configs / "inference.json")))
+
+
+def test_volumes_keep_the_configs_for_volumes(tmp_path: Path) -> None:
+    own = {**_json(BUNDLE / "configs/inference.json"), "image_size": IMAGE_SIZE, "in_channels": 1, "num_classes": 4}
+    assert _json(ship(tmp_path, "nii.gz") / "configs/inference.json") == own
+
+
+def test_weights_that_do_not_fit_are_refused_by_name_and_leave_nothing(tmp_path: Path) -> None:
+    ship(tmp_path, "nii.gz")
+    state = torch.load(tmp_path / "weights.pt", weights_only=True)
+    state["stranger"] = state.pop("vit.norm.weight")
+    torch.save(state, tmp_path / "other.pt")
+    place = tmp_path / "new"
+    with pytest.raises(TskdError, match=r"missing vit\.norm\.weight; unexpected stranger"):
+        ship_student(BUNDLE, tmp_path / "other.pt", place / "a_segmentation", tmp_path / "dataset.json", IMAGE_SIZE)
+    with pytest.raises(TskdError, match="position_embeddings"):
+        ship_student(BUNDLE, tmp_path / "weights.pt", place / "a_segmentation", tmp_path / "dataset.json", 96)
+    with pytest.raises(TskdError, match=r"none\.pt"):
+        ship_student(BUNDLE, tmp_path / "none.pt", place / "a_segmentation", tmp_path / "dataset.json", IMAGE_SIZE)
+    assert list(place.iterdir()) == []
+
+
+def test_an_output_with_files_or_another_name_is_refused(tmp_path: Path) -> None:
+    copy = ship(tmp_path, "nii.gz")
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    arguments = (tmp_path / "dataset.json", IMAGE_SIZE)
+    with pytest.raises(TskdError, match="found files in it"):
+        ship_student(BUNDLE, tmp_path / "weights.pt", copy, *arguments)
+    assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
+    with pytest.raises(TskdError, match="student_segmentation"):
+        ship_student(BUNDLE, tmp_path / "weights.pt", tmp_path / "liver", *arguments)
+    with pytest.raises(TskdError, match="LICENSE"):
+        ship_student(tmp_path, tmp_path / "weights.pt", tmp_path / "b_segmentation", *arguments)
+    (tmp_path / "empty_segmentation").mkdir()
+    assert ship_student(BUNDLE, tmp_path / "weights.pt", tmp_path / "empty_segmentation", *arguments).is_dir()
+
+
+@pytest.mark.parametrize("test", [[], ["a.png", "b.nii.gz"]])
+def test_a_data_set_must_be_of_one_kind(tmp_path: Path, test: list[str]) -> None:
+    ship(tmp_path, "png")
+    data = datalist.read(tmp_path / "dataset.json")
+    data["test"] = [{"image": name, "label": f"l{name}", "group": name, "case": name} for name in test]
+    datalist.write(tmp_path / "dataset.json", data)
+    with pytest.raises(TskdError, match="all volumes"):
+        ship_student(
+            BUNDLE, tmp_path / "weights.pt", tmp_path / "c_segmentation", tmp_path / "dataset.json", IMAGE_SIZE
+        )
+
+
+def test_a_run_is_shipped_with_what_its_versions_file_says(tmp_path: Path) -> None:
+    one = ship(tmp_path, "nii.gz")
+    run = tmp_path / "run"
+    (run / "models").mkdir(parents=True)
+    (tmp_path / "weights.pt").rename(run / "models/model.pt")
+    with pytest.raises(TskdError, match=r"versions\.json"):
+        ship_run(BUNDLE, run, tmp_path / "d_segmentation")
+    settings = {"image_size": IMAGE_SIZE, "dataset_file": str(tmp_path / "dataset.json")}
+    (run / "versions.json").write_text(json.dumps({"settings": {"image_size": IMAGE_SIZE}}))
+    with pytest.raises(TskdError, match="dataset_file"):
+        ship_run(BUNDLE, run, tmp_path / "d_segmentation")
+    (run / "versions.json").write_text(json.dumps({"settings": settings}))
+    two = ship_run(BUNDLE, run, tmp_path / "d_segmentation")
+    for path in one.rglob("*"):
+        if path.is_file():
+            assert (two / path.relative_to(one)).read_bytes() == path.read_bytes()

@@ -1,0 +1,139 @@
+"""The bundle ddpm_synthesis as MONAI runs it: properties, training, restart, images, gate, fidelity."""
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from monai.bundle import ConfigParser, ConfigWorkflow
+from PIL import Image
+
+from common.data.datalist import check, read
+from common.errors import TskdError
+from common.synthesis import load_network
+
+BUNDLE = Path(__file__).resolve().parents[3] / "bundles" / "ddpm_synthesis"
+TINY = {
+    "image_size": 16,
+    "batch_size": 4,
+    "iterations_per_epoch": 3,
+    "max_epochs": 2,
+    "warmup_steps": 2,
+    "val_interval": 1,
+    "val_images": 6,
+    "preview_interval": 2,
+    "steps": 3,
+    "network_def#unet#block_out_channels": [16, 32],
+    "network_def#unet#down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
+    "network_def#unet#up_block_types": ["AttnUpBlock2D", "UpBlock2D"],
+    "network_def#unet#layers_per_block": 1,
+}
+
+
+@pytest.fixture
+def workflow(tmp_path, cohort, monkeypatch):
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+
+    def workflow(*names, kind="train", **overrides):
+        common = {"bundle_root": str(BUNDLE), "dataset_file": str(cohort), "output_dir": str(tmp_path / "run")}
+        return ConfigWorkflow(
+            config_file=[str(BUNDLE / "configs" / name) for name in names],
+            meta_file=str(BUNDLE / "configs" / "metadata.json"),
+            workflow_type=kind,
+            **{**common, "model_dir": str(tmp_path / "models"), **overrides},
+        )
+
+    return workflow
+
+
+def run(flow):
+    flow.initialize()
+    flow.run()
+    flow.finalize()
+
+
+def cause(error):
+    """The error that the user sees: MONAI wraps it in several others."""
+    while not isinstance(error, TskdError):
+        error = error.__cause__
+    return str(error)
+
+
+def losses(folder):
+    with (folder / "train_log.csv").open() as file:
+        return [row for row in csv.DictReader(file) if row["name"] in ("loss", "validation_denoising_error")]
+
+
+@pytest.mark.parametrize("overlay", [[], ["light_128.json"], ["evaluate.json"]])
+def test_all_properties_of_a_training_are_there(workflow, overlay):
+    flow = workflow("train.json", *overlay, image_size=32)
+    flow.initialize()
+    assert flow.check_properties() == []
+
+
+def test_train_sample_gate_and_measure(workflow, tmp_path, cohort):
+    run(workflow("train.json", **TINY))
+    output = tmp_path / "run"
+    assert [row["name"] for row in losses(output)] == ["loss", "validation_denoising_error"] * 2
+    assert Image.open(output / "samples" / "epoch_0002.png").size == (8 * 18, 2 * 18)
+    pipeline = tmp_path / "models" / "pipeline"
+    checkpoint = torch.load(output / "checkpoints" / "last.pt", weights_only=True)
+    for shipped, average in zip(load_network(pipeline).parameters(), checkpoint["ema"]["shadow_params"], strict=True):
+        assert torch.equal(shipped, average)
+
+    options = {"num_images": 6, "steps": 3, "batch_size": 4}
+    run(workflow("inference.json", kind="inference", **options))
+    synthetic = output / "synthetic"
+    check(synthetic / "dataset.json", labelled=False)
+    assert read(synthetic / "dataset.json")["provenance"]["memorisation"]["synthetic"]["images"] == 6
+    before = (synthetic / "images" / "000005.png").read_bytes()
+    run(workflow("inference.json", kind="inference", **{**options, "batch_size": 2}))  # nothing left to do
+    assert (synthetic / "images" / "000005.png").read_bytes() == before
+    with pytest.raises(RuntimeError) as refused:
+        run(workflow("inference.json", kind="inference", **options, seed=1))
+    assert "seed: the folder has 0, this run 1" in cause(refused.value)
+
+    flow = workflow("inference.json", kind="inference", **options)
+    flow.initialize()
+    assert flow.check_properties() == []
+
+    run(workflow("train.json", "evaluate.json"))
+    assert {"synthetic", "floor", "held_out"} == json.loads((output / "fidelity.json").read_text()).keys()
+
+
+def test_a_stopped_training_continues_as_if_it_had_not_stopped(workflow, tmp_path):
+    schedule = {**TINY, "lr_scheduler#t_total": 6, "preview_interval": 5}
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run(workflow("train.json", **schedule, output_dir=str(whole)))
+    run(workflow("train.json", **{**schedule, "max_epochs": 1}, output_dir=str(parts)))
+    run(workflow("train.json", **schedule, output_dir=str(parts)))
+    assert losses(parts) == losses(whole)
+    ends = [torch.load(folder / "checkpoints" / "last.pt", weights_only=True) for folder in (whole, parts)]
+    for first, second in zip(ends[0]["ema"]["shadow_params"], ends[1]["ema"]["shadow_params"], strict=True):
+        assert torch.equal(first, second)
+
+
+def test_training_on_a_held_out_image_is_refused(workflow):
+    flow = workflow("train.json", **TINY, **{"train#dataset#data": "$common.data.entries(@dataset_file, 'validation')"})
+    with pytest.raises(RuntimeError) as refused:
+        flow.initialize()
+    assert "in the list 'validation'" in cause(refused.value)
+
+
+def test_network_def_is_the_same_for_tools_as_for_training():
+    def unet(name):
+        parser = ConfigParser()
+        parser.read_config(str(BUNDLE / "configs" / name))
+        config = parser.get_parsed_content("network_def").unet.config
+        return {key: value for key, value in config.items() if not key.startswith("_")}
+
+    assert unet("train.json") == unet("inference.json")
+
+
+def test_metadata_names_its_version_and_the_networks_sizes():
+    meta = json.loads((BUNDLE / "configs" / "metadata.json").read_text())
+    assert meta["version"] in meta["changelog"]
+    sizes = [meta["network_data_format"][a][b]["spatial_shape"] for a, b in (("inputs", "image"), ("outputs", "pred"))]
+    assert sizes == [[256, 256]] * 2

@@ -1,0 +1,108 @@
+"""Measures agree with their formulas, and order sets of images as they should."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from common.data.datalist import entries
+from common.synthesis import (
+    EncoderFeatures,
+    RandomFeatures,
+    SyntheticFolder,
+    compare,
+    frechet_distance,
+    kernel_distance,
+    load_images,
+    measure,
+    precision_recall,
+)
+
+
+def normal(count, mean=0.0, size=8, seed=0):
+    return torch.randn(count, size, generator=torch.Generator().manual_seed(seed)) + mean
+
+
+def test_kernel_distance_is_the_formula():
+    a, b = normal(6).double().numpy(), normal(7, 0.5, seed=1).double().numpy()
+
+    def k(x, y):
+        return (x @ y / 8 + 1) ** 3
+
+    expected = (
+        np.mean([k(a[i], a[j]) for i in range(6) for j in range(6) if i != j])
+        + np.mean([k(b[i], b[j]) for i in range(7) for j in range(7) if i != j])
+        - 2 * np.mean([k(x, y) for x in a for y in b])
+    )
+    assert kernel_distance(torch.from_numpy(a), torch.from_numpy(b)) == pytest.approx(expected)
+
+
+def test_kernel_distance_is_zero_in_the_mean_for_one_distribution_and_grows_with_the_shift():
+    same = [kernel_distance(normal(50, seed=2 * k), normal(50, seed=2 * k + 1)) for k in range(40)]
+    assert abs(np.mean(same)) < 3 * np.std(same) / 40**0.5
+    assert min(same) < 0
+    shifted = [kernel_distance(normal(200, seed=90), normal(200, mean, seed=91)) for mean in (0.0, 0.5, 1.0)]
+    assert shifted == sorted(shifted)
+
+
+def test_frechet_distance_of_shifted_samples_is_the_squared_shift():
+    sample = normal(500)
+    assert frechet_distance(sample, sample) == pytest.approx(0, abs=1e-3)
+    assert frechet_distance(sample, sample + 0.7) == pytest.approx(8 * 0.49, rel=1e-3)
+
+
+def test_precision_and_recall_tell_quality_from_variety():
+    real = normal(300)
+    assert precision_recall(real, real) == (1.0, 1.0)
+    assert precision_recall(real, real + 50) == (0.0, 0.0)
+    precision, recall = precision_recall(real, normal(300, seed=1) * 0.05)  # good but all alike
+    assert precision > 0.95
+    assert recall < 0.2
+    precision, recall = precision_recall(real, normal(300, seed=1) * 5)  # varied but bad
+    assert precision < 0.2
+
+
+def test_compare_does_not_depend_on_the_scale_of_the_features():
+    real, other = normal(100), normal(100, 0.3, seed=1)
+    assert compare(real * 50 + 3, other * 50 + 3) == pytest.approx(compare(real, other), rel=1e-3)
+
+
+def test_fid_is_not_given_where_it_has_no_meaning():
+    assert compare(normal(8), normal(8, seed=1))["fid"] is None
+    assert compare(normal(9), normal(9, seed=1))["fid"] is not None
+
+
+def test_random_features_are_fixed_and_take_grey_and_colour():
+    images = torch.rand(3, 1, 40, 30)
+    first = RandomFeatures()(images)
+    assert torch.equal(first, RandomFeatures()(images.expand(-1, 3, -1, -1)))
+    assert not torch.equal(first, RandomFeatures(seed=1)(images))
+    assert first.shape == (3, 2 * (8 + 16 + 32 + 32))
+
+
+def test_encoder_features_are_the_mean_embedding():
+    class Teacher(torch.nn.Module):
+        def forward_features(self, images):
+            return {"embedding": images.repeat(1, 4, 1, 1) * torch.arange(1, 5)[:, None, None]}
+
+    vectors = EncoderFeatures(Teacher(), resolution=8)(torch.full((2, 1, 16, 16), 0.5))
+    assert vectors.tolist() == [[0.5, 1.0, 1.5, 2.0]] * 2
+
+
+def test_held_out_patients_are_nearer_to_training_than_noise_is(cohort, tmp_path):
+    training = load_images(entries(cohort, "transfer"), 64)[0]
+    noise = torch.rand(30, 1, 64, 64, generator=torch.Generator().manual_seed(0)) * training.mean() * 2
+    reports = {}
+    for name, images in {"noise": noise, "copies": training[:30]}.items():
+        folder = SyntheticFolder(tmp_path / name, 30, {})
+        folder.write(range(30), images)
+        folder.finish(cohort)
+        reports[name] = measure(tmp_path / name, cohort, RandomFeatures(), tmp_path / f"{name}.json")
+    assert json.loads((tmp_path / "noise.json").read_text()) == reports["noise"]
+    report = reports["noise"]
+    assert {values["images"] for values in report.values()} == {12}
+    assert report["synthetic"]["kid"] > 10 * abs(report["held_out"]["kid"])
+    assert report["synthetic"]["recall"] == 0 < report["held_out"]["recall"]
+    assert reports["copies"]["synthetic"]["kid"] < 0.1 * report["synthetic"]["kid"]
+    assert reports["copies"]["floor"] == report["floor"]

@@ -1,0 +1,108 @@
+"""A synthetic dataset: the same images however the work is cut, and never two models in one folder."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDPMScheduler
+from monai.transforms import LoadImage
+from PIL import Image
+
+from common.data.datalist import check, entries, read
+from common.errors import TskdError
+from common.synthesis import SyntheticFolder, generate
+from common.synthesis.pictures import contact_sheet, read_image, to_pixels, write_image
+
+SCHEDULER = DDPMScheduler(1000, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
+
+
+@pytest.fixture
+def run(network, cohort, tmp_path):
+    def run(folder="a", num_images=5, model="weights", **options):
+        generate(network, SCHEDULER, tmp_path / folder, cohort, num_images, model, **{"steps": 2, **options})
+        return tmp_path / folder
+
+    return run
+
+
+def pngs(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((folder / "images").iterdir())}
+
+
+def test_batch_size_and_ranks_do_not_change_a_byte(run):
+    whole = pngs(run("a"))
+    assert list(whole) == [f"{k:06d}.png" for k in range(5)]
+    assert pngs(run("b", batch_size=2)) == whole
+    for rank in (1, 0):
+        shared = run("c", batch_size=3, rank=rank, world_size=2)
+        assert (shared / "dataset.json").exists() == (rank == 0)  # the last one to finish writes it
+    assert pngs(shared) == whole
+
+
+def test_a_stopped_run_continues_and_leaves_finished_images_alone(run):
+    whole = pngs(run("a"))
+    folder = run("b", num_images=2)
+    write_image(folder / "images" / "000000.png", torch.zeros(1, 16, 16))
+    marked = pngs(folder)["000000.png"]
+    run("b")
+    assert pngs(folder) == {**whole, "000000.png": marked}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": "other"}, "model: the folder has 'weights', this run 'other'"),
+        ({"sampler": "ddim"}, r"sampler: the folder has 'dpmsolver\+\+', this run 'ddim'"),
+        ({"seed": 1}, "seed: the folder has 0, this run 1"),
+        ({"steps": 3}, "steps: the folder has 2, this run 3"),
+    ],
+)
+def test_other_settings_in_the_same_folder_are_refused_with_both_values(run, change, message):
+    before = pngs(run("a"))
+    with pytest.raises(TskdError, match=message):
+        run("a", **change)
+    assert pngs(run("a")) == before
+
+
+def test_dataset_says_what_the_images_are_and_that_no_gate_has_run(run, cohort):
+    folder = run("a")
+    check(folder / "dataset.json", labelled=False)
+    data = read(folder / "dataset.json")
+    assert [entry["group"] for entry in data["unlabelled"]] == ["synthetic"] * 5
+    assert data["labels"] == read(cohort)["labels"]
+    expected = {"model": "weights", "sampler": "dpmsolver++", "steps": 2, "seed": 0, "memorisation": "not checked"}
+    assert expected.items() <= data["provenance"].items()
+    assert len(entries(folder / "dataset.json", "transfer")) == 5
+    assert Image.open(folder / "contact_sheet.png").size == (18 * 5, 18)
+
+
+def test_a_rank_outside_the_world_is_refused(tmp_path):
+    with pytest.raises(TskdError, match="0 to 1"):
+        SyntheticFolder(tmp_path, 4, {}, rank=2, world_size=2)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_png_comes_back_x_first_through_monais_reader(tmp_path, channels):
+    image = torch.rand(channels, 6, 4)
+    write_image(tmp_path / "image.png", image)
+    read_back = LoadImage(reader="PILReader", image_only=True, ensure_channel_first=True)(tmp_path / "image.png")
+    assert read_back.shape == image.shape
+    np.testing.assert_array_equal(np.asarray(read_back), np.round(image.numpy() * 255))
+    torch.testing.assert_close(read_image(tmp_path / "image.png"), image, atol=0.5 / 255 + 1e-6, rtol=0)
+    assert [path.name for path in tmp_path.iterdir()] == ["image.png"]
+
+
+def test_contact_sheet_holds_the_tiles_in_order():
+    images = [torch.full((1, 4, 3), k / 10) for k in range(5)]
+    sheet = np.asarray(contact_sheet(images, columns=2))
+    assert sheet.shape == (3 * 5, 2 * 6)
+    for k, image in enumerate(images):
+        row, column = k // 2 * 5, k % 2 * 6
+        np.testing.assert_array_equal(sheet[row : row + 3, column : column + 4], to_pixels(image))
+
+
+def test_settings_are_on_disk_before_the_first_image(tmp_path):
+    SyntheticFolder(tmp_path / "new", 4, {"model": "m", "seed": 3})
+    assert json.loads((tmp_path / "new" / "sampling.json").read_text()) == {"model": "m", "seed": 3}

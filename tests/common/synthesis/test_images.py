@@ -1,0 +1,65 @@
+"""Real images are read as the preparers write them."""
+
+import numpy as np
+import pytest
+import torch
+
+from common.data.datalist import entries
+from common.data.prepare import Patient, prepare_volumes
+from common.data.volumes import write_volume
+from common.errors import TskdError
+from common.synthesis import load_images, validation_images
+from common.synthesis.images import intensity_window, picture_size
+
+HEADER = {
+    "name": "ct",
+    "modality": "CT",
+    "channels": 1,
+    "labels": {"0": "background", "1": "liver"},
+    "provenance": {},
+}
+
+
+@pytest.fixture
+def prepare(tmp_path):
+    """Prepares one and the same volume as training slices and as a validation volume."""
+
+    def prepare(window):
+        volume = np.random.default_rng(0).integers(-900, 900, (8, 6, 3)).astype(np.int16)
+        affine = np.diag([1.5, 1.5, 3.0, 1.0])  # RAS: the preparer has to turn it
+        write_volume(tmp_path / "image.nii.gz", volume, affine)
+        write_volume(tmp_path / "label.nii.gz", (volume > 0).astype(np.uint8), affine)
+        patients = [Patient(name, tmp_path / "image.nii.gz", tmp_path / "label.nii.gz") for name in "ab"]
+        split = {"training": ["a"], "validation": ["b"], "test": []}
+        return prepare_volumes(tmp_path / "out", patients, split, HEADER, window=window)
+
+    return prepare
+
+
+@pytest.mark.parametrize("window", [None, (-150.0, 250.5)])
+def test_slices_of_a_volume_equal_the_prepared_pngs(prepare, window):
+    dataset_file = prepare(window)
+    assert intensity_window(dataset_file) == window
+    items = sorted(entries(dataset_file, "transfer"), key=lambda entry: entry["case"])
+    flat, cases, groups = load_images(items, (8, 6))
+    held_out = validation_images(dataset_file, (8, 6))
+    assert [entry["case"] for entry in held_out] == [case.replace("a", "b") for case in cases]
+    assert groups == ["a"] * 3
+    torch.testing.assert_close(torch.stack([e["image"] for e in held_out]), flat, atol=0.51 / 255, rtol=0)
+
+
+def test_size_channels_and_limit(cohort):
+    items = entries(cohort, "transfer")
+    assert picture_size(items[0]["image"]) == (64, 64)
+    images, cases, groups = load_images(items, (32, 16), channels=3, limit=7)
+    assert images.shape == (7, 3, 32, 16)
+    assert len(cases) == len(groups) == 7
+    assert cases[0] == items[0]["case"]
+    assert cases[-1] == items[-1]["case"]
+    assert 0 <= images.min() < images.max() <= 1
+
+
+def test_a_file_that_is_no_image_is_named(tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"not a picture")
+    with pytest.raises(TskdError, match=r"broken\.png"):
+        load_images([{"image": str(tmp_path / "broken.png"), "case": "c", "group": "g"}], 8)
