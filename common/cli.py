@@ -69,6 +69,17 @@ def _report(args: argparse.Namespace) -> None:
     )
 
 
+def _results(args: argparse.Namespace) -> None:
+    from common.evaluation.results import add_rows, write_tables
+
+    if args.runs:
+        if args.csv is None:
+            raise TskdError("--add needs --csv, the results file that the rows go to")
+        add_rows(args.csv, args.runs)
+    write_tables(args.page)
+    print(args.page)
+
+
 def _ship(args: argparse.Namespace) -> None:
     from common.export.ship import ship_run
 
@@ -128,6 +139,12 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--dataset-file", type=Path, help="dataset.json, for the split and real images")
     report.add_argument("--synthetic", type=Path, help="folder of synthetic images")
     report.set_defaults(function=_report)
+
+    results = commands.add_parser("results", help="rewrite the tables of a results page from its CSVs")
+    results.add_argument("page", type=Path, help="Markdown page, for example docs/results.md")
+    results.add_argument("--add", type=Path, nargs="+", default=[], dest="runs", metavar="RUN", help="evaluated runs")
+    results.add_argument("--csv", type=Path, help="results CSV that --add writes to")
+    results.set_defaults(function=_results)
 
     ship = commands.add_parser("ship", help="stand-alone copy of the student bundle with a run's weights and settings")
     ship.add_argument("--bundle", type=Path, default=Path("bundles/student_segmentation"))

@@ -1,18 +1,16 @@
-"""LoRA through peft: exact to split, exact to merge, nothing but the adapters moves, files that stock peft reads."""
+"""LoRA through peft: exact to split, exact to merge, nothing but the adapters moves."""
 
 import copy
 
 import pytest
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers.models.sam.modeling_sam import SamVisionEncoder
 
 from common.errors import TskdError
 from common.lora import (
     SplitQKV,
-    TrainableState,
     fuse_qkv,
     load_adapter,
     merged,
@@ -21,51 +19,11 @@ from common.lora import (
     split_qkv,
     trainable_table,
 )
-from common.networks import PromptFreeSam, build_sam
-
-VIT = {
-    "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "global_attn_indexes": [1], "window_size": 3,
-}  # fmt: skip
-VFMS = ("sam_vit_b", "mobile_sam")
-
-
-def fresh(vfm: str) -> PromptFreeSam:
-    """The same random network at each call, with no zeros in it."""
-    torch.manual_seed(0)
-    network = build_sam(vfm, 3, 64, config=VIT if vfm == "sam_vit_b" else None)
-    for name, parameter in network.named_parameters():
-        if "rel_pos" in name or "attention_biases" in name or name.endswith("qkv.bias"):
-            nn.init.normal_(parameter, std=0.1)
-    return network
-
-
-@pytest.fixture(scope="module")
-def x() -> torch.Tensor:
-    return torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
-
-
-def trained(network: nn.Module, x: torch.Tensor, steps: int = 3) -> nn.Module:
-    """`network` after a few large steps on a fixed target."""
-    optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=1e-2)
-    target = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
-    for _ in range(steps):
-        optimizer.zero_grad()
-        (network.train()(x) - target).square().mean().backward()
-        optimizer.step()
-    return network.eval()
-
-
-@pytest.fixture(scope="module", params=VFMS)
-def tuned(request, x) -> tuple[str, PromptFreeSam]:
-    """Name of the foundation model, and a network trained with LoRA (read only)."""
-    return request.param, trained(prepare_fine_tuning(fresh(request.param)), x)
+from tests.common.small_sam import VFMS, fresh, trained
 
 
 def attention_with_qkv(encoder: nn.Module) -> nn.Module:
     return next(module for module in encoder.modules() if hasattr(module, "qkv"))
-
-
-# ---------------------------------------------------------------------------------------------------- splitting
 
 
 @pytest.mark.parametrize("heads", [None, 4])
@@ -110,9 +68,6 @@ def test_split_encoder_equals_the_encoder(vfm, x):
     fuse_qkv(network.image_encoder)
     assert list(network.state_dict()) == list(state)
     assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
-
-
-# ------------------------------------------------------------------------------------------------- fine-tuning
 
 
 @pytest.mark.parametrize("vfm", VFMS)
@@ -257,82 +212,3 @@ def test_table_counts_parameters(tuned):
     parameters = list(network.parameters())
     assert int(total[1]) == sum(p.numel() for p in parameters if p.requires_grad)
     assert int(total[3]) == sum(p.numel() for p in parameters)
-
-
-# --------------------------------------------------------------------------------------------- adapter folder
-
-
-@torch.no_grad()
-def test_stock_peft_reads_the_folder(tuned, tmp_path):
-    vfm, network = tuned
-    save_adapter(network, tmp_path)
-    assert {"adapter_config.json", "adapter_model.safetensors"} <= {path.name for path in tmp_path.iterdir()}
-    images = torch.rand(1, 3, 64, 64)
-    stock = PeftModel.from_pretrained(split_qkv(fresh(vfm).image_encoder), str(tmp_path)).eval()
-    ours = load_adapter(fresh(vfm).image_encoder, tmp_path).eval()
-    outputs = [encoder(images) for encoder in (network.image_encoder, stock, ours)]
-    if vfm == "sam_vit_b":
-        outputs = [output.last_hidden_state for output in outputs]
-    assert torch.equal(outputs[0], outputs[1])
-    assert torch.equal(outputs[0], outputs[2])
-
-
-@pytest.mark.parametrize("change", ["missing", "unexpected", "shape"])
-def test_load_adapter_is_strict(change, tuned, tmp_path):
-    vfm, network = tuned
-    save_adapter(network, tmp_path)
-    file = tmp_path / "adapter_model.safetensors"
-    state = load_file(file)
-    key = sorted(state)[0]
-    value = state.pop(key)
-    if change == "unexpected":
-        state |= {key: value, key.replace("lora_A", "lora_X"): value.clone()}
-        key = key.replace("lora_A", "lora_X")
-    if change == "shape":
-        state[key] = torch.zeros(value.shape[0], value.shape[1] + 1)
-    save_file(state, file)
-    named = key.rsplit(".lora_", 1)[0].removeprefix("base_model.model.")
-    with pytest.raises(TskdError, match=named) as caught:
-        load_adapter(fresh(vfm).image_encoder, tmp_path)
-    assert str(tmp_path) in str(caught.value)
-
-
-def test_adapter_of_another_encoder_is_refused(tuned, tmp_path):
-    vfm, network = tuned
-    save_adapter(network, tmp_path)
-    other = next(name for name in VFMS if name != vfm)
-    with pytest.raises(TskdError, match=str(tmp_path)):
-        load_adapter(fresh(other).image_encoder, tmp_path)
-
-
-def test_adapter_folder_must_exist(tmp_path):
-    with pytest.raises(TskdError, match="expected a peft adapter folder with adapter_config.json"):
-        load_adapter(fresh("sam_vit_b").image_encoder, tmp_path / "none")
-
-
-# -------------------------------------------------------------------------------------------- trainable state
-
-
-@torch.no_grad()
-def test_trainable_state_round_trip(tuned, x, tmp_path):
-    vfm, network = tuned
-    torch.save(TrainableState(network).state_dict(), tmp_path / "state.pt")
-    other = prepare_fine_tuning(fresh(vfm)).eval()
-    assert not torch.equal(other(x), network(x))
-    TrainableState(other).load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
-    assert torch.equal(other(x), network(x))
-    frozen = sum(parameter.numel() for parameter in network.parameters() if not parameter.requires_grad)
-    assert (tmp_path / "state.pt").stat().st_size < 4 * sum(p.numel() for p in network.parameters()) - 3.9 * frozen
-
-
-def test_trainable_state_names_what_does_not_fit():
-    small, large = (prepare_fine_tuning(fresh("sam_vit_b"), rank=rank, blocks=1) for rank in (2, 3))
-    with pytest.raises(
-        ValueError, match=r"layers.2.attn.qkv.q.lora_A.default.weight: expected shape \(3, 32\), found \(2, 32\)"
-    ):
-        TrainableState(large).load_state_dict(TrainableState(small).state_dict())
-    other = prepare_fine_tuning(fresh("sam_vit_b"), mode="decoder")
-    with pytest.raises(ValueError, match=r"unexpected image_encoder.*lora_B"):
-        TrainableState(other).load_state_dict(TrainableState(small).state_dict())
-    with pytest.raises(ValueError, match=r"missing image_encoder.*lora_B"):
-        TrainableState(small).load_state_dict(TrainableState(other).state_dict())

@@ -51,7 +51,7 @@ def test_nothing_is_loaded_where_something_does_not_fit(tmp_path: Path):
     other = network()
     before = {name: value.clone() for name, value in other.state_dict().items()}
     save_weights(nn.Sequential(nn.Conv2d(1, 3, 3)), tmp_path / "model.pt")
-    with pytest.raises(TskdError, match="missing 1.bias"):
+    with pytest.raises(TskdError, match=r"missing 1.bias"):
         load_weights(other, tmp_path / "model.pt")
     assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
 

@@ -14,7 +14,7 @@ from monai.handlers import LrScheduleHandler
 from torch import nn
 
 from common.data.sampler import EpochSampler
-from common.handlers import Checkpointing, EpochSeed
+from common.handlers import BestModel, Checkpointing, EpochSeed
 
 
 class Killed(Exception):
@@ -42,8 +42,8 @@ class Run:
 
     def __init__(
         self, folder: Path, max_epochs: int = 4, kill_after: int | None = None, before: Sequence[Any] = (),
-        after: Sequence[Any] = (), width: int = 4, network: nn.Module | None = None, extra: dict[str, Any] | None = None,
-        **options: Any,
+        after: Sequence[Any] = (), width: int = 4, network: nn.Module | None = None,
+        extra: dict[str, Any] | None = None, **options: Any,
     ) -> None:  # fmt: skip
         torch.manual_seed(0)
         self.network = network or nn.Sequential(nn.Linear(4, width), nn.Dropout(0.3), nn.Linear(width, 1))
@@ -91,3 +91,53 @@ class Run:
 def training() -> Callable[..., Run]:
     """Makes a `Run`; `.go()` runs it to its end or to its kill."""
     return Run
+
+
+class Validation:
+    """Runs a validator whose metric takes the given values, one a training epoch."""
+
+    def __init__(self, values, **options) -> None:
+        self.values = values
+        self.validator = Engine(lambda *_: None)
+        self.validator.add_event_handler(Events.EPOCH_COMPLETED, self._measure)
+        self.exported: list[int] = []
+        self.epoch = 0
+        options = {"validator": self.validator, "metric": "dice", **options}
+        self.best = BestModel(export=lambda: self.exported.append(self.epoch), **options)
+
+    def _measure(self, validator: Engine) -> None:
+        validator.state.metrics["dice"] = self.values[self.epoch - 1]
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+        self.best.attach(engine)
+
+    def __call__(self, engine: Engine) -> None:
+        self.epoch = engine.state.epoch
+        self.validator.run([0])
+
+
+@pytest.fixture
+def validation() -> type[Validation]:
+    """Handler that validates after each epoch."""
+    return Validation
+
+
+@pytest.fixture
+def run_engine() -> Callable[..., Engine]:
+    """Function (handlers, epochs, step, data) that runs a bare engine with handlers to its end."""
+
+    def run(handlers, epochs: int, step=lambda _engine, _batch: None, data=(0,)) -> Engine:
+        engine = Engine(step)
+        for handler in handlers:
+            handler.attach(engine)
+        engine.run(list(data), max_epochs=epochs)
+        return engine
+
+    return run
+
+
+@pytest.fixture(params=["before", "after"])
+def place(request: pytest.FixtureRequest) -> str:
+    """Where in `training` a handler is attached: configs are free to order them."""
+    return request.param

@@ -110,7 +110,7 @@ def test_missing_or_foreign_file_given_as_resume(training, tmp_path):
     with pytest.raises(TskdError, match=r"none.pt: expected a file of tensors"):
         training(tmp_path, resume=str(tmp_path / "none.pt")).go()
     torch.save(nn.Linear(1, 1).state_dict(), tmp_path / "model.pt")
-    with pytest.raises(TskdError, match="model.pt: expected a checkpoint .*found another file"):
+    with pytest.raises(TskdError, match=r"model.pt: expected a checkpoint .*found another file"):
         training(tmp_path, resume=str(tmp_path / "model.pt")).go()
 
 
