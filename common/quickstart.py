@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from common.errors import TskdError
 
@@ -142,18 +143,20 @@ def run_step(step: Step, position: str, log: Path) -> None:
     print(f"\r{position} {step.name}: {time.monotonic() - began:.0f} s", flush=True)
 
 
-def _pass_on_bars(process: subprocess.Popen[bytes], file: object) -> None:
-    """Copies the process's standard error to the log, and its progress bars to a terminal as well."""
+def _pass_on_bars(process: subprocess.Popen[bytes], log: TextIO) -> None:
+    """Shows the progress bars of the process's standard error on a terminal; everything else goes to the log."""
     assert process.stderr is not None
     line = b""
     while byte := process.stderr.read(1):
         line += byte
-        if byte in b"\r\n":
-            if b"%|" in line and sys.stderr.isatty():
-                sys.stderr.write("\r" + line.decode(errors="replace").strip())
-                sys.stderr.flush()
-            file.write(line.decode(errors="replace"))  # type: ignore[attr-defined]
-            line = b""
+        if byte not in b"\r\n":
+            continue
+        text, line = line.decode(errors="replace"), b""
+        if "%|" not in text:
+            log.write(text)
+            log.flush()
+        elif sys.stderr.isatty():
+            print(f"\r{text.strip()}", end="", file=sys.stderr, flush=True)
 
 
 def table(runs: Path) -> str:

@@ -1,11 +1,14 @@
 """A small SAM after a few steps of LoRA."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import pytest
 import torch
 
-from common.lora import prepare_fine_tuning
-from common.networks import PromptFreeSam
-from tests.common.small_sam import VFMS, fresh, trained
+if TYPE_CHECKING:
+    from common.networks import PromptFreeSam
 
 
 @pytest.fixture(scope="session")
@@ -14,7 +17,10 @@ def x() -> torch.Tensor:
     return torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.fixture(scope="session", params=VFMS)
+@pytest.fixture(scope="session", params=["sam_vit_b", "mobile_sam"])
 def tuned(request: pytest.FixtureRequest, x: torch.Tensor) -> tuple[str, PromptFreeSam]:
     """Name of the foundation model, and a network trained with LoRA (read only)."""
+    from common.lora import prepare_fine_tuning  # slow to import, and most tests here do without
+    from tests.common.small_sam import fresh, trained
+
     return request.param, trained(prepare_fine_tuning(fresh(request.param)), x)
