@@ -1,16 +1,24 @@
-# quickstart: the whole chain on a virtual cohort. test, lint: what CI runs. Everything lives in .venv.
+# quickstart: the whole chain on a virtual cohort. lint, test, label-demo: what CI runs. Everything lives in .venv.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: quickstart test lint format clean
+.PHONY: quickstart test label-demo lint format clean
 
 quickstart: $(STAMP)
 	$(BIN)/tskd quickstart
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+# MONAI Label needs an environment of its own (pydicom 2): a student is shipped there and asked for masks
+label-demo: $(STAMP) .venv-label/.installed
+	TSKD_LABEL_PYTHON=.venv-label/bin/python $(BIN)/python -m pytest -v tests/bundles/test_monai_label.py
+
+.venv-label/.installed: tests/label/install.sh
+	sh tests/label/install.sh .venv-label $(PYTHON)
+	@touch $@
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
@@ -31,4 +39,4 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) quickstart
+	rm -rf $(VENV) .venv-label quickstart

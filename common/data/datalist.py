@@ -135,8 +135,8 @@ def check_for_training(
 ) -> None:
     """`check`, and whether the dataset fits the network, before a training begins.
 
-    Does nothing where there is no file: MONAI Label hands its own list to `train#dataset#data`; anything else that needs
-    the file says that it is missing.
+    Does nothing where there is no file: MONAI Label hands its own list to `train#dataset#data`; anything else that
+    needs the file says that it is missing.
 
     Args:
         dataset_file: path of dataset.json.

@@ -46,9 +46,7 @@ def test_two_processes_equal_one_with_double_batch(
         bundle, ["multi_gpu_train"], launcher,
         {**options, "batch_size": 2, "output_dir": two, "model_dir": two / "models"},
     )  # fmt: skip
-    first, second = (
-        torch.load(folder / "checkpoints/last.pt", weights_only=True)["network"] for folder in (one, two)
-    )
+    first, second = (torch.load(folder / "checkpoints/last.pt", weights_only=True)["network"] for folder in (one, two))
     assert first.keys() == second.keys()
     for name, value in first.items():
         torch.testing.assert_close(second[name], value, rtol=0, atol=1e-4, msg=name)

@@ -11,7 +11,7 @@ from monai.bundle import ConfigWorkflow
 
 from tests.bundles.conftest import BUNDLES
 
-SMALL = {"image_size": 64, "batch_size": 2, "iterations_per_epoch": 2, "train#dataset#cache_rate": 0.0}
+SMALL = {"image_size": 64, "batch_size": 2, "iterations_per_epoch": 2, "cache_rate": 0.0}
 TEACHER = {**SMALL, "vfm": "mobile_sam", "pretrained": "@network_def", "fine_tuning#blocks": 1}
 # keys that lead to files which another stage writes
 NO_MODEL = {"network": "$@network_def.to(@device)"}
