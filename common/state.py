@@ -52,7 +52,7 @@ def save_weights(network: nn.Module, path: str | Path) -> None:
     Raises:
         TskdError: when the file cannot be written.
     """
-    save_tensors({name: value.detach().cpu() for name, value in network.state_dict().items()}, path)
+    save_tensors({name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}, path)
 
 
 def misfits(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:

@@ -156,7 +156,8 @@ def check_for_training(
     ):
         if wanted is not None and wanted != found:
             raise TskdError(
-                f"{dataset_file}: expected {key} = {wanted} as the configuration says, found {found}. Pass --{key} {found}"
+                f"{dataset_file}: expected {key} = {wanted} as the configuration says, found {found}. "
+                f"Pass --{key} {found}"
             )
 
 
