@@ -117,19 +117,24 @@ def quickstart(output: Path, seed: int = 0) -> None:
     (root / "logs").mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     chain = steps(root, seed)
+    again = False
     for number, step in enumerate(chain, 1):
-        run_step(step, f"[{number:2d}/{len(chain)}]", root / "logs" / f"{number:02d}.log")
+        again |= run_step(step, f"[{number:2d}/{len(chain)}]", root / "logs" / f"{number:02d}.log", again)
     print(table(root / "runs"))
     print(f"\nreport: {root / 'report' / 'report.html'}\nall steps: {(time.monotonic() - began) / 60:.1f} minutes")
 
 
-def run_step(step: Step, position: str, log: Path) -> None:
-    """Runs one command; its output goes to `log`, progress bars to the terminal. Done steps are skipped."""
+def run_step(step: Step, position: str, log: Path, again: bool = False) -> bool:
+    """Runs one command and returns whether it ran; output goes to `log`, progress bars to the terminal.
+
+    A step that an earlier call has finished is skipped unless `again`, because a step before it has run anew.
+    """
     command = [sys.executable, "-m", *step.command]
     done = log.with_suffix(".done")
-    if done.is_file() and done.read_text() == json.dumps(command):
+    if not again and done.is_file() and done.read_text() == json.dumps(command):
         print(f"{position} {step.name}: done before", flush=True)
-        return
+        return False
+    done.unlink(missing_ok=True)
     began = time.monotonic()
     print(f"{position} {step.name} ...", flush=True)
     environment = {**os.environ, "PYTHONWARNINGS": "ignore", "PYTHONUNBUFFERED": "1"}
@@ -142,6 +147,7 @@ def run_step(step: Step, position: str, log: Path) -> None:
         raise TskdError(f"{step.name} failed; the end of {log}:\n" + "".join(log.read_text().splitlines(True)[-15:]))
     done.write_text(json.dumps(command))
     print(f"\r{position} {step.name}: {time.monotonic() - began:.0f} s", flush=True)
+    return True
 
 
 def _pass_on_bars(process: subprocess.Popen[bytes], log: TextIO) -> None:

@@ -61,7 +61,8 @@ def ship_student(
 ) -> Path:
     """Copies a student bundle with the weights and settings of a training; in one step, all or nothing.
 
-    For a data set of 2-D images, inference.json and train.json are the ones for images; else they take volumes.
+    For a data set of 2-D images, inference.json and train.json are the ones for images; else they take volumes. The
+    copy's train.json never resumes: MONAI Label's Train starts from model.pt, with what is labelled by then.
 
     Args:
         bundle: the student's bundle folder.
@@ -92,7 +93,8 @@ def ship_student(
         for name, overlay in _OVERLAYS.items():
             config = _parser([configs / name, configs / overlay] if flat else [configs / name]).get()
             config.pop(ConfigParser.meta_key, None)
-            _write(configs / name, {**config, **settings})
+            extra = {"resume": "never"} if name == "train.json" else {}
+            _write(configs / name, {**config, **settings, **extra})
         _describe(configs / "metadata.json", dataset, settings, flat)
         load_weights(_parser([configs / "inference.json"]).get_parsed_content("network_def"), model)
         (draft / "models").mkdir()

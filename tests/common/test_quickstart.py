@@ -30,12 +30,13 @@ def test_a_failing_step_shows_the_end_of_its_log(tmp_path: Path) -> None:
 
 def test_a_finished_step_is_not_repeated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     step = Step("version", ("common.cli", "--version"))
-    run_step(step, "[1/1]", tmp_path / "01.log")
+    assert run_step(step, "[1/1]", tmp_path / "01.log")
     assert "tskd" in (tmp_path / "01.log").read_text()
     (tmp_path / "01.log").write_text("kept")
-    run_step(step, "[1/1]", tmp_path / "01.log")
+    assert not run_step(step, "[1/1]", tmp_path / "01.log")
     assert (tmp_path / "01.log").read_text() == "kept"
     assert "done before" in capsys.readouterr().out
+    assert run_step(step, "[1/1]", tmp_path / "01.log", again=True)
     assert sys.executable in (tmp_path / "01.done").read_text()
 
 
