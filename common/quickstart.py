@@ -56,7 +56,7 @@ def steps(root: Path, seed: int) -> list[Step]:
         "warmup_steps": 20,
         "ema_decay": 0.98,
     }
-    diffuse = {"max_epochs": 3, "iterations_per_epoch": 50, "batch_size": 8, "val_interval": 3, "preview_interval": 3}
+    diffuse = {"max_epochs": 2, "iterations_per_epoch": 50, "batch_size": 8, "val_interval": 2, "preview_interval": 2}
     chain = [
         Step("weights of the foundation model", ("common.cli", "weights", "get", "lite_medsam")),
         Step("virtual patients", ("common.cli", "prepare", "phantom", "--output", str(data), "--seed", str(seed))),
@@ -69,15 +69,15 @@ def steps(root: Path, seed: int) -> list[Step]:
         Step("teacher: soft labels", bundle("teacher_segmentation", "train,soft_labels", **teacher,
              dataset_files=[str(data / "dataset.json"), str(root / "synthetic/dataset.json")],
              soft_labels=root / "soft_labels", output_dir=runs / "soft_labels")),
-        Step("student: distillation", bundle("student_segmentation", "train,distill", **student, max_epochs=6,
+        Step("student: distillation", bundle("student_segmentation", "train,distill", **student, max_epochs=4,
              transfer_files=[str(data / "dataset.json"), str(root / "synthetic/dataset.json")],
-             soft_labels=root / "soft_labels", teacher_model=runs / "teacher/models/model.pt", val_interval=3,
+             soft_labels=root / "soft_labels", teacher_model=runs / "teacher/models/model.pt", val_interval=2,
              output_dir=runs / "distilled")),
         Step("student: fine-tuning", bundle("student_segmentation", "train", **{**student, "learning_rate": 0.0003},
              max_epochs=2, val_interval=1, init_weights=runs / "distilled/models/model.pt",
              model_dir=runs / "tskd/models", output_dir=runs / "tskd")),
-        Step("student without distillation", bundle("student_segmentation", "train", **student, max_epochs=8,
-             val_interval=4, model_dir=runs / "scratch/models", output_dir=runs / "scratch")),
+        Step("student without distillation", bundle("student_segmentation", "train", **student, max_epochs=6,
+             val_interval=3, model_dir=runs / "scratch/models", output_dir=runs / "scratch")),
     ]  # fmt: skip
     for method in METHODS:
         name, options = ("teacher", {"vfm": "lite_medsam"}) if method == "teacher" else ("student", {})
