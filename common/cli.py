@@ -83,7 +83,7 @@ def _results(args: argparse.Namespace) -> None:
 def _ship(args: argparse.Namespace) -> None:
     from common.export.ship import ship_run
 
-    print(ship_run(args.bundle, args.run, args.output))
+    print(ship_run(args.bundle, args.run, args.output, args.dataset_file))
 
 
 def _quickstart(args: argparse.Namespace) -> None:
@@ -149,6 +149,7 @@ def _parser() -> argparse.ArgumentParser:
     ship = commands.add_parser("ship", help="stand-alone copy of the student bundle with a run's weights and settings")
     ship.add_argument("--bundle", type=Path, default=Path("bundles/student_segmentation"))
     ship.add_argument("--run", type=Path, required=True, help="output_dir of the training")
+    ship.add_argument("--dataset-file", type=Path, required=True, help="the training's dataset.json, for the names")
     ship.add_argument("--output", type=Path, required=True, help="new folder with 'segmentation' in its name")
     ship.set_defaults(function=_ship)
 

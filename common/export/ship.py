@@ -32,7 +32,7 @@ def ship_run(
 
     Args:
         bundle: the student's bundle folder.
-        run: folder with models/model.pt and versions.json.
+        run: folder with versions.json and models/model.pt (or the training's model_dir elsewhere, if it says so).
         output: new folder, "segmentation" in its name.
         dataset_file: the training's dataset.json, None for the one that versions.json names.
 
@@ -49,7 +49,10 @@ def ship_run(
     image_size, dataset_file = settings.get("image_size"), dataset_file or settings.get("dataset_file")
     if image_size is None or dataset_file is None:
         raise TskdError(f"{path}: expected settings image_size and dataset_file, found {', '.join(settings) or 'none'}")
-    return ship_student(bundle, Path(run) / "models" / "model.pt", output, dataset_file, int(image_size))
+    model = Path(run) / "models" / "model.pt"
+    if not model.exists():
+        model = Path(settings.get("model_dir", model.parent)) / model.name
+    return ship_student(bundle, model, output, dataset_file, int(image_size))
 
 
 def ship_student(

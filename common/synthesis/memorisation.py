@@ -140,7 +140,12 @@ def share(flagged: torch.Tensor) -> dict[str, Any]:
     """Number of images, number and share flagged, and the share's 95% Wilson interval."""
     count, found = len(flagged), int(flagged.sum())
     interval = binomtest(found, count).proportion_ci(0.95, method="wilson")
-    return {"images": count, "flagged": found, "share": found / count, "interval": [float(interval.low), float(interval.high)]}
+    return {
+        "images": count,
+        "flagged": found,
+        "share": found / count,
+        "interval": [float(interval.low), float(interval.high)],
+    }
 
 
 def _thresholds(training: Looks, quantile: float, max_shift: int, max_real: int) -> tuple[float, float | None]:

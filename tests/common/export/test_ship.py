@@ -137,6 +137,12 @@ def test_a_run_is_shipped_with_what_its_versions_file_says(tmp_path: Path) -> No
         ship_run(BUNDLE, run, tmp_path / "d_segmentation")
     (run / "versions.json").write_text(json.dumps({"settings": settings}))
     two = ship_run(BUNDLE, run, tmp_path / "d_segmentation")
+    (run / "models").rename(tmp_path / "elsewhere")
+    with pytest.raises(TskdError, match=r"run/models/model\.pt"):
+        ship_run(BUNDLE, run, tmp_path / "e_segmentation")
+    settings["model_dir"] = str(tmp_path / "elsewhere")
+    (run / "versions.json").write_text(json.dumps({"settings": settings}))
+    assert ship_run(BUNDLE, run, tmp_path / "e_segmentation").is_dir()
     for path in one.rglob("*"):
         if path.is_file():
             assert (two / path.relative_to(one)).read_bytes() == path.read_bytes()
