@@ -87,8 +87,8 @@ def test_soft_labels_of_another_teacher_are_refused_before_training(
     torch.save({"x": torch.zeros(1)}, other)
     with pytest.raises(Exception, match="evaluate") as raised:
         run_bundle(
-            "student_segmentation", "train", "distill", **TOY, dataset_dir=str(cohort), output_dir=str(folder / "refused"),
-            soft_labels=str(folder / "soft_labels"), teacher_model=str(other),
+            "student_segmentation", "train", "distill", **TOY, dataset_dir=str(cohort), teacher_model=str(other),
+            soft_labels=str(folder / "soft_labels"), output_dir=str(folder / "refused"),
         )  # fmt: skip
     message = user_error(raised.value)
     assert json.loads((folder / "soft_labels/manifest.json").read_text())["teacher"] in message
