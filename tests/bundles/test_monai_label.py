@@ -31,7 +31,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "",
 def label_python() -> Path:
     """Interpreter with MONAI Label."""
     named = os.environ.get("TSKD_LABEL_PYTHON")
-    python = Path(named) if named else ROOT / ".venv-label/bin/python"
+    python = Path(named).absolute() if named else ROOT / ".venv-label/bin/python"
     if not python.exists():
         assert not named, f"TSKD_LABEL_PYTHON={named}: no such file"
         pytest.skip(f"needs MONAI Label: no {python}. `make label-demo` installs it, or set TSKD_LABEL_PYTHON")
