@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -26,6 +27,15 @@ class Step:
 
     name: str
     command: tuple[str, ...]
+
+    def outputs(self) -> list[Path]:
+        """Folders that a training or a writing step makes for itself (evaluations add to their training's folder)."""
+        if any(part.endswith("evaluate.json']") for part in self.command):
+            return []
+        keys = {"--output_dir", "--synthetic_dir"} | (
+            {"--soft_labels"} if "soft_labels.json" in str(self.command) else set()
+        )
+        return [Path(value) for key, value in zip(self.command, self.command[1:], strict=False) if key in keys]
 
 
 def bundle(name: str, configs: str, **overrides: object) -> tuple[str, ...]:
@@ -127,7 +137,8 @@ def quickstart(output: Path, seed: int = 0) -> None:
 def run_step(step: Step, position: str, log: Path, again: bool = False) -> bool:
     """Runs one command and returns whether it ran; output goes to `log`, progress bars to the terminal.
 
-    A step that an earlier call has finished is skipped unless `again`, because a step before it has run anew.
+    A step that an earlier call has finished is skipped unless `again`, because a step before it has run anew. A step
+    that was stopped continues; with another command, or `again`, it starts in empty output folders.
     """
     command = [sys.executable, "-m", *step.command]
     done = log.with_suffix(".done")
@@ -135,6 +146,12 @@ def run_step(step: Step, position: str, log: Path, again: bool = False) -> bool:
         print(f"{position} {step.name}: done before", flush=True)
         return False
     done.unlink(missing_ok=True)
+    started = log.with_suffix(".started")
+    if again or not started.is_file() or started.read_text() != json.dumps(command):
+        for folder in step.outputs():
+            shutil.rmtree(folder, ignore_errors=True)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    started.write_text(json.dumps(command))
     began = time.monotonic()
     print(f"{position} {step.name} ...", flush=True)
     environment = {**os.environ, "PYTHONWARNINGS": "ignore", "PYTHONUNBUFFERED": "1"}

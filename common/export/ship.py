@@ -22,37 +22,31 @@ from common.state import load_weights
 _OVERLAYS = {"inference.json": "inference_2d.json", "train.json": "images_2d.json"}  # for data sets of 2-D images
 
 
-def ship_run(
-    bundle: str | Path,
-    run: str | Path,
-    output: str | Path,
-    dataset_file: str | Path | None = None,
-) -> Path:
+def ship_run(bundle: str | Path, run: str | Path, output: str | Path, dataset_file: str | Path) -> Path:
     """Ships the student of a training's `output_dir`.
 
     Args:
         bundle: the student's bundle folder.
         run: folder with versions.json and models/model.pt (or the training's model_dir elsewhere, if it says so).
         output: new folder, "segmentation" in its name.
-        dataset_file: the training's dataset.json, None for the one that versions.json names.
+        dataset_file: the training's dataset.json.
 
     Returns:
         The output folder.
 
     Raises:
-        TskdError: versions.json is missing or lacks the settings, or as `ship_student`.
+        TskdError: versions.json is missing or lacks the image size, or as `ship_student`.
     """
     path = Path(run) / "versions.json"
     if not path.is_file():
         raise TskdError(f"{path}: expected the file that a training writes, found none. Give the training's output_dir")
     settings = json.loads(path.read_text()).get("settings", {})
-    image_size, dataset_file = settings.get("image_size"), dataset_file or settings.get("dataset_file")
-    if image_size is None or dataset_file is None:
-        raise TskdError(f"{path}: expected settings image_size and dataset_file, found {', '.join(settings) or 'none'}")
+    if "image_size" not in settings:
+        raise TskdError(f"{path}: expected a student's settings with image_size, found {', '.join(settings) or 'none'}")
     model = Path(run) / "models" / "model.pt"
     if not model.exists():
         model = Path(settings.get("model_dir", model.parent)) / model.name
-    return ship_student(bundle, model, output, dataset_file, int(image_size))
+    return ship_student(bundle, model, output, dataset_file, int(settings["image_size"]))
 
 
 def ship_student(

@@ -40,6 +40,29 @@ def test_a_finished_step_is_not_repeated(tmp_path: Path, capsys: pytest.CaptureF
     assert sys.executable in (tmp_path / "01.done").read_text()
 
 
+def test_only_a_step_with_another_command_starts_in_an_empty_folder(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = Step("version", ("common.cli", "--version", "--output_dir", str(out)))
+    for step, again, kept in ((first, False, False), (first, False, True), (first, True, False)):
+        out.mkdir(exist_ok=True)
+        (out / "file").touch()
+        (tmp_path / "01.done").unlink(missing_ok=True)
+        run_step(step, "[1/1]", tmp_path / "01.log", again=again)
+        assert (out / "file").exists() is kept
+
+
+def test_steps_clear_only_folders_of_their_own(tmp_path: Path) -> None:
+    owners: dict[Path, str] = {}
+    for step in steps(tmp_path, seed=0):
+        for folder in step.outputs():
+            assert folder not in owners, (step.name, owners[folder])
+            owners[folder] = step.name
+            assert folder.is_relative_to(tmp_path)
+            assert folder != tmp_path
+    assert owners[tmp_path / "soft_labels"] == "teacher: soft labels"
+    assert owners[tmp_path / "synthetic"] == "DDPM: synthetic images"
+
+
 @pytest.mark.parametrize(("tskd", "verdict"), [(0.8, "better"), (0.4, "not better")])
 def test_the_table_says_who_wins(tmp_path: Path, tskd: float, verdict: str) -> None:
     for method in METHODS:

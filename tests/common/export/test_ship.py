@@ -129,20 +129,19 @@ def test_a_run_is_shipped_with_what_its_versions_file_says(tmp_path: Path) -> No
     run = tmp_path / "run"
     (run / "models").mkdir(parents=True)
     (tmp_path / "weights.pt").rename(run / "models/model.pt")
+    dataset_file, versions = tmp_path / "dataset.json", run / "versions.json"
     with pytest.raises(TskdError, match=r"versions\.json"):
-        ship_run(BUNDLE, run, tmp_path / "d_segmentation")
-    settings = {"image_size": IMAGE_SIZE, "dataset_file": str(tmp_path / "dataset.json")}
-    (run / "versions.json").write_text(json.dumps({"settings": {"image_size": IMAGE_SIZE}}))
-    with pytest.raises(TskdError, match="dataset_file"):
-        ship_run(BUNDLE, run, tmp_path / "d_segmentation")
-    (run / "versions.json").write_text(json.dumps({"settings": settings}))
-    two = ship_run(BUNDLE, run, tmp_path / "d_segmentation")
+        ship_run(BUNDLE, run, tmp_path / "d_segmentation", dataset_file)
+    versions.write_text(json.dumps({"settings": {"seed": 0}}))
+    with pytest.raises(TskdError, match=r"image_size, found seed"):
+        ship_run(BUNDLE, run, tmp_path / "d_segmentation", dataset_file)
+    versions.write_text(json.dumps({"settings": {"image_size": IMAGE_SIZE}}))
+    two = ship_run(BUNDLE, run, tmp_path / "d_segmentation", dataset_file)
     (run / "models").rename(tmp_path / "elsewhere")
     with pytest.raises(TskdError, match=r"run/models/model\.pt"):
-        ship_run(BUNDLE, run, tmp_path / "e_segmentation")
-    settings["model_dir"] = str(tmp_path / "elsewhere")
-    (run / "versions.json").write_text(json.dumps({"settings": settings}))
-    assert ship_run(BUNDLE, run, tmp_path / "e_segmentation").is_dir()
+        ship_run(BUNDLE, run, tmp_path / "e_segmentation", dataset_file)
+    versions.write_text(json.dumps({"settings": {"image_size": IMAGE_SIZE, "model_dir": str(tmp_path / "elsewhere")}}))
+    assert ship_run(BUNDLE, run, tmp_path / "e_segmentation", dataset_file).is_dir()
     for path in one.rglob("*"):
         if path.is_file():
             assert (two / path.relative_to(one)).read_bytes() == path.read_bytes()
