@@ -4,6 +4,7 @@ from common.handlers.best_model import BestModel
 from common.handlers.checkpointing import Checkpointing
 from common.handlers.epoch_seed import EpochSeed
 from common.handlers.group import HandlerGroup
+from common.handlers.list_output import ListOutput
 from common.handlers.log_csv import LogCsv
 from common.handlers.non_finite import StopOnNonFinite
 from common.handlers.progress import Progress
@@ -14,6 +15,7 @@ __all__ = [
     "Checkpointing",
     "EpochSeed",
     "HandlerGroup",
+    "ListOutput",
     "LogCsv",
     "Progress",
     "StopOnNonFinite",
