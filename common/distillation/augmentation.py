@@ -31,6 +31,8 @@ class BatchAugmentation(nn.Module):
         flip: probability of a mirror image along the first axis (x). 0 where left and right organs differ.
         gamma: largest log2 of the gamma exponent.
         brightness: largest shift and relative contrast change of the intensity.
+        exposure: largest log2 of a factor on the intensity, clipped at 1. The intensity scale of a volume ends at its
+            brightest half percent, so that one bright lesion makes all organs darker; 1 covers a factor of two.
         noise: largest standard deviation of added Gaussian noise, for intensities in [0, 1].
         blur: probability of a Gaussian blur (sigma 0.7 pixels).
 
@@ -48,12 +50,13 @@ class BatchAugmentation(nn.Module):
         flip: float = 0.0,
         gamma: float = 0.4,
         brightness: float = 0.1,
+        exposure: float = 0.0,
         noise: float = 0.04,
         blur: float = 0.1,
     ) -> None:
         super().__init__()
         self.rotate, self.scale, self.translate, self.shear, self.flip = rotate, scale, translate, shear, flip
-        self.gamma, self.brightness, self.noise, self.blur = gamma, brightness, noise, blur
+        self.gamma, self.brightness, self.exposure, self.noise, self.blur = gamma, brightness, exposure, noise, blur
         self.filter = GaussianFilter(spatial_dims=2, sigma=0.7)
 
     @torch.no_grad()
@@ -88,6 +91,8 @@ class BatchAugmentation(nn.Module):
             return ((torch.rand(count, device=image.device) * 2 - 1) * limit).reshape(shape)
 
         image = image.clamp(0, 1) ** torch.exp2(uniform(self.gamma))
+        if self.exposure > 0:
+            image = (image * torch.exp2(uniform(self.exposure))).clamp(max=1)
         image = image * (1 + uniform(self.brightness)) + uniform(self.brightness) * 0.5
         if self.blur > 0:
             chosen = (torch.rand(shape, device=image.device) < self.blur).to(image.dtype)

@@ -166,3 +166,17 @@ def test_warp_commutes_with_resizing():
 def test_needs_an_image():
     with pytest.raises(TskdError, match=r"expected the key 'image', found \['label'\]"):
         BatchAugmentation()({"label": torch.zeros(1, 1, 4, 4)})
+
+
+def test_exposure_scales_an_image_by_one_factor_and_clips_at_one():
+    torch.manual_seed(0)
+    image = torch.full((256, 1, 8, 8), 0.2)
+    image[..., 4:] = 0.9
+    after = BatchAugmentation(**NO_GEOMETRY, **NO_INTENSITY, exposure=1)({"image": image})["image"]
+    dark, bright = after[..., :4], after[..., 4:]
+    factor = dark[:, 0, 0, 0] / 0.2
+    assert factor.log2().abs().max() <= 1
+    assert factor.log2().min() < -0.9
+    assert factor.log2().max() > 0.9
+    torch.testing.assert_close(dark, (0.2 * factor)[:, None, None, None].expand_as(dark))
+    torch.testing.assert_close(bright, (0.9 * factor).clamp(max=1)[:, None, None, None].expand_as(bright))
