@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common import __version__
-from common.errors import TskdError
+from common.errors import TskdError, user_message
 
 
 def _prepare(args: argparse.Namespace) -> None:
@@ -165,8 +165,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     try:
         args.function(args)
-    except TskdError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (TskdError, OSError) as error:
+        message = user_message(error)
+        if message is None:
+            raise
+        print(f"error: {message}", file=sys.stderr)
         return 2
     return 0
 

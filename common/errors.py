@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import sys
+from collections.abc import Iterator
 from types import TracebackType
 
 
@@ -11,15 +13,31 @@ class TskdError(ValueError):
 
 
 def plain_errors() -> None:
-    """Ends the process with only the message when a `TskdError` is the cause, however deep MONAI has wrapped it."""
+    """Ends the process with only the message when a user can act on the cause, however deep MONAI has wrapped it."""
     sys.excepthook = _excepthook
 
 
+def user_message(error: BaseException) -> str | None:
+    """What a user should read of an exception: a `TskdError` among its causes, or a full disk; None for any other."""
+    for cause in _causes(error):
+        if isinstance(cause, TskdError):
+            return str(cause)
+    for cause in _causes(error):
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            place = f"{cause.filename}: " if cause.filename else ""
+            return f"{place}no space left on the disk. Free some and run the command again; what is finished is kept."
+    return None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
 def _excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, TskdError):
-        cause = cause.__cause__ or cause.__context__
-    if cause is None:
+    message = user_message(error)
+    if message is None:
         sys.__excepthook__(kind, error, trace)
     else:
-        print(f"error: {cause}", file=sys.stderr)
+        print(f"error: {message}", file=sys.stderr)

@@ -33,6 +33,15 @@ def test_only_the_message(body):
     assert done.stdout == ""
 
 
+def test_a_full_disk_is_named():
+    """/dev/full refuses every write as a full disk does."""
+    done = run("with open('/dev/full', 'w') as file: file.write('row')")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: no space left on the disk. Free some and run the command again; what is finished is kept.\n"
+    )
+
+
 def test_other_errors_keep_their_traceback():
     done = run("1 / 0")
     assert done.returncode == 1
