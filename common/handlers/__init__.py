@@ -2,6 +2,8 @@
 
 from common.handlers.best_model import BestModel
 from common.handlers.checkpointing import Checkpointing
+from common.handlers.clip import ClipGradients
+from common.handlers.ema import EmaHandler, ema_weights, trainable
 from common.handlers.epoch_seed import EpochSeed
 from common.handlers.group import HandlerGroup
 from common.handlers.list_output import ListOutput
@@ -13,6 +15,8 @@ from common.handlers.versions import WriteVersions
 __all__ = [
     "BestModel",
     "Checkpointing",
+    "ClipGradients",
+    "EmaHandler",
     "EpochSeed",
     "HandlerGroup",
     "ListOutput",
@@ -20,4 +24,6 @@ __all__ = [
     "Progress",
     "StopOnNonFinite",
     "WriteVersions",
+    "ema_weights",
+    "trainable",
 ]

@@ -22,7 +22,8 @@ class Checkpointing:
 
     Args:
         output_dir: folder of the run; the file is `output_dir/checkpoints/last.pt`.
-        objects: name -> object with `state_dict` and `load_state_dict` (network, optimizer, schedule, EMA, ...).
+        objects: name -> object with `state_dict` and `load_state_dict` (network, optimizer, EMA, ...), or None for one
+            that is switched off.
         resume: "auto" continues from `last.pt` where it exists, "never" starts anew, a path continues from that file.
         identity: what must not change between a run and its continuation (classes, number of labels, the soft labels'
             hash, ...); a checkpoint with other values is refused.
@@ -40,7 +41,7 @@ class Checkpointing:
         identity: Mapping[str, Any] | None = None,
     ) -> None:
         self.path = Path(output_dir) / "checkpoints" / "last.pt"
-        self.objects = objects
+        self.objects = {name: item for name, item in objects.items() if item is not None}
         self.resume = resume
         self.identity = {key: str(value) for key, value in (identity or {}).items()}
 

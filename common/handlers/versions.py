@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import hashlib
+import inspect
 import json
 import platform
 import sys
@@ -10,12 +13,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
+import monai.bundle
 import torch
 from ignite.engine import Engine, Events
+from monai.bundle import ConfigParser
 
 from common.options import command_line, file_list
 
 PACKAGES = ("tskd", "torch", "monai", "pytorch-ignite", "peft", "transformers", "diffusers", "numpy")
+_PLACES = ("_dir", "_file", "_files", "_root")  # endings of keys that say where something is
 
 
 def versions() -> dict[str, Any]:
@@ -36,7 +43,10 @@ def versions() -> dict[str, Any]:
 
 
 class WriteVersions:
-    """Writes `versions.json` beside a run's results: versions, hardware, settings, and the run time at the end.
+    """Writes `versions.json` beside a run's results: versions, hardware, settings, config hash and run time.
+
+    `seconds` is there when the run is complete, `seconds_so_far` after each epoch before that; both count the parts of
+    a resumed run together, up to the epoch it was resumed from.
 
     Args:
         output_dir: folder of the run.
@@ -47,29 +57,84 @@ class WriteVersions:
         self.path = Path(output_dir) / "versions.json"
         self.settings = settings or {}
         self._began = 0.0
+        self._before: dict[str, Any] = {}
+        self._first_epoch = True
 
     def attach(self, engine: Engine) -> None:
-        """Registers on the start and the end of the run."""
+        """Registers on the start and the end of the run and of its epochs."""
         engine.add_event_handler(Events.STARTED, self)
-        engine.add_event_handler(Events.COMPLETED, self._finish)
+        engine.add_event_handler(Events.EPOCH_STARTED, self._begin)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._finish, "seconds_so_far")
+        engine.add_event_handler(Events.COMPLETED, self._finish, "seconds")
 
     def __call__(self, engine: Engine) -> None:
         """Writes the file at the start, so that a killed run has it too."""
-        self._began = time.monotonic()
-        self._write({})
+        self._began, self._first_epoch = time.monotonic(), True
+        known = json.loads(self.path.read_text()) if self.path.is_file() else {}
+        self._before = {key: known[key] for key in ("seconds", "seconds_so_far", "iterations") if key in known}
+        self._write(self._before)
 
-    def _finish(self, engine: Engine) -> None:
-        self._write({"seconds": round(time.monotonic() - self._began, 1), "iterations": engine.state.iteration})
+    def _begin(self, engine: Engine) -> None:
+        """In the first epoch, not on STARTED: by then a checkpoint is loaded, whatever the order of the handlers."""
+        if self._first_epoch and engine.state.epoch == 1:
+            self._before = {}
+            self._write({})
+        self._first_epoch = False
+
+    def _finish(self, engine: Engine, name: str) -> None:
+        before = self._before.get("seconds", self._before.get("seconds_so_far", 0))
+        spent = round(before + time.monotonic() - self._began, 1)
+        self._write({name: spent, "iterations": engine.state.iteration})
 
     def _write(self, extra: dict[str, Any]) -> None:
+        if idist.get_rank() > 0:
+            return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        content = {**versions(), "settings": _without_folders(self.settings), "config": config_files(), **extra}
-        self.path.write_text(json.dumps(content, indent=2, default=str) + "\n")
+        about = {"settings": _without_folders(self.settings), "config": config_files(), "config_sha256": config_hash()}
+        self.path.write_text(json.dumps({**versions(), **about, **extra}, indent=2, default=str) + "\n")
 
 
 def config_files() -> list[str]:
     """Names (no folders) of the config files on the command line, empty outside `monai.bundle run`."""
     return [Path(name).name for name in file_list(command_line(sys.argv[1:]).get("config_file", ""))]
+
+
+def config_hash() -> str | None:
+    """sha256 of the config that this `monai.bundle run` was started with; None outside of one.
+
+    The config files are merged, the overrides of the command line applied, and every path (the value of a key that ends
+    in `_dir`, `_file`, `_files` or `_root`, and text with a slash that is no expression) replaced by "path"; then the
+    JSON text with sorted keys is hashed. So runs of one hash had the same settings, wherever their files were; that the
+    data and weights were the same it does not say.
+    """
+    options = command_line(sys.argv[1:])
+    if "config_file" not in options:
+        return None
+    parser = ConfigParser()
+    parser.read_config(file_list(options["config_file"]))
+    own = inspect.signature(monai.bundle.run).parameters
+    parser.update({key: _literal(value) for key, value in options.items() if key not in own})
+    text = json.dumps(_path_free(parser.get()), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _literal(value: Any) -> Any:
+    """An override as MONAI's command line reads it: a number or list where it is one, else the text."""
+    try:
+        return ast.literal_eval(value) if isinstance(value, str) else value
+    except (SyntaxError, ValueError):
+        return value
+
+
+def _path_free(value: Any, key: str = "") -> Any:
+    if isinstance(value, dict):
+        return {name: _path_free(item, name) for name, item in value.items()}
+    if key.endswith(_PLACES):
+        return "path"
+    if isinstance(value, list | tuple):
+        return [_path_free(item) for item in value]
+    is_path = isinstance(value, str) and "/" in value.replace("\\", "/") and not value.startswith(("$", "@", "%"))
+    return "path" if is_path else value
 
 
 def _without_folders(value: Any) -> Any:

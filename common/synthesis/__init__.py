@@ -1,47 +1,58 @@
 """Stage 2: a diffusion model of the training images, its samples, and what they are worth."""
 
-from common.synthesis.adapters import DiffusionBatch, DiffusionUNet, from_model_range, to_model_range
-from common.synthesis.clip import ClipGradients
-from common.synthesis.ema import EmaHandler, ema_weights
+from common.synthesis.adapters import (
+    DiffusionBatch,
+    DiffusionUNet,
+    from_model_range,
+    label_classes,
+    one_hot,
+    to_model_range,
+)
 from common.synthesis.export import export_model, load_network, load_scheduler, weights_sha256
-from common.synthesis.features import EncoderFeatures, RandomFeatures
-from common.synthesis.fidelity import compare, frechet_distance, kernel_distance, measure, precision_recall
+from common.synthesis.features import EncoderFeatures, RandomFeatures, teacher_features
+from common.synthesis.fidelity import compare, diversity, frechet_distance, kernel_distance, measure, precision_recall
 from common.synthesis.folder import SyntheticFolder
 from common.synthesis.generate import generate
 from common.synthesis.guard import check_training_images
 from common.synthesis.images import load_images, validation_images
+from common.synthesis.label_maps import WarpedLabels
 from common.synthesis.loss import DiffusionLoss
 from common.synthesis.memorisation import gate
+from common.synthesis.pretrained import initial_network
 from common.synthesis.preview import SamplePreview
-from common.synthesis.sampling import SAMPLERS, SeededSampler, build_sampler
+from common.synthesis.sampling import SAMPLERS, SeededSampler, build_sampler, labels_for
 
 __all__ = [
     "SAMPLERS",
-    "ClipGradients",
     "DiffusionBatch",
     "DiffusionLoss",
     "DiffusionUNet",
-    "EmaHandler",
     "EncoderFeatures",
     "RandomFeatures",
     "SamplePreview",
     "SeededSampler",
     "SyntheticFolder",
+    "WarpedLabels",
     "build_sampler",
     "check_training_images",
     "compare",
-    "ema_weights",
+    "diversity",
     "export_model",
     "frechet_distance",
     "from_model_range",
     "gate",
     "generate",
+    "initial_network",
     "kernel_distance",
+    "label_classes",
+    "labels_for",
     "load_images",
     "load_network",
     "load_scheduler",
     "measure",
+    "one_hot",
     "precision_recall",
+    "teacher_features",
     "to_model_range",
     "validation_images",
     "weights_sha256",

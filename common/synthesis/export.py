@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.pipelines.ddpm.pipeline_ddpm import DDPMPipeline
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.training_utils import EMAModel
+from peft import PeftModel
 from safetensors.torch import load_file
 from torch import distributed as dist
 
 from common.errors import TskdError
+from common.handlers.ema import ema_weights
 from common.state import save_weights
 from common.synthesis.adapters import DiffusionUNet
-from common.synthesis.ema import ema_weights
 
 WEIGHTS = Path("unet", "diffusion_pytorch_model.safetensors")
 
@@ -30,7 +33,7 @@ def export_model(
     """Write `pipeline/` (diffusers layout, safetensors) and `model.pt` (tensors only), from the averaged weights.
 
     Args:
-        network: trained network, not wrapped for several processes.
+        network: trained network, not wrapped for several processes; LoRA adapters are merged into its weights.
         scheduler: training schedule.
         models_dir: the bundle's `models` folder; both are replaced there.
         ema: average to ship; None ships the network's own weights.
@@ -49,14 +52,15 @@ def export_model(
             return export_model(network, scheduler, models_dir)
     draft = pipeline_dir.with_name(f".pipeline.{os.getpid()}")
     old = pipeline_dir.with_name(f".pipeline.old.{os.getpid()}")
-    DDPMPipeline(network.unet, scheduler).save_pretrained(  # type: ignore[arg-type]
-        draft, safe_serialization=True
-    )
+    unet: Any = network.unet
+    if isinstance(unet, PeftModel):
+        unet = copy.deepcopy(unet).merge_and_unload()
+    DDPMPipeline(unet, scheduler).save_pretrained(draft, safe_serialization=True)  # type: ignore[arg-type]
     if pipeline_dir.exists():
         pipeline_dir.rename(old)
     draft.rename(pipeline_dir)
     shutil.rmtree(old, ignore_errors=True)
-    save_weights(network, Path(models_dir, "model.pt"))
+    save_weights(DiffusionUNet(unet), Path(models_dir, "model.pt"))
     return pipeline_dir
 
 

@@ -12,8 +12,8 @@ from ignite.engine import Engine, Events
 from torch import distributed as dist
 from torch.utils.tensorboard import SummaryWriter
 
+from common.handlers.ema import ema_weights
 from common.synthesis.adapters import DiffusionUNet
-from common.synthesis.ema import ema_weights
 from common.synthesis.pictures import contact_sheet, save
 from common.synthesis.sampling import SeededSampler
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 from diffusers.training_utils import EMAModel
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 
-from common.synthesis import EmaHandler, ema_weights
+from common.handlers import EmaHandler, ema_weights, trainable
 
 
 def linear(value=0.0):
@@ -39,12 +39,37 @@ def test_validator_sees_the_average_and_training_goes_on_with_its_own_weights():
     ema = EMAModel(module.parameters(), decay=0.9)
     validator = Engine(lambda engine, batch: seen.append(module.weight.item()))
     engine = trainer(module)
+    validator.add_event_handler(Events.COMPLETED, lambda: seen.append(module.weight.item()))  # as an export would
     EmaHandler(ema, module, validator).attach(engine)
+    validator.add_event_handler(Events.COMPLETED, lambda: seen.append(module.weight.item()))
+    after = []
+    engine.add_event_handler(Events.EPOCH_COMPLETED, lambda: after.append((validator.run([0]), module.weight.item())))
+    engine.run(range(3), max_epochs=2)
+    assert [weight for _, weight in after] == [3.0, 6.0]
+    assert len(seen) == 6
+    assert seen[0] == seen[1] == seen[2] != 3.0
+    assert seen[3] == seen[4] == seen[5] == ema.shadow_params[0].item() != 6.0
+
+
+def test_the_network_keeps_the_average_when_training_is_over():
+    module = linear()
+    ema = EMAModel(module.parameters(), decay=0.9)
+    engine = trainer(module)
+    EmaHandler(ema, module).attach(engine)
     engine.run(range(3))
-    average = ema.shadow_params[0].item()
-    validator.run([0])
-    assert seen == [pytest.approx(average)]
-    assert module.weight.item() == 3.0 != average
+    assert module.weight.item() == ema.shadow_params[0].item() != 3.0
+
+
+def test_frozen_weights_are_left_out():
+    network = torch.nn.Sequential(linear(1.0), linear(2.0))
+    network[0].requires_grad_(False)
+    ema = EMAModel(trainable(network), decay=0.9)
+    engine = Engine(lambda engine, batch: network[1].weight.data.add_(1.0))
+    EmaHandler(ema, network).attach(engine)
+    engine.run(range(3))
+    assert len(ema.shadow_params) == 1
+    assert network[0].weight.item() == 1.0
+    assert network[1].weight.item() == ema.shadow_params[0].item() != 5.0
 
 
 def test_weights_come_back_when_validation_fails():

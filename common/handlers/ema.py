@@ -5,15 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
 from diffusers.training_utils import EMAModel
 from ignite.engine import Engine, Events
+from torch import nn
+
+from common.handlers.updates import updates_weights
+
+
+def trainable(network: nn.Module) -> list[nn.Parameter]:
+    """The parameters that an average is taken of; frozen ones are their own average."""
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
 
 
 @contextmanager
-def ema_weights(ema: EMAModel, network: torch.nn.Module) -> Iterator[None]:
+def ema_weights(ema: EMAModel, network: nn.Module) -> Iterator[None]:
     """The network holds the averaged weights inside the block and its own ones after it."""
-    parameters = list(network.parameters())
+    parameters = trainable(network)
     ema.store(parameters)
     ema.copy_to(parameters)
     try:
@@ -23,17 +30,19 @@ def ema_weights(ema: EMAModel, network: torch.nn.Module) -> Iterator[None]:
 
 
 class EmaHandler:
-    """Updates the average after each iteration, and lends it to the network while it is validated.
+    """Updates the average after each update of the weights, and lends it to the network while it is validated.
 
-    The average itself goes into the checkpoint: name `ema` among the objects of `common.handlers.Checkpointing`.
+    What the validator's other handlers do at its end (`BestModel` exports there) sees the average too, whatever the
+    order of the handlers. When the training is over, the network keeps the average. The average itself goes into the
+    checkpoint: name `ema` among the objects of `Checkpointing`.
 
     Args:
-        ema: average over `network.parameters()`.
+        ema: average over `trainable(network)`.
         network: network in training, not wrapped for several processes.
         validator: engine that validates `network`, or None.
     """
 
-    def __init__(self, ema: EMAModel, network: torch.nn.Module, validator: Engine | None = None) -> None:
+    def __init__(self, ema: EMAModel, network: nn.Module, validator: Engine | None = None) -> None:
         self.ema = ema
         self.network = network
         self.validator = validator
@@ -41,24 +50,31 @@ class EmaHandler:
     def attach(self, engine: Engine) -> None:
         """Registers on the iterations of the training `engine` and around each run of the validator."""
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+        engine.add_event_handler(Events.COMPLETED, self._keep)
         if self.validator is not None:
             self.validator.add_event_handler(Events.STARTED, self._lend)
-            self.validator.add_event_handler(Events.COMPLETED, self._take_back)
             self.validator.add_event_handler(Events.EXCEPTION_RAISED, self._fail)
 
     def __call__(self, engine: Engine) -> None:
         """One step of the average."""
-        self._follow_device()
-        self.ema.step(self.network.parameters())
+        if updates_weights(engine):
+            self._follow_device()
+            self.ema.step(trainable(self.network))
 
-    def _lend(self) -> None:
+    def _lend(self, validator: Engine) -> None:
         self._follow_device()
-        self.ema.store(self.network.parameters())
-        self.ema.copy_to(self.network.parameters())
+        self.ema.store(trainable(self.network))
+        self.ema.copy_to(trainable(self.network))
+        if not validator.has_event_handler(self._take_back, Events.COMPLETED):
+            validator.add_event_handler(Events.COMPLETED, self._take_back)  # so late: the last handler of all
 
     def _take_back(self) -> None:
         if self.ema.temp_stored_params is not None:
-            self.ema.restore(self.network.parameters())
+            self.ema.restore(trainable(self.network))
+
+    def _keep(self) -> None:
+        self._follow_device()
+        self.ema.copy_to(trainable(self.network))
 
     def _fail(self, engine: Engine, error: Exception) -> None:
         self._take_back()

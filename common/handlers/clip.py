@@ -6,11 +6,11 @@ import torch
 from ignite.engine import Engine
 from monai.engines.utils import IterationEvents
 
+from common.handlers.updates import updates_weights
+
 
 class ClipGradients:
-    """Scales the gradient down to a norm of `max_norm` before the optimizer's step.
-
-    A rare batch at an unlucky timestep then cannot throw the weights away.
+    """Scales the gradient down to a norm of `max_norm` before the optimizer's step, so that one batch cannot ruin it.
 
     Args:
         network: network in training.
@@ -26,5 +26,6 @@ class ClipGradients:
         engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Clips in place."""
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.max_norm)
+        """Clips in place, where the gradient is complete."""
+        if updates_weights(engine):
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.max_norm)
