@@ -14,6 +14,8 @@ from monai.engines import DiffusionPrepareBatch, PrepareBatch, VPredictionPrepar
 
 from common.errors import TskdError
 
+AXES = {"x": -2, "y": -1}  # of arrays that are x first
+
 
 def to_model_range(image: torch.Tensor) -> torch.Tensor:
     """Images in [0, 1], as the project stores them, in the diffusion model's range [-1, 1]."""
@@ -31,7 +33,8 @@ class DiffusionUNet(torch.nn.Module):
     The state dict is that of the UNet under the prefix `unet.`.
 
     Args:
-        unet: unconditional network from B x C x X x Y and B timesteps to B x C x X x Y.
+        unet: network from B x C x X x Y and B timesteps to B x C' x X x Y. C is C' for images alone; what is more are
+            the channels of a label map (`one_hot`), one a class, behind those of the image.
         amp_dtype: type of `torch.autocast` around the network ("bfloat16", "float16"), None for float32. Only the
             network runs in it: schedule, noise and loss stay in float32.
     """
@@ -45,15 +48,19 @@ class DiffusionUNet(torch.nn.Module):
         """Predicts noise (or velocity) in float32.
 
         Args:
-            x: noisy images B x C x X x Y.
+            x: noisy images B x C x X x Y, with their label maps where the network takes one.
             timesteps: B whole numbers, or one for all.
             context: must be None; it is there for MONAI's call.
 
         Raises:
-            TskdError: a context, or a size that the network cannot halve often enough.
+            TskdError: a context, another number of channels, or a size that the network cannot halve often enough.
         """
         if context is not None:
-            raise TskdError("this diffusion model is unconditional: expected no context, found a tensor. Leave it out.")
+            raise TskdError("this diffusion model takes no context: expected None, found a tensor. Leave it out.")
+        channels, classes = self.unet.config["in_channels"], label_classes(self)
+        if x.shape[1] != channels:
+            kind = f"{channels - classes} of the image and {classes} of its label map" if classes else "of the image"
+            raise TskdError(f"expected {channels} channels ({kind}), found {x.shape[1]} (shape {tuple(x.shape)})")
         factor = 2 ** (len(self.unet.config["block_out_channels"]) - 1)
         if any(side % factor for side in x.shape[2:]):
             raise TskdError(
@@ -62,6 +69,18 @@ class DiffusionUNet(torch.nn.Module):
             )
         with torch.autocast(x.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None):
             return self.unet(x, timesteps.to(x.device), return_dict=False)[0].float()
+
+
+def label_classes(network: Any) -> int:
+    """Classes of the label map that a `DiffusionUNet` is conditioned on; 0 where it draws images alone."""
+    config = getattr(network, "module", network).unet.config
+    return config["in_channels"] - config["out_channels"]
+
+
+def one_hot(labels: torch.Tensor, classes: int) -> torch.Tensor:
+    """Label maps B x 1 x X x Y as B x classes x X x Y of 0 and 1; all 0 where a pixel has no class (255)."""
+    indices = torch.arange(classes, device=labels.device).view(1, -1, 1, 1)
+    return (labels == indices).float()
 
 
 class DiffusionBatch(PrepareBatch):
@@ -74,15 +93,31 @@ class DiffusionBatch(PrepareBatch):
         scheduler: training schedule.
         fixed_seed: None draws noise and timesteps anew each time. A number makes them a function of it and of the
             entry's `case`, so that one validation can be compared with the next.
+        flips: axes ("x", "y") along which an image, with its label map, is mirrored half of the time. Only where
+            anatomy allows: a mirrored abdomen has its liver on the wrong side.
+        label_classes: classes of the label maps under the key `label` that the network is conditioned on, 0 for none.
+
+    Raises:
+        TskdError: an unknown axis.
     """
 
-    def __init__(self, scheduler: DDPMScheduler, fixed_seed: int | None = None) -> None:
+    def __init__(
+        self,
+        scheduler: DDPMScheduler,
+        fixed_seed: int | None = None,
+        flips: Sequence[str] = (),
+        label_classes: int = 0,
+    ) -> None:
+        if unknown := sorted(set(flips) - set(AXES)):
+            raise TskdError(f"flips: expected a list of some of {', '.join(AXES)}, found {', '.join(unknown)}")
         steps = scheduler.config["num_train_timesteps"]
         velocity = scheduler.config["prediction_type"] == "v_prediction"
         schedule: Any = scheduler  # MONAI's type hint asks for its own schedulers
         self.prepare = VPredictionPrepareBatch(schedule, steps) if velocity else DiffusionPrepareBatch(steps)
         self.steps = steps
         self.fixed_seed = fixed_seed
+        self.flips = tuple(flips)
+        self.label_classes = label_classes
 
     def __call__(  # type: ignore[override]
         self,
@@ -90,16 +125,28 @@ class DiffusionBatch(PrepareBatch):
         device: str | torch.device | None = None,
         non_blocking: bool = False,
         **kwargs: Any,
-    ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor], tuple, dict[str, torch.Tensor]]:
-        """Returns images [-1, 1], (target, timesteps), no arguments, and {noise, timesteps} for `DiffusionInferer`."""
-        image = batchdata["image"]
-        image = image.as_tensor() if isinstance(image, MetaTensor) else image
-        batch = {"image": to_model_range(image.to(dtype=torch.float32))}
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor], tuple, dict[str, Any]]:
+        """Returns images [-1, 1], (target, timesteps), no arguments, and what `DiffusionInferer` wants besides.
+
+        That is {noise, timesteps} and, for label maps, {condition, mode}.
+        """
+        keys = ("image", "label") if self.label_classes else ("image",)
+        values = self._mirror([_plain(batchdata[key]) for key in keys])
+        batch = {"image": to_model_range(values[0].to(dtype=torch.float32))}
         images, target, args, named = self.prepare(batch, device, non_blocking, **kwargs)
         if self.fixed_seed is not None:
             named["noise"], named["timesteps"] = self._fixed(images, batchdata["case"])
             target = self.prepare.get_target(images, named["noise"], named["timesteps"])
+        if self.label_classes:
+            named["condition"] = one_hot(values[1].to(images.device), self.label_classes)
+            named["mode"] = "concat"
         return images, (target, named["timesteps"]), args, named
+
+    def _mirror(self, values: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        for name in self.flips:
+            chosen = (torch.rand(len(values[0])) < 0.5).view(-1, 1, 1, 1).to(values[0].device)
+            values = [torch.where(chosen, value.flip(AXES[name]), value) for value in values]
+        return list(values)
 
     def _fixed(self, images: torch.Tensor, cases: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
         noise, timesteps = [], []
@@ -108,3 +155,7 @@ class DiffusionBatch(PrepareBatch):
             timesteps.append(torch.randint(0, self.steps, (), generator=generator))
             noise.append(torch.randn(images.shape[1:], generator=generator))
         return torch.stack(noise).to(images), torch.stack(timesteps).to(images.device)
+
+
+def _plain(value: torch.Tensor) -> torch.Tensor:
+    return value.as_tensor() if isinstance(value, MetaTensor) else value

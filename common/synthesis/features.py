@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
+
+from common.networks import build_sam, load_pretrained, read_checkpoint
+from common.state import load_weights
 
 
 class RandomFeatures(nn.Module):
@@ -26,6 +31,7 @@ class RandomFeatures(nn.Module):
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
         self.resolution = resolution
+        self.name = f"random convolutions (seed {seed}) at {resolution} px"
         kernels = []
         for before, width in zip((3, *widths), widths, strict=False):
             kernel = torch.randn(width, before, 3, 3, generator=generator) * (2 / (9 * before)) ** 0.5
@@ -48,10 +54,12 @@ class EncoderFeatures(nn.Module):
     Args:
         network: module with `forward_features(images) -> {"embedding": N x D x h x w, ...}`, such as the teacher.
         resolution: side of the images that it takes.
+        name: what the features are called in reports.
     """
 
-    def __init__(self, network: nn.Module, resolution: int) -> None:
+    def __init__(self, network: nn.Module, resolution: int, name: str = "encoder") -> None:
         super().__init__()
+        self.name = name
         self.network = network.eval()
         self.forward_features: Any = network.forward_features
         self.resolution = resolution
@@ -60,6 +68,30 @@ class EncoderFeatures(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Vectors N x D of images N x c x X x Y in [0, 1]."""
         return self.forward_features(_sized(images, self.resolution))["embedding"].float().mean((2, 3))
+
+
+def teacher_features(vfm: str, weights: str | os.PathLike[str] | None = None, resolution: int = 256) -> EncoderFeatures:
+    """Features of a teacher's image encoder: a foundation model as it is, or after its adaptation to the task.
+
+    They are not Inception's, which know photographs: numbers compare only with numbers of the same encoder and size.
+
+    Args:
+        vfm: foundation model, one of `common.networks.VFMS`.
+        weights: a trained teacher's `model.pt`, or whatever `common.networks.load_pretrained` takes; None for the
+            foundation model's own weights.
+        resolution: side that images are brought to; a teacher with a ViT takes only the size it was trained at.
+
+    Raises:
+        TskdError: no such model, or weights that are not this model's.
+    """
+    name = f"{vfm} encoder at {resolution} px"
+    state = read_checkpoint(weights) if weights is not None and Path(weights).is_file() else {}
+    if "no_prompt_embedding" in state:  # a teacher's
+        network = build_sam(vfm, len(state["mask_decoder.mask_tokens.weight"]), resolution)
+        load_weights(network, str(weights))
+        return EncoderFeatures(network, resolution, f"{name}, fine-tuned")
+    network = load_pretrained(build_sam(vfm, 2, resolution), None if weights is None else str(weights))
+    return EncoderFeatures(network, resolution, name)
 
 
 def _sized(images: torch.Tensor, resolution: int) -> torch.Tensor:

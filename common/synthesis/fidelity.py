@@ -1,8 +1,7 @@
-"""How close synthetic images are to real ones as a set: KID, FID, precision, recall, and real images as the floor."""
+"""How close synthetic images are to real ones as a set: KID, FID, precision, recall, diversity, and the floor."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from monai.metrics import FIDMetric
 
 from common.data.datalist import entries, read
 from common.errors import TskdError
-from common.synthesis.folder import write_text
+from common.synthesis.fidelity_report import write_report
 from common.synthesis.images import intensity_window, load_images, picture_size
 
 
@@ -64,6 +63,15 @@ def precision_recall(real: torch.Tensor, synthetic: torch.Tensor, neighbours: in
     return covered(synthetic, real), covered(real, synthetic)
 
 
+def diversity(sample: torch.Tensor) -> dict[str, float]:
+    """How far each of N vectors N x D is from its nearest neighbour in the sample: smallest and median distance.
+
+    Far less than among as many real images means that the sample repeats itself.
+    """
+    distances = torch.cdist(sample.double(), sample.double()).fill_diagonal_(torch.inf).amin(1)
+    return {"nearest_min": float(distances.min()), "nearest_median": float(distances.median())}
+
+
 def measure(
     synthetic_dir: str | os.PathLike[str],
     dataset_file: str | os.PathLike[str],
@@ -71,29 +79,34 @@ def measure(
     output_file: str | os.PathLike[str],
     limit: int = 1000,
     device: str | torch.device = "cpu",
+    mlflow_uri: str | None = None,
+    experiment: str = "fidelity",
 ) -> dict[str, Any]:
     """Compare synthetic images with the real training images, and real ones with real ones as the floor.
 
     Pairs: the synthetic images that passed the gate against the training images; the training images of one half of
     the patients against those of the other half (`floor`: what no generator should be expected to beat); the held-out
     images of the validation list against the training images, where there are any. All samples have the same size,
-    because FID depends on it.
+    because FID and the nearest neighbours depend on it. A dataset.json has one modality, so the report is of one.
 
     Args:
         synthetic_dir: folder with the dataset.json of the synthetic images.
         dataset_file: dataset.json of the training images.
-        features: from images N x C x X x Y in [0, 1] to vectors N x D.
-        output_file: JSON file to write.
+        features: from images N x C x X x Y in [0, 1] to vectors N x D; its attribute `name`, if any, is reported.
+        output_file: JSON file to write; a table with the suffix .csv is written beside it.
         limit: at most so many images a sample.
         device: where `features` runs.
+        mlflow_uri: tracking store that the numbers go to as well, as a run of `experiment`; None for none.
+        experiment: name of that experiment.
 
     Returns:
-        {pair: {images, kid, fid, precision, recall}}, also written to `output_file`.
+        {modality, features, pairs: {pair: {images, kid, fid, precision, recall, nearest_min, nearest_median,
+        real_nearest_min, real_nearest_median}}}, also written to `output_file`.
 
     Raises:
-        TskdError: too few images or patients to compare.
+        TskdError: too few images or patients to compare, or no mlflow where it is asked for.
     """
-    listed = entries(Path(synthetic_dir, "dataset.json"), "unlabelled")
+    listed = entries(Path(synthetic_dir, "dataset.json"), "transfer")
     data, window, size = read(dataset_file), intensity_window(dataset_file), picture_size(listed[0]["image"])
 
     def vectors(items: Sequence[Mapping[str, str]]) -> tuple[torch.Tensor, np.ndarray]:
@@ -119,13 +132,17 @@ def measure(
     count = min(limit, *(len(sample) for pair in pairs.values() for sample in pair))
     if count < 5:
         raise TskdError(f"expected at least 5 images in every sample, found {count}. Make more synthetic images.")
-    report = {name: compare(_thin(real, count), _thin(other, count)) for name, (real, other) in pairs.items()}
-    write_text(Path(output_file), json.dumps(report, indent=1) + "\n")
+    report = {
+        "modality": data["modality"],
+        "features": getattr(features, "name", type(features).__name__),
+        "pairs": {name: compare(_thin(real, count), _thin(other, count)) for name, (real, other) in pairs.items()},
+    }
+    write_report(report, Path(output_file), mlflow_uri, experiment)
     return report
 
 
 def compare(real: torch.Tensor, other: torch.Tensor) -> dict[str, float | None]:
-    """All measures of one pair of samples N x D, after bringing the real one to mean 0 and mean variance 1.
+    """All measures of a pair of samples N x D, after bringing the real one to mean 0 and mean variance 1.
 
     `fid` is None where there are no more images than features: its covariance matrices would be singular.
     """
@@ -138,6 +155,8 @@ def compare(real: torch.Tensor, other: torch.Tensor) -> dict[str, float | None]:
         "fid": frechet_distance(other, real) if len(real) > real.shape[1] else None,
         "precision": precision,
         "recall": recall,
+        **diversity(other),
+        **{f"real_{name}": value for name, value in diversity(real).items()},
     }
 
 

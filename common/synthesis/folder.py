@@ -16,7 +16,8 @@ from tqdm import tqdm
 import common
 from common.data.datalist import read, write
 from common.errors import TskdError
-from common.synthesis.pictures import contact_sheet, read_image, save, write_image
+from common.synthesis.label_maps import WarpedLabels
+from common.synthesis.pictures import contact_sheet, read_image, save, write_image, write_labels
 
 GROUP = "synthetic"
 UNCHECKED = "not checked"
@@ -28,7 +29,8 @@ class SyntheticFolder:
     path/
         sampling.json       what the images were made with; other settings in the same folder are refused
         images/000000.png   8 bit, 1 or 3 channels; a file that is there is complete
-        dataset.json        entries under `unlabelled`, written when all images are there
+        labels/000000.png   the label map that the image was drawn to, for a model that takes one
+        dataset.json        entries under `unlabelled`, or `training` with labels; written when all images are there
         contact_sheet.png   the first 64
 
     Attached to a MONAI evaluator whose batches are image numbers, it writes what the evaluator predicts and shows the
@@ -40,6 +42,7 @@ class SyntheticFolder:
         settings: what the images depend on (model hash, sampler, steps, seed).
         rank: this process does the numbers k with k % world_size == rank.
         world_size: number of processes.
+        labels: label map of each number, for a model that draws to one.
 
     Raises:
         TskdError: the folder was begun with other settings, or rank and world_size do not fit.
@@ -52,11 +55,13 @@ class SyntheticFolder:
         settings: Mapping[str, Any],
         rank: int = 0,
         world_size: int = 1,
+        labels: WarpedLabels | None = None,
     ) -> None:
         if not 0 <= rank < world_size:
             raise TskdError(f"rank: expected 0 to {world_size - 1} (world_size {world_size}), found {rank}")
         self.path, self.num_images, self.settings = Path(path), num_images, dict(settings)
         self.rank, self.world_size = rank, world_size
+        self.labels = labels
         self._bar: tqdm | None = None
         self._claim()
 
@@ -71,6 +76,8 @@ class SyntheticFolder:
     def write(self, numbers: Iterable[int], images: torch.Tensor) -> None:
         """Write images B x C x X x Y in [0, 1] under their numbers."""
         for number, image in zip(numbers, images, strict=True):
+            if self.labels is not None:  # first: an image that is there is finished
+                write_labels(_labels_path(self.path, number), self.labels(number))
             write_image(self.image_path(number), image)
 
     def attach(self, engine: Engine) -> None:
@@ -139,7 +146,7 @@ def write_dataset(
     numbers: Iterable[int],
     memorisation: Any,
 ) -> None:
-    """Write the dataset.json of synthetic images.
+    """Write the dataset.json of synthetic images: those with a label map under `training`, others under `unlabelled`.
 
     Args:
         folder: folder with images/ and sampling.json.
@@ -149,6 +156,14 @@ def write_dataset(
     """
     real = read(dataset_file)
     settings = json.loads(Path(folder, "sampling.json").read_text(encoding="utf-8"))
+    labelled, unlabelled = [], []
+    for k in numbers:
+        entry = {"image": f"images/{k:06d}.png", "group": GROUP, "case": f"{GROUP}_{k:06d}"}
+        path = _labels_path(folder, k)
+        if path.exists():
+            labelled.append({**entry, "label": path.relative_to(folder).as_posix()})
+        else:
+            unlabelled.append(entry)
     write(
         Path(folder, "dataset.json"),
         {
@@ -156,10 +171,8 @@ def write_dataset(
             "modality": real["modality"],
             "channels": real["channels"],
             "labels": real["labels"],
-            "training": [],
-            "unlabelled": [
-                {"image": f"images/{k:06d}.png", "group": GROUP, "case": f"{GROUP}_{k:06d}"} for k in numbers
-            ],
+            "training": labelled,
+            "unlabelled": unlabelled,
             "validation": [],
             "test": [],
             "provenance": {
@@ -183,6 +196,10 @@ def image_numbers(folder: str | os.PathLike[str]) -> list[int]:
     if not found:
         raise TskdError(f"{Path(folder, 'images')}: expected images 000000.png, ..., found none. Run inference first.")
     return found
+
+
+def _labels_path(folder: str | os.PathLike[str], number: int) -> Path:
+    return Path(folder, "labels", f"{number:06d}.png")
 
 
 def write_text(path: Path, text: str) -> None:

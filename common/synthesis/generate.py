@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from common.synthesis.adapters import DiffusionUNet
 from common.synthesis.folder import SyntheticFolder
+from common.synthesis.label_maps import WarpedLabels
 from common.synthesis.sampling import SeededSampler
 
 
@@ -29,6 +30,7 @@ def generate(
     device: str | torch.device = "cpu",
     rank: int = 0,
     world_size: int = 1,
+    labels: WarpedLabels | None = None,
 ) -> SyntheticFolder:
     """Sample images into a folder; a second call goes on where the first stopped.
 
@@ -45,10 +47,11 @@ def generate(
         sampler: one of `sampling.SAMPLERS`.
         steps: denoising steps.
         seed: seed of the set; image k depends on it and on k.
-        batch_size: images at once; affects speed, not the images.
+        batch_size: images asked for at a time; changes no image.
         device: where the network runs.
         rank: number of this process of `world_size` that share the work.
         world_size: number of processes.
+        labels: label map of each number, for a network that is conditioned on one.
 
     Returns:
         The folder; `finish` has been called on it.
@@ -56,9 +59,9 @@ def generate(
     Raises:
         TskdError: the folder holds images of another model, sampler, number of steps or seed.
     """
-    draw = SeededSampler(scheduler, sampler, steps, seed, batch_size=batch_size)
+    draw = SeededSampler(scheduler, sampler, steps, seed, labels=labels)
     settings: Mapping[str, Any] = {"model": model, **draw.settings}
-    folder = SyntheticFolder(output_dir, num_images, settings, rank, world_size)
+    folder = SyntheticFolder(output_dir, num_images, settings, rank, world_size, labels)
     network = network.to(device).eval()
     pending = folder.pending()
     with tqdm(total=len(pending), unit="image", desc="sampling", dynamic_ncols=True) as bar:

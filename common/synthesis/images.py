@@ -13,8 +13,9 @@ from PIL import Image
 from torch.nn import functional
 
 from common.data.datalist import entries, read
-from common.data.volumes import NIFTI, load_volume, scale_intensity, to_lps
+from common.data.volumes import NIFTI, load_label, load_volume, scale_intensity, to_lps
 from common.errors import TskdError
+from common.synthesis.label_maps import read_labels
 from common.synthesis.pictures import read_image
 
 
@@ -47,25 +48,29 @@ def load_images(
             images.append(_resize(image, size))
             cases.append(case)
             groups.append(entry["group"])
-    if limit is not None and len(images) > limit:
-        kept = np.linspace(0, len(images) - 1, limit).round().astype(int)
-        images, cases, groups = [[values[k] for k in kept] for values in (images, cases, groups)]
-    return torch.stack(images), cases, groups
+    kept = _spread(len(images), limit)
+    return torch.stack([images[k] for k in kept]), [cases[k] for k in kept], [groups[k] for k in kept]
 
 
 def validation_images(
-    dataset_file: str | os.PathLike[str], size: int | Sequence[int], limit: int | None = None
+    dataset_file: str | os.PathLike[str], size: int | Sequence[int], limit: int | None = None, labelled: bool = False
 ) -> list[dict[str, Any]]:
-    """Images of the validation list, volumes cut into slices, as {image, case} for a MONAI Dataset.
+    """Images of the validation list, volumes cut into slices, as {image, case, label?} for a MONAI Dataset.
 
     Args:
         dataset_file: path of dataset.json.
         size: (x, y), or one number for both.
         limit: at most so many, spread evenly.
+        labelled: with their label maps 1 x X x Y (uint8), for a network that is conditioned on them.
     """
     held_out, channels = entries(dataset_file, "validation"), read(dataset_file)["channels"]
     images, cases, _ = load_images(held_out, size, channels, limit, intensity_window(dataset_file))
-    return [{"image": image, "case": case} for image, case in zip(images, cases, strict=True)]
+    found: list[dict[str, Any]] = [{"image": image, "case": case} for image, case in zip(images, cases, strict=True)]
+    if labelled:
+        labels = [label for entry in held_out for label in _label_maps(entry, size)]
+        for item, k in zip(found, _spread(len(labels), limit), strict=True):
+            item["label"] = labels[k]
+    return found
 
 
 def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -96,6 +101,22 @@ def _pictures(
         yield entry["case"], read_image(entry["image"], channels)
     except OSError as error:
         raise TskdError(f"{entry['image']}: expected a PNG or JPEG image, found {error}. Prepare it again.") from error
+
+
+def _label_maps(entry: Mapping[str, str], size: int | Sequence[int]) -> list[torch.Tensor]:
+    """Label maps 1 x X x Y of one entry, in the order of `_pictures`."""
+    size = (size, size) if isinstance(size, int) else tuple(size)
+    if not entry["image"].endswith(NIFTI):
+        return [read_labels(entry["label"], size)]
+    array, affine = load_volume(entry["image"])
+    labels = torch.from_numpy(to_lps(load_label(entry["label"], array.shape, affine), affine)[0])
+    slices = labels.permute(2, 0, 1)[:, None].float()
+    return list(functional.interpolate(slices, size, mode="nearest-exact").to(torch.uint8))
+
+
+def _spread(count: int, limit: int | None) -> list[int]:
+    """At most `limit` of 0 .. count - 1, evenly apart."""
+    return np.linspace(0, count - 1, count if limit is None else min(limit, count)).round().astype(int).tolist()
 
 
 def _resize(image: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:

@@ -75,7 +75,7 @@ def gate(
         max_shift: pixels of those.
         max_real: at most so many real images to set the threshold, and at most so many held-out ones.
         features: network from images N x C x X x Y in [0, 1] to vectors N x D, for a second comparison (cosine); an
-            image is flagged if either says so.
+            image is flagged if either says so. Each then gets half of the 1 - quantile that new patients may lose.
         device: where to compute.
 
     Returns:
@@ -96,12 +96,14 @@ def gate(
 
     training = look(real)
     _need_two_patients(training, dataset_file)
-    limits = _thresholds(training, quantile, max_shift, max_real)
+    level = quantile if features is None else (1 + quantile) / 2
+    limits = _thresholds(training, level, max_shift, max_real)
     synthetic = _judge(look(listed), training, limits, max_shift)
     report: dict[str, Any] = {
         "threshold": limits[0],
         "feature_threshold": limits[1],
         "quantile": quantile,
+        "features": None if features is None else getattr(features, "name", type(features).__name__),
         "resolution": resolution,
         "max_shift": max_shift,
         "training_images": len(training.cases),

@@ -22,6 +22,11 @@ def write_image(path: str | os.PathLike[str], image: torch.Tensor) -> None:
     save(Image.fromarray(to_pixels(image)), path)
 
 
+def write_labels(path: str | os.PathLike[str], labels: torch.Tensor) -> None:
+    """Write a label map 1 x X x Y (uint8) as a grey PNG whose values are the classes."""
+    save(Image.fromarray(np.ascontiguousarray(labels[0].T.cpu().numpy())), path)
+
+
 def read_image(path: str | os.PathLike[str], channels: int | None = None) -> torch.Tensor:
     """C x X x Y in [0, 1] of an 8-bit image file.
 

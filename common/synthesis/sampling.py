@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,9 +14,11 @@ from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultist
 from monai.inferers import Inferer
 
 from common.errors import TskdError
-from common.synthesis.adapters import from_model_range
+from common.synthesis.adapters import from_model_range, label_classes, one_hot
+from common.synthesis.label_maps import WarpedLabels
 
 SAMPLERS = ("ddpm", "ddim", "dpmsolver++")
+AT_ONCE = 8  # images in one call of the network on an accelerator, always
 
 # The last timestep is pure noise in training, so sampling starts there (arXiv 2305.08891); diffusers' default spacing
 # ("leading") starts one stride earlier. The DDPM walks all or most timesteps and keeps what its config says.
@@ -53,8 +56,9 @@ class SeededSampler(Inferer):
 
     All noise of image k comes from one CPU generator seeded by (seed, k): the starting noise and, for "ddpm", that of
     every step. So neither the batch it is in nor the device changes it. What the network adds up in another order for
-    another batch would still change the last bits: on a CPU, where batches gain little, images are therefore made one
-    by one and have the same bytes whatever the batch; on other devices batches are filled up to `batch_size`.
+    another batch size would still change the last bits. On a CPU, where batches gain little, images are therefore made
+    one by one; on an accelerator always `AT_ONCE` together, the last group filled up. So an image has the same bytes on
+    the same device, however many are asked for at a time.
 
     Args:
         scheduler: training schedule.
@@ -62,7 +66,7 @@ class SeededSampler(Inferer):
         steps: denoising steps, at most those of the training schedule.
         seed: seed of the whole set.
         shape: (channels, x, y) of an image; taken from the network where left out.
-        batch_size: images at once on an accelerator.
+        labels: label map of each number, for a network that is conditioned on one.
 
     Raises:
         TskdError: unknown sampler, or a number of steps outside 1 .. training steps.
@@ -75,7 +79,7 @@ class SeededSampler(Inferer):
         steps: int = 25,
         seed: int = 0,
         shape: Sequence[int] | None = None,
-        batch_size: int = 1,
+        labels: WarpedLabels | None = None,
     ) -> None:
         super().__init__()
         limit = scheduler.config["num_train_timesteps"]
@@ -84,33 +88,60 @@ class SeededSampler(Inferer):
         self.scheduler = build_sampler(scheduler, sampler)
         self.sampler, self.steps, self.seed = sampler, steps, seed
         self.shape = None if shape is None else tuple(shape)
-        self.batch_size = batch_size
+        self.labels = labels
 
     @property
     def settings(self) -> dict[str, Any]:
         """What, besides the model, an image depends on."""
-        return {"sampler": self.sampler, "steps": self.steps, "seed": self.seed}
+        more = {} if self.labels is None else {"label_maps": self.labels.settings}
+        return {"sampler": self.sampler, "steps": self.steps, "seed": self.seed, **more}
 
     @torch.no_grad()
     def __call__(  # type: ignore[override]
         self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
     ) -> torch.Tensor:
         """Images of the numbers `inputs` (B whole numbers): B x C x X x Y in [0, 1], on the device of `inputs`."""
-        numbers = inputs.flatten().tolist()
-        if inputs.device.type == "cpu" and len(numbers) > 1:
-            return torch.cat([self(number, network) for number in inputs.flatten().split(1)])
-        count = len(numbers)
-        if inputs.device.type != "cpu":
-            numbers += [numbers[-1]] * (self.batch_size - count)
+        size = 1 if inputs.device.type == "cpu" else AT_ONCE
+        return torch.cat([self._draw(part, size, network) for part in inputs.flatten().split(size)])
+
+    def _draw(self, inputs: torch.Tensor, size: int, network: Callable[..., torch.Tensor]) -> torch.Tensor:
+        """Images of at most `size` numbers, made in a batch of exactly `size`."""
+        numbers = inputs.tolist()
+        numbers += [numbers[-1]] * (size - len(numbers))
         generators = [torch.Generator().manual_seed(image_seed(self.seed, number)) for number in numbers]
         shape = self.shape or image_shape(network)
         image = torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(inputs.device)
+        condition = image[:, :0]
+        if self.labels is not None:
+            maps = torch.stack([self.labels(number) for number in numbers])
+            condition = one_hot(maps.to(inputs.device), self.labels.num_classes)
         extra: dict[str, Any] = {"generator": generators} if self.sampler == "ddpm" else {}
         self.scheduler.set_timesteps(self.steps, device=inputs.device)
         for timestep in self.scheduler.timesteps:
-            prediction = network(x=image, timesteps=timestep.expand(len(image)), context=None)
+            noisy = torch.cat([image, condition], dim=1)
+            prediction = network(x=noisy, timesteps=timestep.expand(size), context=None)
             image = self.scheduler.step(prediction, timestep, image, return_dict=False, **extra)[0]
-        return from_model_range(image[:count])
+        return from_model_range(image[: len(inputs)])
+
+
+def labels_for(
+    network: Any, dataset_file: str | os.PathLike[str], seed: int = 0, num_labelled: int | None = None
+) -> WarpedLabels | None:
+    """The label maps that a network draws images to, at its image size; None for a network that takes none.
+
+    Raises:
+        TskdError: the dataset has other classes than the network.
+    """
+    classes = label_classes(network)
+    if classes == 0:
+        return None
+    labels = WarpedLabels(dataset_file, image_shape(network)[1:], seed, num_labelled)
+    if labels.num_classes != classes:
+        raise TskdError(
+            f"{dataset_file}: expected the {classes} classes that the diffusion model was trained with, found "
+            f"{labels.num_classes} (key 'labels'). Give the dataset.json of its training."
+        )
+    return labels
 
 
 def image_seed(seed: int, number: int) -> int:
@@ -124,4 +155,4 @@ def image_shape(network: Any) -> tuple[int, int, int]:
     config = getattr(network, "module", network).unet.config
     size = config["sample_size"]
     x, y = (size, size) if isinstance(size, int) else size
-    return config["in_channels"], x, y
+    return config["out_channels"], x, y

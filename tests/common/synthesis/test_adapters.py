@@ -31,7 +31,7 @@ def test_state_dict_is_the_unets_under_one_prefix(network):
 
 
 def test_context_is_refused(network):
-    with pytest.raises(TskdError, match="unconditional"):
+    with pytest.raises(TskdError, match="takes no context"):
         network(x=torch.zeros(1, 1, 16, 16), timesteps=torch.tensor([0]), context=torch.zeros(1, 1, 4))
 
 

@@ -66,7 +66,7 @@ def losses(folder):
         return [row for row in csv.DictReader(file) if row["name"] in ("loss", "validation_denoising_error")]
 
 
-@pytest.mark.parametrize("overlay", [[], ["light_128.json"], ["evaluate.json"]])
+@pytest.mark.parametrize("overlay", [[], ["light_128.json"], ["evaluate.json"], ["label_maps.json"]])
 def test_all_properties_of_a_training_are_there(workflow, overlay):
     flow = workflow("train.json", *overlay, image_size=32)
     flow.initialize()

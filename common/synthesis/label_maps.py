@@ -1,0 +1,92 @@
+"""Label maps for a diffusion model that draws images to them: real ones, warped."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from scipy.ndimage import gaussian_filter, map_coordinates
+
+from common.data.datalist import entries, read
+
+
+class WarpedLabels:
+    """Label map k: one of the training list's label maps, drawn and warped as seed and k say.
+
+    Real shapes in arrangements that no patient had. The warp is an affine map after an elastic one; what comes in from
+    outside the picture is background. Only numpy draws and moves, so the map is the same on every device.
+
+    Args:
+        dataset_file: dataset.json with labels in `training`.
+        size: (x, y) of the maps, or one number for both.
+        seed: seed of the whole set.
+        num_labelled: only the label maps of the first so many training entries; None means all.
+        rotate: largest rotation in degrees.
+        scale: largest relative zoom.
+        translate: largest shift as a fraction of the side.
+        elastic: standard deviation of the elastic displacement as a fraction of the side.
+
+    Raises:
+        TskdError: no training entry, or fewer than `num_labelled`.
+    """
+
+    def __init__(
+        self,
+        dataset_file: str | os.PathLike[str],
+        size: int | Sequence[int],
+        seed: int = 0,
+        num_labelled: int | None = None,
+        rotate: float = 8.0,
+        scale: float = 0.1,
+        translate: float = 0.04,
+        elastic: float = 0.015,
+    ) -> None:
+        self.paths = [entry["label"] for entry in entries(dataset_file, "labelled", num_labelled)]
+        self.num_classes = len(read(dataset_file)["labels"])
+        self.size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+        self.seed = seed
+        self.rotate, self.scale, self.translate, self.elastic = rotate, scale, translate, elastic
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the maps depend on besides seed and number: how many real ones, and the hash of their files."""
+        digest = hashlib.sha256()
+        for path in self.paths:
+            digest.update(Path(path).read_bytes())
+        warp = {"rotate": self.rotate, "scale": self.scale, "translate": self.translate, "elastic": self.elastic}
+        return {"count": len(self.paths), "sha256": digest.hexdigest(), **warp}
+
+    def __call__(self, number: int) -> torch.Tensor:
+        """Label map 1 x X x Y (uint8) of image `number`."""
+        rng = np.random.default_rng([self.seed, number])
+        path = self.paths[rng.integers(len(self.paths))]
+        points = self._points(rng)
+        labels = map_coordinates(read_labels(path, self.size)[0].numpy(), points, order=0, mode="constant", cval=0)
+        return torch.from_numpy(labels)[None]
+
+    def _points(self, rng: np.random.Generator) -> np.ndarray:
+        """Where each pixel of the result comes from: 2 x X x Y, in pixels."""
+        angle = np.deg2rad(rng.uniform(-self.rotate, self.rotate))
+        zoom = np.exp(rng.uniform(-1, 1) * np.log1p(self.scale))
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / zoom
+        shift = rng.uniform(-self.translate, self.translate, 2) * self.size
+        centre = (np.array(self.size) - 1) / 2
+        grid = np.stack(np.meshgrid(*map(np.arange, self.size), indexing="ij")).astype(float)
+        points = np.tensordot(turn, grid - centre[:, None, None], axes=1) + (centre + shift)[:, None, None]
+        for axis, side in enumerate(self.size):
+            bend = gaussian_filter(rng.standard_normal(self.size), sigma=0.08 * side, mode="reflect")
+            points[axis] += bend * (self.elastic * side / bend.std())
+        return points
+
+
+def read_labels(path: str | os.PathLike[str], size: Sequence[int]) -> torch.Tensor:
+    """A label map from its PNG file at (x, y) = `size`, by nearest neighbour: 1 x X x Y, uint8."""
+    with Image.open(path) as picture:
+        rows = np.asarray(picture.resize((size[0], size[1]), Image.Resampling.NEAREST))
+    return torch.from_numpy(rows.T.astype(np.uint8))[None]
