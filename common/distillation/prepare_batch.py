@@ -17,12 +17,12 @@ class AugmentedBatch(PrepareBatch):
 
     Args:
         augmentation: applied to all keys together, or None for no augmentation.
-        targets: keys of the target. One key gives the engine a tensor, several a dict.
+        targets: key of the target, which is a tensor then, or a list of keys, for a dict.
     """
 
-    def __init__(self, augmentation: BatchAugmentation | None, targets: Sequence[str] = ("label",)) -> None:
+    def __init__(self, augmentation: BatchAugmentation | None, targets: str | Sequence[str] = "label") -> None:
         self.augmentation = augmentation
-        self.targets = list(targets)
+        self.targets = targets
 
     def __call__(
         self,
@@ -33,11 +33,11 @@ class AugmentedBatch(PrepareBatch):
     ) -> tuple[Tensor, Tensor | dict[str, Tensor]]:
         """Returns (image, target), all plain tensors on `device`."""
         batch = {}
-        for key in ("image", *self.targets):
+        for key in ("image", *([self.targets] if isinstance(self.targets, str) else self.targets)):
             value = batchdata[key]
             value = value.as_tensor() if hasattr(value, "as_tensor") else value
             batch[key] = value.to(device, non_blocking=non_blocking, **kwargs)
         if self.augmentation is not None:
             batch = self.augmentation(batch)
         image = batch.pop("image")
-        return image, batch[self.targets[0]] if len(self.targets) == 1 else batch
+        return image, batch[self.targets] if isinstance(self.targets, str) else batch

@@ -1,7 +1,7 @@
 """Soft labels: what the teacher says about every image, written once.
 
-Layout of a folder: `<case>.safetensors` with `logits` (C x 4h x 4w, float16) and, if asked, `embedding` (256 x h x w,
-float16), and `manifest.json`: the teacher's sha256, the preprocessing, and for each case the sha256 of its image file.
+Layout of a folder: `<case>.safetensors` with `logits` (C x 4h x 4w, float16) or `embedding` (256 x h x w, float16) or
+both, and `manifest.json`: the teacher's sha256, the preprocessing, and for each case the sha256 of its image file.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ def write_soft_labels(
     embedding: bool = True,
     dtype: str | None = None,
     num_workers: int = 0,
+    logits: bool = True,
 ) -> Path:
     """Runs the teacher over `entries` and writes one file a case; cases already there are kept.
 
@@ -70,19 +71,22 @@ def write_soft_labels(
         embedding: whether the image embedding is written beside the logits.
         dtype: autocast type such as "bfloat16", or None.
         num_workers: processes that load images.
+        logits: whether the logits are written; false for a foundation model that has not been tuned to any task.
 
     Returns:
         Path of the manifest.
 
     Raises:
-        TskdError: when the folder holds soft labels of another teacher or preprocessing, case names repeat, or a file
-            cannot be written.
+        TskdError: when neither logits nor embedding are wanted, the folder holds soft labels of another teacher or
+            preprocessing, case names repeat, or a file cannot be written.
     """
+    if not (logits or embedding):
+        raise TskdError("soft labels: expected logits or embedding to be true, found both false; nothing to write")
     output_dir = Path(output_dir)
     counts = Counter(entry["case"] for entry in entries)
     if repeated := sorted(case for case, count in counts.items() if count > 1):
         raise TskdError(f"soft labels: expected unique case names, found more than once: {repeated[:5]}")
-    manifest = _open_manifest(output_dir, sha256(teacher), description, embedding)
+    manifest = _open_manifest(output_dir, sha256(teacher), description, embedding, logits)
     images = {entry["case"]: sha256(entry["image"]) for entry in entries}
     done = manifest["cases"]
     todo = [
@@ -96,7 +100,7 @@ def write_soft_labels(
     network.eval().to(device)
     with tqdm(total=len(todo), desc="soft labels", unit="image") as bar, torch.inference_mode():
         for names, batch in loader:
-            for case, arrays in zip(names, _predict(network, batch, device, embedding, dtype), strict=True):
+            for case, arrays in zip(names, _predict(network, batch, device, embedding, dtype, logits), strict=True):
                 _save(case_file(output_dir, case), arrays)
                 shapes = {key: list(value.shape) for key, value in arrays.items()}
                 done[case] = {"image": images[case], "shapes": shapes}
@@ -112,30 +116,37 @@ def case_file(folder: Path, case: str) -> Path:
 
 
 def _predict(
-    network: torch.nn.Module, batch: torch.Tensor, device: str | torch.device, embedding: bool, dtype: str | None
+    network: torch.nn.Module,
+    batch: torch.Tensor,
+    device: str | torch.device,
+    embedding: bool,
+    dtype: str | None,
+    logits: bool,
 ) -> list[dict[str, torch.Tensor]]:
     batch = batch.to(device, non_blocking=True)
     with torch.autocast(batch.device.type, getattr(torch, dtype or "bfloat16"), enabled=dtype is not None):
         features = network.forward_features(batch)  # type: ignore[operator]
-    arrays = {"logits": features["logits_low"].to(torch.float16).cpu()}
-    if embedding:
-        arrays["embedding"] = features["embedding"].to(torch.float16).cpu()
+    wanted = {"logits": ("logits_low", logits), "embedding": ("embedding", embedding)}
+    arrays = {key: features[name].to(torch.float16).cpu() for key, (name, asked) in wanted.items() if asked}
     return [{key: value[i].contiguous() for key, value in arrays.items()} for i in range(len(batch))]
 
 
-def _open_manifest(folder: Path, teacher: str, description: Mapping[str, Any], embedding: bool) -> dict[str, Any]:
+def _open_manifest(
+    folder: Path, teacher: str, description: Mapping[str, Any], embedding: bool, logits: bool
+) -> dict[str, Any]:
     manifest = {
         "teacher": teacher,
         "preprocessing": dict(description),
         "embedding": embedding,
+        "logits": logits,
         "dtype": "float16",
         "cases": {},
     }
     if not (folder / MANIFEST).is_file():
         folder.mkdir(parents=True, exist_ok=True)
         return manifest
-    found = json.loads((folder / MANIFEST).read_text())
-    keys = ("teacher", "preprocessing", "embedding", "dtype")
+    found = {"logits": True, **json.loads((folder / MANIFEST).read_text())}  # older manifests don't say it
+    keys = ("teacher", "preprocessing", "embedding", "logits", "dtype")
     refuse_difference(folder, {key: manifest[key] for key in keys}, found)
     return found
 

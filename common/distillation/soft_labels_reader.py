@@ -76,18 +76,19 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 
 class LoadSoftLabelsd(MapTransform):
-    """Reads the file under the key `soft_labels` into the keys `logits` and (where wanted) `embedding`.
+    """Reads the file under the key `soft_labels` into the keys `logits` and `embedding`, where they are wanted.
 
     Args:
         embedding: whether the embedding is read; a file without one is an error then.
+        logits: the same for the logits.
 
     Shape:
         logits C x 4h x 4w and embedding 256 x h x w, float16.
     """
 
-    def __init__(self, embedding: bool = True) -> None:
+    def __init__(self, embedding: bool = True, logits: bool = True) -> None:
         super().__init__(keys=["soft_labels"])
-        self.embedding = embedding
+        self.wanted = [key for key, asked in (("logits", logits), ("embedding", embedding)) if asked]
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the entry with the arrays in place of the path."""
@@ -99,10 +100,10 @@ class LoadSoftLabelsd(MapTransform):
             raise TskdError(
                 f"{path}: cannot read the soft labels ({error}). Delete it and run soft_labels.json"
             ) from error
-        for key in ("logits", "embedding") if self.embedding else ("logits",):
+        for key in self.wanted:
             if key not in arrays:
                 raise TskdError(
-                    f"{path}: expected {key!r}, found {sorted(arrays)}. Write soft labels with --embedding true"
+                    f"{path}: expected {key!r}, found {sorted(arrays)}. Write soft labels with --{key} true"
                 )
             entry[key] = arrays[key]
         return entry

@@ -69,6 +69,16 @@ def load_pretrained(network: PromptFreeSam, weights: str | Path | None = None) -
     return network
 
 
+def pretrained_file(vfm: str, weights: str | Path | None = None) -> Path:
+    """The file that `load_pretrained` reads (of several parts the first), whose hash says which weights these are.
+
+    Raises:
+        TskdError: nothing usable at `weights`.
+    """
+    source = _locate(vfm, weights)
+    return _parts(source)[0] if source.is_dir() else source
+
+
 def read_checkpoint(path: str | Path) -> State:
     """Read the tensors of a `.pth`, of a `.safetensors`, or of a folder written by `save_pretrained`.
 

@@ -24,6 +24,7 @@ METADATA = (
 )  # fmt: skip
 TENSOR = ("type", "format", "num_channels", "spatial_shape", "dtype", "value_range")
 LOCATOR = ComponentLocator()
+ON_ANOTHER = {"task_agnostic.json": "distill.json", "untuned.json": "soft_labels.json"}  # overlays on an overlay
 
 
 def variants() -> list[tuple[str, tuple[str, ...]]]:
@@ -34,7 +35,8 @@ def variants() -> list[tuple[str, tuple[str, ...]]]:
             if file.name == "metadata.json":
                 continue
             base = "inference.json" if file.name.startswith("inference") else "train.json"
-            found.append((folder.name, (base,) if file.name == base else (base, file.name)))
+            below = (base, ON_ANOTHER[file.name]) if file.name in ON_ANOTHER else (base,)
+            found.append((folder.name, (base,) if file.name == base else (*below, file.name)))
     return found
 
 
@@ -109,8 +111,8 @@ def test_references_lead_somewhere(bundle, files):
 @each_overlay
 def test_overlays_change_what_is_there(bundle, files):
     """A key with a path changes or adds something in a place that the base has; a new key of its own is used."""
-    base, merged = parser_of(bundle, files[:1]), parser_of(bundle, files)
-    overlay = json.loads((BUNDLES / bundle / "configs" / files[1]).read_text())
+    base, merged = parser_of(bundle, files[:-1]), parser_of(bundle, files)
+    overlay = json.loads((BUNDLES / bundle / "configs" / files[-1]).read_text())
     used = {
         name.split("::")[0]
         for _, value in nodes(merged.get())

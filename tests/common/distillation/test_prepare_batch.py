@@ -29,6 +29,11 @@ def test_several_targets_are_a_dict_without_the_rest():
     assert all(torch.equal(target[key], BATCH[key]) for key in target)
 
 
+def test_a_list_of_one_target_is_a_dict_too():
+    _, target = AugmentedBatch(None, targets=["embedding"])(BATCH, "cpu")
+    assert list(target) == ["embedding"]
+
+
 def test_augments_image_and_target_together():
     mirror = AugmentedBatch(BatchAugmentation(**IDENTITY, flip=1), targets=["logits", "label"])
     image, target = mirror(BATCH, "cpu")

@@ -47,6 +47,20 @@ def test_embedding_is_left_out_on_request(write, entries, tmp_path):
         LoadSoftLabelsd()(entry)
 
 
+def test_logits_are_left_out_on_request(write, entries, tmp_path):
+    """As for a foundation model that was not tuned: its logits mean nothing."""
+    write(logits=False)
+    read = add_soft_labels(entries, tmp_path / "soft")
+    assert sorted(load_file(read[0]["soft_labels"])) == ["embedding"]
+    assert "logits" not in LoadSoftLabelsd(logits=False)(read[0])
+    with pytest.raises(TskdError, match=r"expected 'logits', found .*--logits true"):
+        LoadSoftLabelsd()(read[0])
+    with pytest.raises(TskdError, match="logits: expected True, found False"):
+        write()
+    with pytest.raises(TskdError, match="nothing to write"):
+        write(logits=False, embedding=False)
+
+
 def test_reading_gives_what_was_written(write, entries, weights, tmp_path):
     write()
     found = add_soft_labels(entries, tmp_path / "soft", teacher=weights, preprocessing={"in_channels": 1})

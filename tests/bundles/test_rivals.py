@@ -1,0 +1,89 @@
+"""The student's rivals through the real configs, at toy size: each ends in weights that the fine-tuning takes."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from monai.networks.nets import UNETR
+
+from common.distillation.soft_labels import sha256
+from common.networks import build_sam
+
+TOY = {"image_size": 64, "max_epochs": 2, "iterations_per_epoch": 4, "batch_size": 4, "warmup_steps": 1}
+VFM = {"vfm": "mobile_sam", "image_size": 64}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("rivals")
+
+
+@pytest.fixture(scope="module")
+def vfm(folder: Path) -> Path:
+    """Weights of a foundation model: random ones, in the network's own names."""
+    torch.manual_seed(0)
+    torch.save(build_sam("mobile_sam", num_classes=5, image_size=64).state_dict(), folder / "vfm.pt")
+    return folder / "vfm.pt"
+
+
+def _pretrain(run_bundle: Callable[..., Any], folder: Path, cohort: Path, *overlays: str, **keys: Any) -> None:
+    run_bundle(
+        "student_segmentation", "train", *overlays, **{**TOY, **keys}, dataset_dir=str(cohort), output_dir=str(folder)
+    )
+    run_bundle(  # takes the weights strictly
+        "student_segmentation", "train", **{**TOY, "max_epochs": 1, "iterations_per_epoch": 1}, val_interval=1,
+        dataset_dir=str(cohort), init_weights=str(folder / "models/model.pt"), output_dir=str(folder / "tuned"),
+        model_dir=str(folder / "tuned/models"),
+    )  # fmt: skip
+
+
+def _values(folder: Path, name: str) -> list[float]:
+    with (folder / "train_log.csv").open(newline="") as file:
+        return [float(row["value"]) for row in csv.DictReader(file) if row["name"] == name]
+
+
+def _moved(folder: Path) -> set[str]:
+    """Parts of the student whose exported weights are not the initial ones of the same seed."""
+    torch.manual_seed(0)
+    initial = UNETR(1, 5, (64, 64), spatial_dims=2, hidden_size=192, mlp_dim=768, num_heads=3, feature_size=8)
+    exported = torch.load(folder / "models/model.pt", weights_only=True)
+    assert exported.keys() == initial.state_dict().keys()
+    return {
+        name.split(".")[0] for name, value in initial.state_dict().items() if not torch.equal(value, exported[name])
+    }
+
+
+def test_pseudo_label(folder: Path, vfm: Path, cohort: Path, run_bundle: Callable[..., Any]) -> None:
+    soft = str(folder / "soft")
+    run_bundle(
+        "teacher_segmentation", "train", "soft_labels", **VFM, dataset_dir=str(cohort), soft_labels=soft,
+        model_file=str(vfm), embedding=False,
+    )  # fmt: skip
+    run = folder / "pseudo_label"
+    _pretrain(run_bundle, run, cohort, "pseudo_label", soft_labels=soft, teacher_model=str(vfm), val_interval=2)
+    loss = _values(run, "loss")
+    assert loss[-1] < loss[0]
+    assert len(_values(run, "validation_val_mean_dice")) == 1
+
+
+def test_task_agnostic(folder: Path, vfm: Path, cohort: Path, run_bundle: Callable[..., Any]) -> None:
+    soft = folder / "untuned"
+    run_bundle(
+        "teacher_segmentation", "train", "soft_labels", "untuned", **VFM, dataset_dir=str(cohort),
+        soft_labels=str(soft), weights=str(vfm), pretrained="@network_def",
+    )  # fmt: skip
+    manifest = json.loads((soft / "manifest.json").read_text())
+    assert manifest["teacher"] == sha256(vfm)
+    assert all(list(case["shapes"]) == ["embedding"] for case in manifest["cases"].values())
+
+    run = folder / "task_agnostic"
+    keys = {"soft_labels": str(soft), "teacher_model": str(vfm)}
+    _pretrain(run_bundle, run, cohort, "distill", "task_agnostic", **keys)
+    loss = _values(run, "embedding")
+    assert loss[-1] < loss[0]
+    assert not _values(run, "validation_val_mean_dice")
+    assert _moved(run) == {"vit"}  # the decoder has its initial weights
