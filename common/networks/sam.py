@@ -134,11 +134,14 @@ class PromptFreeSam(nn.Module):
             embedding = embedding.last_hidden_state
         return {"logits_low": self._decode(embedding), "embedding": embedding}
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map images B x c x H x W in [0, 1] to class logits B x C x H x W."""
+    def forward(self, x: Tensor, low_resolution: bool = False) -> Tensor:
+        """Map images B x c x H x W in [0, 1] to class logits B x C x H x W.
+
+        With `low_resolution` the logits are the decoder's own, B x C x 4h x 4w, as SAMed's loss takes them.
+        """
         logits = self.forward_features(x)["logits_low"]
-        if self.stride == 4:
-            return logits  # already at the image's resolution
+        if low_resolution or self.stride == 4:  # at stride 4 they are at the image's resolution already
+            return logits
         return F.interpolate(logits, size=x.shape[-2:], mode="bilinear", align_corners=False)
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:

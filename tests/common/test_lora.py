@@ -9,16 +9,8 @@ from torch import nn
 from transformers.models.sam.modeling_sam import SamVisionEncoder
 
 from common.errors import TskdError
-from common.lora import (
-    SplitQKV,
-    fuse_qkv,
-    load_adapter,
-    merged,
-    prepare_fine_tuning,
-    save_adapter,
-    split_qkv,
-    trainable_table,
-)
+from common.lora import load_adapter, merged, prepare_fine_tuning, save_adapter, trainable_table
+from common.networks.qkv import SplitQKV, fuse_qkv, split_qkv
 from tests.common.small_sam import VFMS, fresh, trained
 
 
@@ -153,7 +145,7 @@ def test_modes(options, wanted, x):
         assert "image_encoder.layers.0.attn.qkv.weight" in moved
     if "train_neck" in options:
         neck = {name for name in moved if ".neck." in name}
-        assert len(neck) == sum(1 for name in before if ".neck." in name)
+        assert len(neck) == len(fresh("sam_vit_b").image_encoder.neck.state_dict())
         assert all("lora_" in name or ".neck." in name for name in moved if name.startswith("image_encoder"))
 
 
@@ -197,6 +189,7 @@ def test_variants_start_equal_learn_and_merge(vfm, options, x, tmp_path):
         ({"mode": "lorra"}, "expected lora, decoder or full, found 'lorra'"),
         ({"targets": ["q", "w"]}, r"some of q, k, v, proj, mlp, found \['w'\]"),
         ({"targets": []}, "found none"),
+        ({"init": "gauss"}, "expected default or pissa, found 'gauss'"),
         ({"blocks": 9}, r"'all' or 1 to 3 \(the last n\), found 9"),
         ({"blocks": "last"}, "found 'last'"),
     ],
@@ -212,3 +205,19 @@ def test_table_counts_parameters(tuned):
     parameters = list(network.parameters())
     assert int(total[1]) == sum(p.numel() for p in parameters if p.requires_grad)
     assert int(total[3]) == sum(p.numel() for p in parameters)
+
+
+@pytest.mark.parametrize("mode", ["lora", "decoder", "full"])
+def test_table_is_logged_at_the_start_by_part(mode, caplog):
+    caplog.set_level("INFO")
+    network = prepare_fine_tuning(fresh("mobile_sam"), mode=mode, train_neck=True)
+    rows = {row.split("  ")[1]: row.replace(",", "").split()[-4:] for row in caplog.text.splitlines() if " of " in row}
+    trainable = {part: int(row[0]) for part, row in rows.items()}
+    assert trainable["mask_decoder"] > 0
+    assert trainable["no_prompt_embedding"] == 256
+    assert (trainable["image_encoder"] > 0) == (mode == "full")
+    assert (trainable["image_encoder neck"] > 0) == (mode != "decoder")
+    assert trainable.get("image_encoder adapters", 0) == sum(
+        p.numel() for name, p in network.named_parameters() if "lora_" in name
+    )
+    assert sum(trainable.values()) == 2 * trainable["total"]

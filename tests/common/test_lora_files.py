@@ -6,8 +6,9 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from common.errors import TskdError
-from common.lora import TrainableState, load_adapter, prepare_fine_tuning, save_adapter, split_qkv
-from tests.common.small_sam import VFMS, fresh
+from common.lora import TrainableState, load_adapter, merged, prepare_fine_tuning, save_adapter
+from common.networks.qkv import split_qkv
+from tests.common.small_sam import VFMS, fresh, trained
 
 
 @torch.no_grad()
@@ -23,6 +24,20 @@ def test_stock_peft_reads_the_folder(tuned, tmp_path):
         outputs = [output.last_hidden_state for output in outputs]
     assert torch.equal(outputs[0], outputs[1])
     assert torch.equal(outputs[0], outputs[2])
+
+
+@pytest.mark.parametrize("vfm", VFMS)
+def test_stock_peft_reads_the_neck_too(vfm, x, tmp_path):
+    network = trained(prepare_fine_tuning(fresh(vfm), blocks=1, train_neck=True), x, steps=1)
+    save_adapter(network, tmp_path)
+    stock = PeftModel.from_pretrained(split_qkv(fresh(vfm).image_encoder), str(tmp_path)).eval()
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        outputs = [encoder(images) for encoder in (network.image_encoder, stock, merged(network).image_encoder)]
+    if vfm == "sam_vit_b":
+        outputs = [output.last_hidden_state for output in outputs]
+    assert torch.equal(outputs[0], outputs[1])
+    torch.testing.assert_close(outputs[0], outputs[2], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("change", ["missing", "unexpected", "shape"])

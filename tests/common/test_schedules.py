@@ -1,0 +1,62 @@
+"""The learning rate is the published one at every step."""
+
+import pytest
+import torch
+from monai.optimizers import WarmupCosineSchedule
+
+from common.errors import TskdError
+from common.schedules import warmup_schedule
+
+
+def optimizer(rate: float = 0.005) -> torch.optim.Optimizer:
+    return torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=rate)
+
+
+def rates(schedule: torch.optim.lr_scheduler.LRScheduler, steps: int) -> list[float]:
+    found = []
+    for _ in range(steps):
+        found.append(schedule.get_last_lr()[0])
+        schedule.optimizer.step()
+        schedule.step()
+    return found
+
+
+def test_poly_is_sameds():
+    """The rule of SAMed's trainer.py, written out."""
+    base, warmup, total, expected = 0.005, 5, 40, []
+    for iteration in range(total):
+        if iteration < warmup:
+            expected.append(base * (iteration + 1) / warmup)
+        else:
+            expected.append(base * (1.0 - (iteration - warmup) / total) ** 0.9)
+    assert rates(warmup_schedule(optimizer(), "poly", warmup, total), total) == pytest.approx(expected)
+
+
+def test_cosine_is_monais():
+    ours = warmup_schedule(optimizer(), "cosine", 5, 40)
+    stock = WarmupCosineSchedule(optimizer(), warmup_steps=5, t_total=40)
+    assert rates(ours, 40) == rates(stock, 40)
+
+
+def test_poly_without_warm_up_and_beyond_the_end():
+    found = rates(warmup_schedule(optimizer(1.0), "poly", 0, 10), 15)
+    assert found[0] == pytest.approx(1.0)
+    assert found == sorted(found, reverse=True)
+    assert found[9:] == [pytest.approx(0.1**0.9), 0, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("kind", ["poly", "cosine"])
+def test_continues_from_its_state(kind):
+    whole = rates(warmup_schedule(optimizer(), kind, 3, 20), 20)
+    first = warmup_schedule(optimizer(), kind, 3, 20)
+    rates(first, 8)
+    other = optimizer()
+    second = warmup_schedule(other, kind, 3, 20)
+    second.load_state_dict(first.state_dict())
+    other.load_state_dict(first.optimizer.state_dict())
+    assert rates(second, 12) == pytest.approx(whole[8:])
+
+
+def test_unknown_kind():
+    with pytest.raises(TskdError, match="expected cosine or poly, found 'linear'"):
+        warmup_schedule(optimizer(), "linear", 0, 10)
