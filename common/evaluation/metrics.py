@@ -26,6 +26,7 @@ METRICS: dict[str, tuple[str, str, int]] = {
     "volume_difference": ("Volume difference", "ml", 0),
     "area_difference": ("Area difference", "mm²", 0),
     "ece": ("Calibration error", "", -1),
+    "ece_foreground": ("Calibration error, foreground", "", -1),
     "brier": ("Brier score", "", -1),
 }
 

@@ -9,7 +9,15 @@ from .numbers import Comparison, Number
 from .rows import OVERALL
 from .runs import Run
 
-_DECIMALS = {"hd95": 1, "assd": 2, "volume_difference": 1, "area_difference": 0, "ece": 4, "brier": 4}
+_DECIMALS = {
+    "hd95": 1,
+    "assd": 2,
+    "volume_difference": 1,
+    "area_difference": 0,
+    "ece": 4,
+    "ece_foreground": 4,
+    "brier": 4,
+}
 _MAIN = ("dice", "hd95")
 
 

@@ -12,9 +12,10 @@ from ignite.engine import Engine, Events
 
 from common.errors import TskdError
 
-from .calibration import brier_score, expected_calibration_error
+from .calibration import Calibration, calibrate, calibration_error
 from .metrics import Labels, case_metrics
 from .predictions import geometry, index_mask, save_mask, source
+from .reliability import BinRow, bin_rows, write_bins
 from .rows import OVERALL, MetricRow, atomic, organs, patient_values, write_rows
 
 NEEDED = ("pred", "label", "group", "case")
@@ -26,7 +27,8 @@ class MetricsWriter:
     Reads, from each item of `engine.state.output` (or, for keys that are not there, of `engine.state.batch`):
     `pred` and `label`, index masks [1, X, Y] or [1, X, Y, Z] on the grid of the image file; `group`, the patient;
     `case`, a name that no other case has; `image`, for its metadata; and, if present, `prob` [C, X, Y(, Z)], softmax
-    probabilities, for the calibration. Sets `engine.state.metrics["mean_dice"]` when the run completes.
+    probabilities, for the calibration (`calibration.csv`). Sets `engine.state.metrics["mean_dice"]` when the run
+    completes.
 
     Args:
         output_dir: folder of the run's results.
@@ -81,7 +83,7 @@ class MetricsWriter:
 
     def finish(self, engine: Engine) -> None:
         """Gather the cases of all processes, write the files and log one line an organ."""
-        cases, rows = self._gather()
+        cases, rows, bins = self._gather()
         if not cases:
             raise TskdError("MetricsWriter: no case was evaluated; expected at least one. Check the evaluation list.")
         summary = summarise(rows, cases, self.labels)
@@ -92,6 +94,10 @@ class MetricsWriter:
         if idist.get_rank() > 0:
             return
         write_rows(self.output_dir / "metrics.csv", rows)
+        if bins:
+            write_bins(self.output_dir / "calibration.csv", bins)
+        else:
+            (self.output_dir / "calibration.csv").unlink(missing_ok=True)  # of an earlier evaluation
         about = dict(zip(("dataset", "budget", "method", "seed"), self.run, strict=True))
         self._write_json("summary.json", {**about, "tolerance_mm": self.tolerance_mm, **summary})
         self._write_json("cases.json", cases)
@@ -108,6 +114,7 @@ class MetricsWriter:
 
     def _reset(self, _: Engine | None = None) -> None:
         self.rows: list[MetricRow] = []
+        self.bins: list[BinRow] = []
         self.cases: dict[str, dict[str, Any]] = {}
 
     def _score(self, item: Mapping[str, Any]) -> None:
@@ -124,10 +131,9 @@ class MetricsWriter:
         affine, spacing, unit = geometry(item)
         values = case_metrics(pred, label, self.labels, spacing, self.ignore_index, self.tolerance_mm)
         if item.get("prob") is not None:
-            prob = np.asarray(item["prob"].detach().cpu())
-            for metric, measure in (("ece", expected_calibration_error), ("brier", brier_score)):
-                value = measure(prob, label, ignore_index=self.ignore_index)
-                values += [(OVERALL, metric, value)] if value is not None else []
+            calibration = calibrate(np.asarray(item["prob"].detach().cpu()), label, self.ignore_index)
+            values += _calibration_rows(calibration)
+            self.bins += bin_rows((*self.run, group, case), calibration)
         self.rows += [MetricRow(*self.run, group, case, *value) for value in values]
         self.cases[case] = {
             "image": source(item, "image"),
@@ -142,21 +148,33 @@ class MetricsWriter:
             path = save_mask(pred, affine, self.output_dir / "predictions" / name)
             self.cases[case]["prediction"] = str(path.resolve())
 
-    def _gather(self) -> tuple[dict[str, dict[str, Any]], list[MetricRow]]:
-        """Cases and rows of all processes; a sampler may have given one case to two of them."""
-        parts = [(self.cases, self.rows)]
+    def _gather(self) -> tuple[dict[str, dict[str, Any]], list[MetricRow], list[BinRow]]:
+        """Cases, rows and bins of all processes; a sampler may have given one case to two of them."""
+        parts = [(self.cases, self.rows, self.bins)]
         if idist.get_world_size() > 1:
             parts = idist.all_gather(parts[0])  # type: ignore[assignment,arg-type]
         cases: dict[str, dict[str, Any]] = {}
         rows: list[MetricRow] = []
-        for part_cases, part_rows in parts:
+        bins: list[BinRow] = []
+        for part_cases, part_rows, part_bins in parts:
             rows += [row for row in part_rows if row.case not in cases]
+            bins += [row for row in part_bins if row.case not in cases]
             cases.update(part_cases)
-        return cases, rows
+        return cases, rows, bins
 
     def _write_json(self, name: str, content: object) -> None:
         with atomic(self.output_dir / name) as part:
             part.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _calibration_rows(case: Calibration) -> list[tuple[str, str, float]]:
+    """Rows for the label `all organs`; none where no pixel counts, no `ece_foreground` where no organ is."""
+    values = {
+        "ece": calibration_error(case.bins["all pixels", "confidence"]),
+        "ece_foreground": calibration_error(case.bins["foreground", "confidence"]),
+        "brier": case.squares / case.pixels if case.pixels else None,
+    }
+    return [(OVERALL, metric, value) for metric, value in values.items() if value is not None]
 
 
 def summarise(rows: list[MetricRow], cases: Mapping[str, object], labels: Mapping[int, str]) -> dict[str, Any]:

@@ -56,6 +56,7 @@ class WriteVersions:
     def __init__(self, output_dir: str | Path, settings: dict[str, Any] | None = None) -> None:
         self.path = Path(output_dir) / "versions.json"
         self.settings = settings or {}
+        self._made_with: dict[str, Any] = {}
         self._began = 0.0
         self._before: dict[str, Any] = {}
         self._first_epoch = True
@@ -69,6 +70,8 @@ class WriteVersions:
 
     def __call__(self, engine: Engine) -> None:
         """Writes the file at the start, so that a killed run has it too."""
+        about = {"settings": _without_folders(self.settings), "config": config_files(), "config_sha256": config_hash()}
+        self._made_with = {**versions(), **about}
         self._began, self._first_epoch = time.monotonic(), True
         known = json.loads(self.path.read_text()) if self.path.is_file() else {}
         self._before = {key: known[key] for key in ("seconds", "seconds_so_far", "iterations") if key in known}
@@ -90,8 +93,7 @@ class WriteVersions:
         if idist.get_rank() > 0:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        about = {"settings": _without_folders(self.settings), "config": config_files(), "config_sha256": config_hash()}
-        self.path.write_text(json.dumps({**versions(), **about, **extra}, indent=2, default=str) + "\n")
+        self.path.write_text(json.dumps({**self._made_with, **extra}, indent=2, default=str) + "\n")
 
 
 def config_files() -> list[str]:

@@ -1,10 +1,17 @@
 """Calibration measures equal plain sums and known values."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from common.errors import TskdError
-from common.evaluation.calibration import brier_score, expected_calibration_error
+from common.evaluation import calibration
+from common.evaluation.calibration import brier_score, calibrate, error_detection, expected_calibration_error
+from common.evaluation.reliability import COLUMNS, bin_rows, curve, pool, read_bins, write_bins
+from common.evaluation.runs import Arm, Run
 
 
 def random_case(seed: int, shape: tuple[int, ...] = (3, 9, 8, 4)) -> tuple[np.ndarray, np.ndarray]:
@@ -52,3 +59,75 @@ def test_errors_name_the_fault() -> None:
         brier_score(prob * 3, label)
     with pytest.raises(TskdError, match="class indices below 3"):
         expected_calibration_error(prob, label + 1)
+
+
+def test_is_the_same_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    prob, label = random_case(2)
+    label[0] = 255
+    whole = calibrate(prob, label)
+    monkeypatch.setattr(calibration, "_PIECE", 7)
+    pieces = calibrate(prob, label)
+    assert pieces.squares == pytest.approx(whole.squares)
+    for key, bins in whole.bins.items():
+        assert np.allclose(pieces.bins[key], bins)
+
+
+def test_pixels_that_the_network_did_not_see_are_left_out() -> None:
+    prob, label = random_case(3, (3, 10, 10))
+    seen = expected_calibration_error(prob[:, 2:], label[2:])
+    prob[:, :2] = 0  # as Invertd of a crop leaves them
+    assert expected_calibration_error(prob, label) == pytest.approx(seen)
+
+
+def test_foreground_leaves_out_only_background_that_both_agree_on() -> None:
+    prob, label = random_case(4)
+    outside = (prob.argmax(0) == 0) & (label == 0)
+    whole, masked = calibrate(prob, label), calibrate(prob, np.where(outside, 255, label))
+    for scale in calibration.SCALES:
+        assert np.allclose(whole.bins["foreground", scale], masked.bins["all pixels", scale])
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_error_detection_is_the_share_of_pairs_in_order(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    bins = np.stack([rng.integers(0, 4, 6), np.zeros(6), np.zeros(6)], axis=1).astype(float)
+    bins[:, 2] = rng.integers(0, bins[:, 0].astype(int) + 1)
+    right = np.repeat(np.arange(6), bins[:, 2].astype(int))
+    wrong = np.repeat(np.arange(6), (bins[:, 0] - bins[:, 2]).astype(int))
+    pairs = np.sign(wrong[:, None] - right[None]).ravel() / 2 + 0.5
+    assert error_detection(bins) == (pytest.approx(pairs.mean()) if pairs.size else None)
+
+
+def test_bins_of_all_cases_add_up(tmp_path: Path) -> None:
+    cases = [calibrate(*random_case(seed)) for seed in (5, 6, 7)]
+    for name, own in (("a", cases[:2]), ("b", cases[2:])):
+        rows = [r for i, c in enumerate(own) for r in bin_rows(("d", "8", "m", name, "p", f"{name}{i}"), c)]
+        write_bins(tmp_path / name / "calibration.csv", rows)
+        assert read_bins(tmp_path / name / "calibration.csv") == rows
+    (regions,) = pool([Run(tmp_path / name, rows=[]) for name in ("a", "b", "none")]).values()
+    for key, bins in regions.items():
+        assert np.allclose(bins, sum(case.bins[key] for case in cases))
+        mean, accuracy, share = curve(bins)
+        filled = bins[:, 0] > 0
+        assert np.allclose(mean * share, bins[filled, 1] / bins[:, 0].sum())
+        assert ((accuracy >= 0) & (accuracy <= 1)).all()
+        assert share.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    "line", ["", "d,8,m,0,p,c,all pixels,confidence,15,2,1.0,1", "d,8,m,0,p,c,all pixels,confidence,3,2,1.0,3",
+             "d,8,m,0,p,c,all pixels,width,3,2,1.0,1", "d,8,m,0,p,c,all pixels,confidence,3,x,1.0,1"]
+)  # fmt: skip
+def test_unreadable_bins_are_named(line: str, tmp_path: Path) -> None:
+    (tmp_path / "calibration.csv").write_text(f"{','.join(COLUMNS if line else COLUMNS[:-1])}\n{line}\n")
+    with pytest.raises(TskdError, match=r"calibration\.csv.*expected") as error:
+        pool([Run(tmp_path, rows=[])])
+    assert "line 2" in str(error.value) or "missing right" in str(error.value)
+
+
+def test_arms_are_told_apart(tmp_path: Path) -> None:
+    case = calibrate(*random_case(8))
+    rows = [row for method in "mn" for row in bin_rows(("d", "8", method, "0", "p", "c"), case)]
+    write_bins(tmp_path / "calibration.csv", rows)
+    assert set(pool([Run(tmp_path, rows=[])])) == {Arm("d", "8", "m"), Arm("d", "8", "n")}

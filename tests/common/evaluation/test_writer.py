@@ -1,6 +1,7 @@
 """The handler under MONAI's own evaluator: files on the input's grid, right spacing, and clear errors."""
 
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ from monai.transforms import (
 from PIL import Image
 
 from common.errors import TskdError
-from common.evaluation import MetricsWriter, case_metrics, patient_values, read_rows
+from common.evaluation import MetricsWriter, brier_score, case_metrics, patient_values, read_rows
+from common.evaluation.calibration import REGIONS, SCALES, expected_calibration_error
+from common.evaluation.reliability import read_bins
 from common.evaluation.rows import COLUMNS
 
 LABELS = {"0": "background", "1": "liver", "2": "spleen", "3": "left kidney"}
@@ -155,12 +158,28 @@ def item(case: str, **more: Any) -> dict[str, Any]:
     return {"pred": torch.as_tensor(pred)[None], "label": truth[None], "group": "1", "case": case, **more}
 
 
-def test_calibration_rows(tmp_path: Path) -> None:
-    truth, _ = masks((20, 16), 1)
-    prob = torch.nn.functional.one_hot(torch.as_tensor(truth).long(), 4).permute(2, 0, 1).float()
-    run(writer(tmp_path), [item("a", prob=prob)])
-    values = {r.metric: r.value for r in read_rows(tmp_path / "metrics.csv") if r.label == "all organs"}
-    assert values == {"ece": 0, "brier": 0}
+def test_calibration_is_that_of_the_probabilities(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    items = []
+    for case in "ab":
+        prob = np.moveaxis(rng.dirichlet([3, 1, 1, 0.3], size=(20, 16)), -1, 0)
+        items.append(item(case, prob=torch.as_tensor(prob), pred=torch.as_tensor(prob.argmax(0))[None]))
+    run(writer(tmp_path), items)
+    rows, bins = read_rows(tmp_path / "metrics.csv"), read_bins(tmp_path / "calibration.csv")
+    for it in items:
+        values = {r.metric: r.value for r in rows if r.label == "all organs" and r.case == it["case"]}
+        prob, truth = it["prob"].numpy(), it["label"][0]
+        assert values["ece"] == pytest.approx(expected_calibration_error(prob, truth))
+        assert values["brier"] == pytest.approx(brier_score(prob, truth))
+        outside = (truth == 0) & (prob.argmax(0) == 0)
+        foreground = np.where(outside, 255, truth)
+        assert values["ece_foreground"] == pytest.approx(expected_calibration_error(prob, foreground))
+        own = [b for b in bins if b.case == it["case"]]
+        counts = {key: sum(b.pixels for b in own if (b.region, b.scale) == key) for key in product(REGIONS, SCALES)}
+        inside = int((~outside).sum())
+        assert list(counts.values()) == [320, 320, inside, inside]
+    run(writer(tmp_path), [item("a")])  # without probabilities: nothing of the earlier evaluation is left
+    assert not (tmp_path / "calibration.csv").exists()
 
 
 def test_patient_mean_weighs_patients_alike(tmp_path: Path) -> None:
