@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +69,7 @@ class EncoderFeatures(nn.Module):
         return self.forward_features(_sized(images, self.resolution))["embedding"].float().mean((2, 3))
 
 
-def teacher_features(vfm: str, weights: str | os.PathLike[str] | None = None, resolution: int = 256) -> EncoderFeatures:
+def teacher_features(vfm: str, weights: str | Path | None = None, resolution: int = 256) -> EncoderFeatures:
     """Features of a teacher's image encoder: a foundation model as it is, or after its adaptation to the task.
 
     They are not Inception's, which know photographs: numbers compare only with numbers of the same encoder and size.
@@ -85,13 +84,12 @@ def teacher_features(vfm: str, weights: str | os.PathLike[str] | None = None, re
         TskdError: no such model, or weights that are not this model's.
     """
     name = f"{vfm} encoder at {resolution} px"
-    state = read_checkpoint(weights) if weights is not None and Path(weights).is_file() else {}
-    if "no_prompt_embedding" in state:  # a teacher's
-        network = build_sam(vfm, len(state["mask_decoder.mask_tokens.weight"]), resolution)
-        load_weights(network, str(weights))
-        return EncoderFeatures(network, resolution, f"{name}, fine-tuned")
-    network = load_pretrained(build_sam(vfm, 2, resolution), None if weights is None else str(weights))
-    return EncoderFeatures(network, resolution, name)
+    if weights is not None and Path(weights).is_file():
+        state = read_checkpoint(weights)
+        if "no_prompt_embedding" in state:  # a teacher's
+            network = build_sam(vfm, len(state["mask_decoder.mask_tokens.weight"]), resolution)
+            return EncoderFeatures(load_weights(network, weights), resolution, f"{name}, fine-tuned")
+    return EncoderFeatures(load_pretrained(build_sam(vfm, 2, resolution), weights), resolution, name)
 
 
 def _sized(images: torch.Tensor, resolution: int) -> torch.Tensor:

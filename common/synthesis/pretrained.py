@@ -94,7 +94,7 @@ def _check_schedule(found: DDPMScheduler, wanted: DDPMScheduler, folder: str | o
     )
 
 
-def _fit_channels(unet: UNet2DModel, inputs: int, outputs: int, folder: str | os.PathLike[str]) -> list[str]:
+def _fit_channels(unet: Any, inputs: int, outputs: int, folder: str | os.PathLike[str]) -> list[str]:
     """Fits the first and last convolution in place; returns the names of those that changed."""
     had_in, had_out = unet.config["in_channels"], unet.config["out_channels"]
     maps, had_maps = inputs - outputs, had_in - had_out
@@ -128,9 +128,9 @@ def _fit_channels(unet: UNet2DModel, inputs: int, outputs: int, folder: str | os
 
 
 def _convolution(old: Any, weight: torch.Tensor, bias: torch.Tensor) -> nn.Conv2d:
-    new = nn.Conv2d(weight.shape[1], weight.shape[0], old.kernel_size, padding=old.padding)
+    new: Any = nn.Conv2d(weight.shape[1], weight.shape[0], old.kernel_size, padding=old.padding)
     new.weight.data.copy_(weight)
-    new.bias.data.copy_(bias)  # type: ignore[union-attr]
+    new.bias.data.copy_(bias)
     return new
 
 

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import DDPMScheduler
 from monai.bundle import ConfigParser, ConfigWorkflow
 from PIL import Image
 
 from common.data.datalist import check, read
 from common.errors import TskdError
-from common.synthesis import load_network
+from common.synthesis import export_model, load_network
 
 BUNDLE = Path(__file__).resolve().parents[3] / "bundles" / "ddpm_synthesis"
 TINY = {
@@ -100,7 +101,26 @@ def test_train_sample_gate_and_measure(workflow, tmp_path, cohort):
     assert flow.check_properties() == []
 
     run(workflow("train.json", "evaluate.json"))
-    assert {"synthetic", "floor", "held_out"} == json.loads((output / "fidelity.json").read_text()).keys()
+    assert {"synthetic", "floor", "held_out"} == json.loads((output / "fidelity.json").read_text())["pairs"].keys()
+    assert (output / "fidelity.csv").is_file()
+
+
+def test_a_pretrained_pipeline_learns_to_draw_to_label_maps(workflow, tmp_path, cohort, make_network):
+    schedule = DDPMScheduler(1000, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
+    start = export_model(make_network(), schedule, tmp_path / "start")
+    options = {key: value for key, value in TINY.items() if not key.startswith("network_def")}
+    options |= {"max_epochs": 1, "preview_interval": 1, "init_from": str(start), "lora_rank": 2, "num_labelled": 10}
+    run(workflow("train.json", "label_maps.json", **options))
+    adapted, before = (load_network(folder).state_dict() for folder in (tmp_path / "models" / "pipeline", start))
+    frozen = [name for name in before if "attentions" not in name and "conv_in" not in name]
+    assert all(torch.equal(adapted[name], before[name]) for name in frozen)
+    assert adapted["unet.conv_in.weight"].shape[1] == 1 + len(read(cohort)["labels"])
+
+    run(workflow("inference.json", kind="inference", num_images=4, steps=2, num_labelled=10, **{"gate#quantile": 1.0}))
+    folder = tmp_path / "run" / "synthetic"
+    check(folder / "dataset.json")
+    assert len(read(folder / "dataset.json")["training"]) == 4
+    assert read(folder / "dataset.json")["provenance"]["label_maps"]["count"] == 10
 
 
 def test_a_stopped_training_continues_as_if_it_had_not_stopped(workflow, tmp_path):

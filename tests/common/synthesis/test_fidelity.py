@@ -1,22 +1,29 @@
 """Measures agree with their formulas, and order sets of images as they should."""
 
+import csv
 import json
 
 import numpy as np
 import pytest
 import torch
+from mlflow import MlflowClient
+from monai.utils import path_to_sqlite_uri
 
-from common.data.datalist import entries
+from common.data.datalist import entries, read
+from common.networks import build_sam, load_pretrained
+from common.state import save_weights
 from common.synthesis import (
     EncoderFeatures,
     RandomFeatures,
     SyntheticFolder,
     compare,
+    diversity,
     frechet_distance,
     kernel_distance,
     load_images,
     measure,
     precision_recall,
+    teacher_features,
 )
 
 
@@ -100,9 +107,56 @@ def test_held_out_patients_are_nearer_to_training_than_noise_is(cohort, tmp_path
         folder.finish(cohort)
         reports[name] = measure(tmp_path / name, cohort, RandomFeatures(), tmp_path / f"{name}.json")
     assert json.loads((tmp_path / "noise.json").read_text()) == reports["noise"]
-    report = reports["noise"]
+    report, copies = reports["noise"]["pairs"], reports["copies"]["pairs"]
     assert {values["images"] for values in report.values()} == {12}
     assert report["synthetic"]["kid"] > 10 * abs(report["held_out"]["kid"])
     assert report["synthetic"]["recall"] == 0 < report["held_out"]["recall"]
-    assert reports["copies"]["synthetic"]["kid"] < 0.1 * report["synthetic"]["kid"]
-    assert reports["copies"]["floor"] == report["floor"]
+    assert copies["synthetic"]["kid"] < 0.1 * report["synthetic"]["kid"]
+    assert copies["floor"] == report["floor"]
+
+
+def test_numbers_are_the_same_as_json_as_a_table_and_in_mlflow(cohort, tmp_path):
+    folder = SyntheticFolder(tmp_path / "copies", 12, {})
+    folder.write(range(12), load_images(entries(cohort, "transfer")[:12], 64)[0])
+    folder.finish(cohort)
+    uri = path_to_sqlite_uri(tmp_path / "mlruns.db")
+    report = measure(folder.path, cohort, RandomFeatures(), tmp_path / "f.json", mlflow_uri=uri, experiment="toy")
+    assert (report["modality"], report["features"]) == (
+        read(cohort)["modality"],
+        "random convolutions (seed 0) at 64 px",
+    )
+    flat = {f"{pair}/{name}": value for pair, values in report["pairs"].items() for name, value in values.items()}
+    rows = list(csv.DictReader((tmp_path / "f.csv").open()))
+    assert {row["modality"] for row in rows} == {report["modality"]}
+    table = {f"{row['pair']}/{row['measure']}": float(row["value"]) if row["value"] else None for row in rows}
+    assert table == {name: value if value is None else pytest.approx(value, rel=1e-5) for name, value in flat.items()}
+    client = MlflowClient(uri)
+    (run,) = client.search_runs([client.get_experiment_by_name("toy").experiment_id])
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics == {name: value for name, value in flat.items() if value is not None}
+
+
+def test_diversity_falls_when_a_sample_repeats_itself():
+    varied = normal(60)
+    repeated = torch.cat([varied[:30], varied[:30] + 1e-3])
+    assert diversity(repeated)["nearest_median"] < 0.01 < 0.5 < diversity(varied)["nearest_median"]
+    assert diversity(torch.tensor([[0.0], [1.0], [4.0]])) == {"nearest_min": 1.0, "nearest_median": 1.0}
+
+
+def test_teacher_features_are_its_encoders_mean_embedding(tmp_path):
+    torch.manual_seed(0)
+    teacher, images = build_sam("mobile_sam", 3, 64).eval(), torch.rand(2, 1, 64, 64)
+    save_weights(teacher, tmp_path / "model.pt")
+    features = teacher_features("mobile_sam", tmp_path / "model.pt", 64)
+    with torch.no_grad():
+        torch.testing.assert_close(features(images), teacher.forward_features(images)["embedding"].mean((2, 3)))
+    assert features.name == "mobile_sam encoder at 64 px, fine-tuned"
+
+
+def test_features_of_the_foundation_model_as_it_is(shared):
+    weights = shared / "weights" / "mobile_sam.pth"
+    features = teacher_features("mobile_sam", weights, 64)
+    stock, images = load_pretrained(build_sam("mobile_sam", 4, 64), weights).eval(), torch.rand(2, 1, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(features(images), stock.forward_features(images)["embedding"].mean((2, 3)))
+    assert features.name == "mobile_sam encoder at 64 px"

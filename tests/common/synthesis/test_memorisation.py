@@ -87,6 +87,10 @@ def test_features_flag_in_addition(cohort, new_patients, tmp_path):
         for row in rows
     ]
     assert [row["flagged"] == "yes" for row in rows] == either
+    assert report["features"] == "random convolutions (seed 0) at 64 px"
+    alone = gate(folder, cohort, quantile=0.975)
+    assert report["threshold"] == pytest.approx(alone["threshold"])  # each comparison has half of the 5%
+    assert alone["features"] is None
 
 
 def test_nothing_but_copies_is_an_error_after_the_report(cohort, tmp_path):

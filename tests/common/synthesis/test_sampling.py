@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from common.errors import TskdError
 from common.synthesis import SAMPLERS, SeededSampler
-from common.synthesis.sampling import image_seed, image_shape
+from common.synthesis.sampling import AT_ONCE, image_seed, image_shape
 
 SHAPE = (1, 8, 8)
 
@@ -48,6 +48,21 @@ def test_an_image_is_a_function_of_seed_and_number(network, scheduler, sampler):
         assert torch.equal(other, together)
     assert torch.equal(draw([3]), together[3:4])
     assert len({tuple(image.flatten().tolist()) for image in [*together, *draw([0, 1], seed=1)]}) == 7
+
+
+def test_on_an_accelerator_the_others_of_a_batch_change_no_byte(network, scheduler):
+    """The way of an accelerator, walked on the CPU: every call of the network has the same size."""
+    sampler, sizes = SeededSampler(scheduler, "ddpm", 4), []
+    network.register_forward_pre_hook(lambda _, args, named: sizes.append(len(named["x"])), with_kwargs=True)
+
+    def draw(numbers):
+        return sampler._draw(torch.tensor(numbers), AT_ONCE, network)
+
+    together = draw(list(range(AT_ONCE)))
+    assert torch.equal(draw([5]), together[5:6])
+    assert torch.equal(draw([7, 2, 3]), together[[7, 2, 3]])
+    assert set(sizes) == {AT_ONCE}
+    torch.testing.assert_close(sampler(torch.arange(AT_ONCE), network), together, atol=1e-3, rtol=0)
 
 
 def test_ddpm_is_the_stock_pipeline(network, scheduler):
