@@ -15,13 +15,15 @@ from common.errors import TskdError, user_message
 def _prepare(args: argparse.Namespace) -> None:
     from common import data
 
-    if args.dataset == "phantom":
-        path = data.prepare_phantom(args.output, num_patients=args.num_patients, seed=args.seed or 0)
-    else:
-        path = data.prepare_chaos_mr(args.source, args.output, seed=args.seed, fold=args.fold, folds=args.folds)
+    options = {key: value for key, value in vars(args).items() if key not in ("command", "dataset", "function", "make")}
+    path = getattr(data, args.make)(**options)
     data.check(path)
-    sizes = {section: len(data.read(path)[section]) for section in ("training", "validation", "test")}
-    print(f"{path}: " + ", ".join(f"{count} {section}" for section, count in sizes.items()))
+    found = data.read(path)
+    sizes = [f"{len(found[name])} {name}" for name in ("training", "unlabelled", "validation", "test") if found[name]]
+    print(f"{path}: " + ", ".join(sizes))
+    for key in ("split", "groups", "left_out"):
+        if key in found["provenance"]:
+            print(f"  {key.replace('_', ' ').replace('groups', 'patients')}: {found['provenance'][key]}")
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -64,9 +66,8 @@ def _report(args: argparse.Namespace) -> None:
     runs = [run for run in args.runs if (run / "metrics.csv").is_file()]
     if missing := sorted(str(run) for run in set(args.runs) - set(runs)):
         raise TskdError(f"no metrics.csv in {', '.join(missing)}: run evaluate.json with that output_dir first")
-    print(
-        write_report(runs, args.output, reference=args.reference, dataset=args.dataset_file, synthetic=args.synthetic)
-    )
+    given = {"reference": args.reference, "dataset": args.dataset_file, "synthetic": args.synthetic}
+    print(write_report(runs, args.output, **given, search=args.search))
 
 
 def _results(args: argparse.Namespace) -> None:
@@ -97,19 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"tskd {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    prepare = commands.add_parser("prepare", help="write a data set's dataset.json").add_subparsers(
-        dest="dataset", required=True, metavar="DATASET"
-    )
-    phantom = prepare.add_parser("phantom", help="virtual patients, made from a seed")
-    phantom.add_argument("--num-patients", type=int, default=24)
-    chaos = prepare.add_parser("chaos-mr", help="CHAOS abdominal MR, T2-SPIR, as NIfTI volumes")
-    chaos.add_argument("--source", type=Path, required=True, help="folder with images/ and masks/")
-    chaos.add_argument("--fold", type=int, help="this fold of --folds grouped folds is the test list")
-    chaos.add_argument("--folds", type=int, default=3)
-    for command in (phantom, chaos):
-        command.add_argument("--output", type=Path, required=True)
-        command.add_argument("--seed", type=int, help="draws the patients (phantom) or another split (chaos-mr)")
-        command.set_defaults(function=_prepare)
+    _add_prepare(commands.add_parser("prepare", help="write a data set's dataset.json"))
 
     check = commands.add_parser("check", help="look for every problem in a dataset.json and its files")
     check.add_argument("dataset_file", type=Path)
@@ -138,6 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--reference", help="method that the others are compared with")
     report.add_argument("--dataset-file", type=Path, help="dataset.json, for the split and real images")
     report.add_argument("--synthetic", type=Path, help="folder of synthetic images")
+    report.add_argument("--search", type=Path, help="folder of a search of settings, with trials.csv")
     report.set_defaults(function=_report)
 
     results = commands.add_parser("results", help="rewrite the tables of a results page from its CSVs")
@@ -158,6 +148,60 @@ def _parser() -> argparse.ArgumentParser:
     quick.add_argument("--seed", type=int, default=0)
     quick.set_defaults(function=_quickstart)
     return parser
+
+
+def _add_prepare(parser: argparse.ArgumentParser) -> None:
+    """`tskd prepare`: a command for each data set, whose options are the arguments of a function of `common.data`."""
+    commands = parser.add_subparsers(dest="dataset", required=True, metavar="DATASET")
+
+    def add(name: str, function: str, about: str, seed: int | None = 0) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=about)
+        command.add_argument("--output", type=Path, required=True, help="new folder")
+        command.add_argument(
+            "--seed", type=int, default=seed, help="of what is drawn: patients or lists, and the order"
+        )
+        command.set_defaults(function=_prepare, make=function)
+        return command
+
+    phantom = add("phantom", "prepare_phantom", "virtual patients, made from a seed")
+    for option, default in (
+        ("num-patients", 24), ("num-validation", 3), ("num-test", 7), ("image-size", 128), ("num-slices", 12)
+    ):  # fmt: skip
+        phantom.add_argument(f"--{option}", type=int, default=default)
+    for name, function, about, folders in (
+        ("chaos-mr", "prepare_chaos_mr", "CHAOS abdominal MR, T2-SPIR, as NIfTI volumes", "images/ and masks/"),
+        ("isic2017", "prepare_isic2017", "ISIC 2017, skin lesions", "train/ and test/"),
+        ("usgra", "prepare_usgra", "USGRA, nerves and vessels in ultrasound", "train/ and test/"),
+        ("chase-db1", "prepare_chase_db1", "CHASE_DB1, retinal vessels", "images/, masks/ and masks_2nd_observer/"),
+    ):
+        public = add(name, function, about, seed=None)
+        public.add_argument("--source", type=Path, required=True, help=f"folder with {folders}")
+        public.add_argument("--fold", type=int, help="this fold of --folds grouped folds is the test list")
+        public.add_argument("--folds", type=int, default=3)
+
+    images = add("images-masks", "prepare_images_masks", "your own 2-D images")
+    volumes = add("volumes", "prepare_volumes_masks", "your own volumes (NIfTI or DICOM), one a patient")
+    for own in (images, volumes):
+        own.add_argument("--images", type=Path, required=own is volumes)
+        own.add_argument("--masks", type=Path, required=own is volumes, help="folder with files of the images' names")
+        own.add_argument("--labels", type=_names, required=True, help='names of mask values 1, 2, ...: "vessel,nerve"')
+        own.add_argument("--unlabelled", type=Path, help="folder of further images without masks")
+        own.add_argument("--mask-suffix", default="", help="what a mask's name has after its image's: _segmentation")
+        own.add_argument("--test", type=float, default=0.2, help="share of the patients")
+        own.add_argument("--validation", type=float, default=0.1, help="share of the patients")
+        own.add_argument("--name", help="of the data set; the output folder's by default")
+        own.add_argument("--modality", default="unknown")
+    images.add_argument("--table", type=Path, help="CSV instead of folders: image, label, and if wanted group, split")
+    images.add_argument("--group-pattern", help="regular expression that finds the patient in a file name")
+    images.add_argument("--channels", type=int, choices=(1, 3), help="converts all images to grey or RGB")
+    volumes.add_argument("--image-suffix", default="", help="what an image's name has after the patient: _0000")
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    if not all(names) or len(set(names)) < len(names):
+        raise argparse.ArgumentTypeError(f"expected names with commas between them, found {text!r}")
+    return names
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

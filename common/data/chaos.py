@@ -1,11 +1,10 @@
 """Prepare CHAOS abdominal MR (T2-SPIR): four organs, patient-grouped split."""
 
 import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from common.data.prepare import Patient, fingerprint, preparation, prepare_volumes
-from common.data.split import grouped_folds, split_groups
+from common.data.split import choose_lists
 from common.errors import TskdError
 
 LABELS = {"0": "background", "1": "liver", "2": "right kidney", "3": "left kidney", "4": "spleen"}
@@ -42,7 +41,7 @@ def prepare_chaos_mr(
         TskdError: subjects or masks missing, or an output folder that holds something else.
     """
     patients = _subjects(Path(source))
-    split = _split([patient.group for patient in patients], seed, fold, folds)
+    split, rule = choose_lists([patient.group for patient in patients], TEST, VALIDATION, seed, fold, folds)
     settings = {
         "name": "chaos_mr",
         "seed": seed,
@@ -54,7 +53,7 @@ def prepare_chaos_mr(
         "modality": "MR",
         "channels": 1,
         "labels": LABELS,
-        "provenance": {**_PROVENANCE, "split": _describe(seed, fold, folds)},
+        "provenance": {**_PROVENANCE, "split": rule},
     }
     with preparation(output, settings) as needed:
         if needed:
@@ -76,31 +75,3 @@ def _subjects(source: Path) -> list[Patient]:
     if missing:
         raise TskdError(f"{source}: expected a mask for each image, found no {', '.join(missing)}. Add the files.")
     return patients
-
-
-def _split(subjects: Sequence[str], seed: int | None, fold: int | None, folds: int) -> Mapping[str, list[str]]:
-    if fold is not None:
-        tests = grouped_folds(subjects, folds, seed or 0)
-        if not 0 <= fold < folds:
-            raise TskdError(f"fold: expected 0 to {folds - 1}, found {fold}.")
-        others = sorted(set(subjects) - set(tests[fold]))
-        validation, training = split_groups(others, (len(VALIDATION), None), seed or 0)
-        test = tests[fold]
-    elif seed is not None:
-        test, validation, training = split_groups(subjects, (len(TEST), len(VALIDATION), None), seed)
-    else:
-        test, validation = list(TEST), list(VALIDATION)
-        missing = sorted({*TEST, *VALIDATION} - set(subjects), key=int)
-        if missing:
-            raise TskdError(
-                f"fixed split: expected subjects {', '.join((*TEST, *VALIDATION))}, found no {', '.join(missing)}. "
-                "Add them, or draw another split with a seed."
-            )
-        training = [subject for subject in subjects if subject not in (*TEST, *VALIDATION)]
-    return {"training": sorted(training), "validation": sorted(validation), "test": sorted(test)}
-
-
-def _describe(seed: int | None, fold: int | None, folds: int) -> str:
-    if fold is not None:
-        return f"fold {fold} of {folds}, seed {seed or 0}"
-    return "fixed" if seed is None else f"seed {seed}"

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from common.data.datalist import IGNORE, named_entries
+from common.data.datalist import FILES, IGNORE, named_entries
+from common.data.pictures import distinct
 from common.data.volumes import NIFTI, as_label, load_label, load_volume
 from common.errors import TskdError
 
@@ -36,7 +37,7 @@ def file_problems(data: Mapping[str, Any], folder: Path) -> list[str]:
 
 
 def _entry_problems(entry: Mapping[str, Any], folder: Path, classes: int, channels: Any) -> tuple[list[str], set[int]]:
-    """Problems of an entry's image and label, and the values of its label."""
+    """Problems of an entry's image and labels, and the values of its label (not of a second observer's)."""
     problems: list[str] = []
     image: np.ndarray | None = None
     affine: np.ndarray | None = None
@@ -48,13 +49,15 @@ def _entry_problems(entry: Mapping[str, Any], folder: Path, classes: int, channe
             _refuse_odd_image(entry["image"], image, channels if affine is None else None)
     except TskdError as error:
         problems.append(f"{error} {case}")
-    try:
-        if isinstance(entry.get("label"), str):
-            label = _read_label(folder, entry["label"], image, affine)
-            values = {int(value) for value in np.unique(label)}
-            _refuse_odd_label(entry["label"], label, values, classes)
-    except TskdError as error:
-        problems.append(f"{error} {case}")
+    for key in FILES[1:]:
+        try:
+            if isinstance(entry.get(key), str):
+                label = _read_label(folder, entry[key], image, affine)
+                found = {int(value) for value in distinct(label)}
+                values |= found if key == "label" else set()
+                _refuse_odd_label(entry[key], label, found, classes)
+        except TskdError as error:
+            problems.append(f"{error} {case}")
     return problems, values
 
 

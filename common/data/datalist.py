@@ -22,6 +22,7 @@ from common.errors import TskdError
 
 LISTS = ("training", "unlabelled", "validation", "test")
 SECTIONS = ("labelled", "unlabelled", "transfer", "validation", "test")
+FILES = ("image", "label", "label_2nd")  # keys of an entry that hold a path; the last is a second observer's label
 IGNORE = 255  # label value of a pixel that nobody labelled
 
 _REQUIRED: dict[str, type] = {
@@ -206,11 +207,12 @@ def _entry_problems(name: str, section: list[Any]) -> list[str]:
                     f"{name}[{position}] (case {entry.get('case')!r}): expected text under '{key}', "
                     f"found {entry.get(key)!r}. Fill it in" + ("." if key != "group" else " (the patient's code).")
                 )
-        if name == "unlabelled" and "label" in entry:
-            problems.append(
-                f"{name}[{position}] (case {entry.get('case')!r}): expected no key 'label', found {entry['label']!r}. "
-                "Move the entry to 'training' or remove the key."
-            )
+        for key in FILES[1:]:
+            if name == "unlabelled" and key in entry:
+                problems.append(
+                    f"{name}[{position}] (case {entry.get('case')!r}): expected no key '{key}', found {entry[key]!r}. "
+                    "Move the entry to 'training' or remove the key."
+                )
     return problems
 
 
@@ -262,10 +264,8 @@ def _raise_if(problems: list[str], dataset_file: str | os.PathLike[str]) -> None
 
 
 def _without_label(entry: Mapping[str, str]) -> dict[str, str]:
-    return {key: value for key, value in entry.items() if key != "label"}
+    return {key: value for key, value in entry.items() if key not in FILES[1:]}
 
 
 def _absolute(entry: Mapping[str, str], folder: Path) -> dict[str, str]:
-    return {
-        key: os.path.normpath(folder / value) if key in ("image", "label") else value for key, value in entry.items()
-    }
+    return {key: os.path.normpath(folder / value) if key in FILES else value for key, value in entry.items()}

@@ -18,7 +18,18 @@ from common.data.volumes import load_label, load_volume, scale_intensity, to_lps
 from common.errors import TskdError
 
 RECORD = "preparation.json"  # what was prepared, and whether it was finished
-_OURS = ("slices", "volumes", "raw", "dataset.json", ".dataset.json.draft", RECORD, f".{RECORD}.draft")
+_OURS = (
+    "slices",
+    "volumes",
+    "images",
+    "labels",
+    "labels_2nd",
+    "raw",
+    "dataset.json",
+    ".dataset.json.draft",
+    RECORD,
+    f".{RECORD}.draft",
+)
 
 
 @dataclass(frozen=True)
@@ -152,7 +163,7 @@ def _complete(folder: Path) -> bool:
     if not Path(folder, "dataset.json").is_file():
         return False
     listed = [entry for _, entry in datalist.named_entries(datalist.read(folder / "dataset.json"))]
-    return all(Path(folder, entry[key]).is_file() for entry in listed for key in ("image", "label") if key in entry)
+    return all(Path(folder, entry[key]).is_file() for entry in listed for key in datalist.FILES if key in entry)
 
 
 def _write_slices(output: Path, patient: Patient, window: tuple[float, float] | None) -> list[dict[str, str]]:

@@ -59,6 +59,90 @@ def grouped_folds(groups: Iterable[str], k: int, seed: int) -> list[list[str]]:
     return [order[index::k] for index in range(k)]
 
 
+def choose_lists(
+    groups: Iterable[str],
+    test: Sequence[str],
+    validation: Sequence[str],
+    seed: int | None = None,
+    fold: int | None = None,
+    folds: int = 3,
+) -> tuple[dict[str, list[str]], str]:
+    """The lists of a public data set: its fixed split, another one of the same sizes, or a fold.
+
+    Args:
+        groups: patient codes.
+        test: test patients of the fixed split.
+        validation: validation patients of the fixed split; the rest is training.
+        seed: None keeps the fixed split; an integer draws other patients into lists of the same sizes.
+        fold: cross-validation fold 0 to `folds` - 1: its test set is that fold, as many others are validation.
+        folds: number of folds when `fold` is given.
+
+    Returns:
+        {"training", "validation", "test"} -> sorted patient codes, and the rule in words, for the provenance.
+
+    Raises:
+        TskdError: patients of the fixed split are missing, or a fold that does not exist.
+    """
+    groups = sorted(set(groups))
+    if fold is not None:
+        return fold_lists(groups, fold, folds, len(validation), seed or 0)
+    if seed is not None:
+        chosen = split_groups(groups, (len(test), len(validation), None), seed)
+        rule = f"seed {seed}"
+    else:
+        missing = sorted({*test, *validation} - set(groups), key=lambda group: (len(group), group))
+        if missing:
+            raise TskdError(
+                f"fixed split: expected {', '.join((*test, *validation))} among the patients, found no "
+                f"{', '.join(missing)}. Add them, or draw another split with a seed."
+            )
+        chosen = [list(test), list(validation), [group for group in groups if group not in (*test, *validation)]]
+        rule = "fixed"
+    return {name: sorted(chosen[index]) for index, name in ((2, "training"), (1, "validation"), (0, "test"))}, rule
+
+
+def fold_lists(
+    groups: Iterable[str], fold: int, folds: int, num_validation: int, seed: int
+) -> tuple[dict[str, list[str]], str]:
+    """Cross-validation: fold `fold` of `folds` is the test list, `num_validation` of the others are validation.
+
+    Returns:
+        As `choose_lists`.
+
+    Raises:
+        TskdError: a fold that does not exist, or too few patients.
+    """
+    groups = sorted(set(groups))
+    tests = grouped_folds(groups, folds, seed)
+    if not 0 <= fold < folds:
+        raise TskdError(f"fold: expected 0 to {folds - 1}, found {fold}.")
+    others = sorted(set(groups) - set(tests[fold]))
+    validation, training = split_groups(others, (num_validation, None), seed)
+    lists = {"training": sorted(training), "validation": sorted(validation), "test": sorted(tests[fold])}
+    return lists, f"fold {fold} of {folds}, seed {seed}"
+
+
+def share_out(groups: Iterable[str], test: float, validation: float, seed: int) -> dict[str, list[str]]:
+    """Draw shares of the patients into {"training", "validation", "test"}; training is the rest.
+
+    Raises:
+        TskdError: shares outside [0, 1), or too few patients for the lists.
+    """
+    groups = sorted(set(groups))
+    if not (0 <= test < 1 and 0 <= validation < 1 and test + validation < 1):
+        raise TskdError(
+            f"test, validation: expected shares of the patients from 0 to below 1 that leave some for training, found "
+            f"{test} and {validation}. Give for example 0.2 and 0.1."
+        )
+    lists = split_groups(groups, (test, validation, None), seed) if test + validation else [[], [], groups]
+    if not lists[2]:
+        raise TskdError(
+            f"patients: expected enough for training, validation and test, found {len(groups)} with labels. "
+            "Add patients or lower the shares."
+        )
+    return {"training": sorted(lists[2]), "validation": sorted(lists[1]), "test": sorted(lists[0])}
+
+
 def _shuffled(groups: Iterable[str], rng: random.Random) -> list[str]:
     order = sorted(set(groups))
     rng.shuffle(order)
