@@ -9,8 +9,6 @@ from torch.utils.data import DistributedSampler
 
 from common.errors import TskdError
 
-_GOLDEN = (5**0.5 - 1) / 2
-
 
 class EpochSampler(DistributedSampler[Any]):
     """Draw `num_samples` items an epoch over all processes, each item as often as any other up to one.
@@ -26,9 +24,9 @@ class EpochSampler(DistributedSampler[Any]):
         seed: seed of the permutations, 0 or more.
         rank: of this process; None asks torch.distributed, 0 without it.
         world_size: number of processes; None asks torch.distributed, 1 without it.
-        weights: (count, share) of consecutive blocks of the data, such as [(100, 0.5), (247, 0.5)] to draw the first
-            100 items as often as the next 247 together. Every stretch of draws, also of one rank, keeps the shares up
-            to a draw or two; inside a block each item is drawn as often as any other up to one.
+        per_batch: (count, draws) of consecutive blocks of the data, such as [(100, 2), (247, 4), (160, 2)] for batches
+            of 8 with 2 of the first 100 items, 4 of the next 247 and 2 of the last 160: exactly so in every batch of
+            every rank. Inside a block each item is drawn as often as any other up to one. None for no blocks.
 
     Raises:
         TskdError: numbers that do not fit.
@@ -41,21 +39,19 @@ class EpochSampler(DistributedSampler[Any]):
         seed: int = 0,
         rank: int | None = None,
         world_size: int | None = None,
-        weights: Sequence[tuple[int, float]] | None = None,
+        per_batch: Sequence[tuple[int, int]] | None = None,
     ) -> None:
         running = dist.is_available() and dist.is_initialized()
         ranks = world_size if world_size is not None else dist.get_world_size() if running else 1
         place = rank if rank is not None else dist.get_rank() if running else 0
-        blocks = [(len(data), 1.0)] if weights is None else [(int(count), float(share)) for count, share in weights]
+        blocks = [(len(data), 1)] if per_batch is None else [(int(count), int(draws)) for count, draws in per_batch]
         _refuse_odd_numbers(len(data), num_samples, ranks, place, blocks)
         super().__init__(data, num_replicas=ranks, rank=place, shuffle=True, seed=seed)  # type: ignore[arg-type]
         self.counts = [count for count, _ in blocks]
         self.num_samples = num_samples // ranks
         self.total_size = num_samples
-        ends = np.cumsum([share for _, share in blocks]) / sum(share for _, share in blocks)
-        # multiples of the golden ratio fill [0, 1) evenly in every stretch, also every second or third of them
-        steps = (np.arange(num_samples) * _GOLDEN) % 1
-        self.block_of_draw = np.minimum(np.searchsorted(ends, steps, side="right"), len(blocks) - 1)
+        pattern = np.repeat(np.arange(len(blocks)), [draws for _, draws in blocks])  # blocks of a rank's batch
+        self.block_of_draw = pattern[np.arange(num_samples) // ranks % len(pattern)]
 
     def __iter__(self) -> Iterator[int]:
         """Indices of this rank in this epoch."""
@@ -78,7 +74,7 @@ class EpochSampler(DistributedSampler[Any]):
         return np.concatenate(turns)[start - first * count :][:length]
 
 
-def _refuse_odd_numbers(size: int, num_samples: int, ranks: int, rank: int, blocks: list[tuple[int, float]]) -> None:
+def _refuse_odd_numbers(size: int, num_samples: int, ranks: int, rank: int, blocks: list[tuple[int, int]]) -> None:
     if size == 0:
         raise TskdError("EpochSampler: expected data with at least one item, found none.")
     if num_samples < 1 or ranks < 1 or num_samples % ranks:
@@ -88,11 +84,14 @@ def _refuse_odd_numbers(size: int, num_samples: int, ranks: int, rank: int, bloc
     if not 0 <= rank < ranks:
         raise TskdError(f"rank: expected 0 to {ranks - 1}, found {rank}.")
     if sum(count for count, _ in blocks) != size:
-        raise TskdError(f"weights: expected counts that sum to the {size} items of the data, found {blocks}.")
-    if (
-        any(share < 0 or (share > 0 and count < 1) for count, share in blocks)
-        or not sum(share for _, share in blocks) > 0
-    ):
+        raise TskdError(f"per_batch: expected counts that sum to the {size} items of the data, found {blocks}.")
+    batch = sum(draws for _, draws in blocks)
+    if any(draws < 0 or (draws > 0 and count < 1) for count, draws in blocks) or batch < 1:
         raise TskdError(
-            f"weights: expected shares of 0 or more, above 0 only for blocks that have items, found {blocks}."
+            f"per_batch: expected draws of 0 or more, above 0 only for blocks that have items, found {blocks}."
+        )
+    if num_samples % (ranks * batch):
+        raise TskdError(
+            f"per_batch: expected num_samples to be whole batches of {batch} for each of {ranks} processes, found "
+            f"{num_samples}."
         )

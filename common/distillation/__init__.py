@@ -1,18 +1,30 @@
-"""Soft labels of the teacher, batched augmentation, and the student's distillation loss."""
+"""Soft labels of one or several teachers, batched augmentation, and the student's distillation loss."""
 
 from common.distillation.augmentation import BatchAugmentation
+from common.distillation.gradient_shares import GradientShares
 from common.distillation.loss import DistillationLoss, Term
 from common.distillation.prepare_batch import AugmentedBatch
+from common.distillation.schedules import FollowSchedules, Linear
 from common.distillation.soft_labels import write_soft_labels
 from common.distillation.soft_labels_reader import LoadSoftLabelsd, add_soft_labels, soft_labels_identity
+from common.distillation.teachers import AverageSoftLabelsd, add_teachers
+from common.distillation.transfer import FillLabeld, batch_counts, transfer_entries
 
 __all__ = [
     "AugmentedBatch",
+    "AverageSoftLabelsd",
     "BatchAugmentation",
     "DistillationLoss",
+    "FillLabeld",
+    "FollowSchedules",
+    "GradientShares",
+    "Linear",
     "LoadSoftLabelsd",
     "Term",
     "add_soft_labels",
+    "add_teachers",
+    "batch_counts",
     "soft_labels_identity",
+    "transfer_entries",
     "write_soft_labels",
 ]

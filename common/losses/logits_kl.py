@@ -29,6 +29,11 @@ class LogitsKLLoss(nn.Module):
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Returns the mean divergence."""
         check_same_shape("LogitsKLLoss", student, teacher)
-        log_p = (teacher.detach().float() / self.temperature).log_softmax(1)
-        log_q = (student.float() / self.temperature).log_softmax(1)
-        return self.temperature**2 * (log_p.exp() * (log_p - log_q)).sum(1).mean()
+        return pixel_kl(student, teacher, self.temperature).mean()
+
+
+def pixel_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """T^2 * KL(teacher || student) of the class distributions at each pixel: B x N x ... to B x ..., in float32."""
+    log_p = (teacher.detach().float() / temperature).log_softmax(1)
+    log_q = (student.float() / temperature).log_softmax(1)
+    return temperature**2 * (log_p.exp() * (log_p - log_q)).sum(1)

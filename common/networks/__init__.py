@@ -1,6 +1,8 @@
 """Prompt-free SAM with its image encoders, pretrained weights, and feature taps for students."""
 
 from common.networks.build import VFMS, build_sam
+from common.networks.bundle_teacher import BundleTeacher
+from common.networks.parameter_groups import frozen, parameter_groups
 from common.networks.sam import PromptFreeSam
 from common.networks.taps import TappedNetwork
 from common.networks.tiny_vit import TinyViT
@@ -9,12 +11,15 @@ from common.networks.weights import load_pretrained, read_checkpoint
 
 __all__ = [
     "VFMS",
+    "BundleTeacher",
     "PromptFreeSam",
     "TappedNetwork",
     "TinyViT",
     "build_sam",
     "default_weights",
+    "frozen",
     "get_weights",
     "load_pretrained",
+    "parameter_groups",
     "read_checkpoint",
 ]

@@ -15,10 +15,14 @@ SMALL = {"image_size": 64, "batch_size": 2, "iterations_per_epoch": 2, "cache_ra
 TEACHER = {**SMALL, "vfm": "mobile_sam", "pretrained": "@network_def", "fine_tuning#blocks": 1}
 # keys that lead to files which another stage writes
 NO_MODEL = {"network": "$@network_def.to(@device)"}
+UNET = {
+    "_target_": "UNet", "spatial_dims": 2, "in_channels": 1, "out_channels": 5, "channels": [4, 8], "strides": [2]
+}  # fmt: skip
 NO_SOFT_LABELS = {
     "train#dataset#data": "$common.data.entries(@dataset_file, 'transfer')",
     "train#named_handlers#checkpoint#identity#soft_labels": "none",
 }
+STUDENTS = ("segresnet", "basic_unet", "flexible_unet", "swin_unetr")
 VARIANTS = [
     ("teacher_segmentation", ["train"], TEACHER),
     ("teacher_segmentation", ["train", "images_2d"], TEACHER),
@@ -26,13 +30,17 @@ VARIANTS = [
     ("teacher_segmentation", ["train", "evaluate"], {**TEACHER, **NO_MODEL}),
     ("teacher_segmentation", ["train", "soft_labels"], {**TEACHER, **NO_MODEL}),
     ("teacher_segmentation", ["train", "soft_labels", "untuned"], TEACHER),
+    ("teacher_segmentation", ["train", "soft_labels", "teacher_bundle"], {**SMALL, "network_def": UNET}),
     ("teacher_segmentation", ["inference"], {"vfm": "mobile_sam", "image_size": 64}),
     ("student_segmentation", ["train"], SMALL),
     ("student_segmentation", ["train", "images_2d"], SMALL),
     ("student_segmentation", ["train", "multi_gpu_train"], SMALL),
     ("student_segmentation", ["train", "distill"], {**SMALL, **NO_SOFT_LABELS}),
     ("student_segmentation", ["train", "distill", "task_agnostic"], {**SMALL, **NO_SOFT_LABELS}),
+    ("student_segmentation", ["train", "mae"], SMALL),
+    ("student_segmentation", ["train", "mocov3"], SMALL),
     ("student_segmentation", ["train", "pseudo_label"], {**SMALL, **NO_SOFT_LABELS}),
+    *[("student_segmentation", ["train", "distill", name], {**SMALL, **NO_SOFT_LABELS}) for name in STUDENTS],
     ("student_segmentation", ["train", "evaluate"], {**SMALL, **NO_MODEL}),
     ("student_segmentation", ["inference"], {"image_size": 64}),
     ("student_segmentation", ["inference", "inference_2d"], {"image_size": 64}),

@@ -53,25 +53,34 @@ def test_order_depends_on_seed_and_epoch_only():
     assert first[0] != epochs(EpochSampler(range(50), 50, seed=2), 1)[0]
 
 
-@pytest.mark.parametrize("share", [0.25, 0.5, 0.9])
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_shares_hold_in_every_stretch_of_every_rank(share, ranks):
-    weights = [(5, share), (45, 1 - share)]
+def test_every_batch_of_every_rank_has_the_set_numbers(ranks):
+    blocks = [(5, 2), (0, 0), (45, 5), (3, 1)]
     for rank in range(ranks):
-        drawn = list(EpochSampler(range(50), 2000, rank=rank, world_size=ranks, weights=weights))
-        for length in (4, 8, 16):
-            for start in range(0, len(drawn) - length, length):
-                first = sum(item < 5 for item in drawn[start : start + length])
-                assert abs(first - share * length) < 2
+        sampler = EpochSampler(range(53), 8 * ranks * 7, seed=1, rank=rank, world_size=ranks, per_batch=blocks)
+        for epoch in epochs(sampler, 3):
+            for start in range(0, len(epoch), 8):
+                batch = epoch[start : start + 8]
+                assert [sum(low <= i < high for i in batch) for low, high in ((0, 5), (5, 50), (50, 53))] == [2, 5, 1]
 
 
-def test_weighted_blocks_are_fair_inside():
-    sampler = EpochSampler(range(12), 60, weights=[(4, 0.5), (0, 0.0), (8, 0.5)])
+def test_ranks_with_blocks_together_see_what_one_process_sees():
+    """Two processes with batches of 2 + 3 draw step by step what one with batches of 4 + 6 does."""
+    one = EpochSampler(range(30), 60, seed=4, per_batch=[(7, 4), (23, 6)])
+    two = [EpochSampler(range(30), 60, seed=4, rank=r, world_size=2, per_batch=[(7, 2), (23, 3)]) for r in range(2)]
+    whole, parts = list(one), [list(sampler) for sampler in two]
+    for step in range(6):
+        together = [item for part in parts for item in part[5 * step : 5 * step + 5]]
+        assert sorted(whole[10 * step : 10 * step + 10]) == sorted(together)
+
+
+def test_blocks_are_fair_inside():
+    sampler = EpochSampler(range(12), 60, per_batch=[(4, 1), (0, 0), (8, 1)])
     counts = Counter(chain(*epochs(sampler, 5)))
     for block in (range(4), range(4, 12)):
         often = [counts[item] for item in block]
         assert max(often) - min(often) <= 1
-    assert abs(sum(counts[item] for item in range(4)) - 150) <= 10
+    assert sum(counts[item] for item in range(4)) == 150
 
 
 def test_monai_sets_the_epoch():
@@ -109,8 +118,10 @@ def test_monai_sets_the_epoch():
         ({"num_samples": 5, "world_size": 2, "rank": 0}, "multiple of the number of processes 2, found 5"),
         ({"num_samples": 0}, "found 0"),
         ({"num_samples": 4, "world_size": 2, "rank": 2}, "0 to 1, found 2"),
-        ({"num_samples": 4, "weights": [(3, 1.0)]}, "sum to the 6 items"),
-        ({"num_samples": 4, "weights": [(6, 0.5), (0, 0.5)]}, "blocks that have items"),
+        ({"num_samples": 4, "per_batch": [(3, 1)]}, "sum to the 6 items"),
+        ({"num_samples": 4, "per_batch": [(6, 1), (0, 1)]}, "blocks that have items"),
+        ({"num_samples": 4, "per_batch": [(6, 0)]}, "blocks that have items"),
+        ({"num_samples": 4, "per_batch": [(6, 3)]}, "whole batches of 3 for each of 1 processes, found 4"),
     ],
 )
 def test_numbers_that_do_not_fit(options, message):

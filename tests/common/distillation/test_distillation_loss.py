@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from ignite.engine import Engine
 from torch import Tensor, nn
 from torch.nn import functional
 
-from common.distillation import DistillationLoss, Term
+from common.distillation import DistillationLoss, FollowSchedules, Linear, Term
 from common.errors import TskdError
-from common.losses import EmbeddingLoss, LogitsKLLoss, SoftDiceLoss
+from common.losses import DiceCELoss, EmbeddingLoss, LogitsKLLoss, RegionAffinityLoss, SoftDiceLoss
 
 
 class Shapes(nn.Module):
@@ -136,6 +137,67 @@ def test_unknown_keys_are_named(student, target, message):
 def test_wrong_options(options, message):
     with pytest.raises(TskdError, match=message):
         Term(**{"loss": EmbeddingLoss(), "weight": 1, "student": "logits", "target": "logits"} | options)
+
+
+def test_targets_are_those_of_the_terms_that_count():
+    assert DistillationLoss(terms()).targets == ["embedding", "logits"]
+    assert DistillationLoss(terms(embedding=0)).targets == ["logits"]
+    regions = Term(RegionAffinityLoss(), 1, "features", "embedding", None, regions="logits")
+    assert DistillationLoss({"a": regions}).targets == ["embedding", "logits"]
+
+
+def test_regions_are_handed_over_as_they_are():
+    value = Term(RegionAffinityLoss(), 1, "features", "embedding", None, regions="logits")(outputs(), targets())
+    expected = RegionAffinityLoss()(outputs()["features"], targets()["embedding"], targets()["logits"])
+    assert torch.equal(value, expected)
+
+
+def test_labels_of_some_images_are_mixed_in():
+    """The sum of the two losses, the supervised one on the labelled images alone."""
+    label = torch.full((2, 1, 16, 16), 255, dtype=torch.uint8)
+    label[0] = torch.randint(0, 3, (1, 16, 16))
+    both = terms() | {"labelled": Term(DiceCELoss(), 0.5, "logits", "label", None)}
+    value = DistillationLoss(both)(outputs(), {**targets(), "label": label})
+    supervised = DiceCELoss()(outputs()["logits"][:1], label[:1])
+    torch.testing.assert_close(value, DistillationLoss(terms())(outputs(), targets()) + 0.5 * supervised)
+
+
+@pytest.mark.parametrize(("epoch", "expected"), [(0, 4.0), (2, 4.0), (3, 3.5), (5, 2.5), (8, 1.0), (20, 1.0)])
+def test_linear_schedule(epoch, expected):
+    assert Linear(start=4.0, end=1.0, epochs=6, begin=2)(epoch) == expected
+
+
+def test_schedules_follow_the_epochs_also_of_a_resumed_run():
+    loss = DistillationLoss(
+        {
+            "kl": Term(LogitsKLLoss(1.0), Linear(0, 1, 4), "logits", "logits", temperature=Linear(4, 1, 3)),
+            "dice": Term(SoftDiceLoss(), 0.5, "logits", "logits"),
+        }
+    )
+    seen = []
+
+    def step(engine, batch):
+        seen.append((engine.state.epoch, loss.terms["kl"].weight, loss.terms["kl"].loss.temperature))
+        value = loss(outputs(), targets())
+        kl, dice = LogitsKLLoss(seen[-1][2]), SoftDiceLoss()
+        large = functional.interpolate(targets()["logits"], (16, 16), mode="bilinear")
+        expected = seen[-1][1] * kl(outputs()["logits"], large) + 0.5 * dice(outputs()["logits"], large)
+        torch.testing.assert_close(value, expected)
+
+    engine = Engine(step)
+    FollowSchedules(loss).attach(engine)
+    engine.run([0], max_epochs=2)
+    assert seen == [(1, 0.0, 4.0), (2, 0.25, 3.0)]
+    resumed = Engine(step)
+    FollowSchedules(loss).attach(resumed)
+    resumed.load_state_dict({"epoch": 4, "max_epochs": 5, "epoch_length": 1})
+    resumed.run([0])
+    assert seen[-1] == (5, 1.0, 1.0)
+
+
+def test_a_loss_without_temperature_has_none_to_schedule():
+    with pytest.raises(TskdError, match="SoftDiceLoss has no temperature to schedule"):
+        Term(SoftDiceLoss(), 1, "logits", "logits", temperature=Linear(4, 1, 3))
 
 
 @pytest.mark.parametrize("nothing", [{}, {"a": None}, {"a": Term(EmbeddingLoss(), 0, "features", "embedding")}])

@@ -9,7 +9,17 @@ from hypothesis.extra.numpy import arrays
 from torch import nn
 
 from common.errors import TskdError
-from common.losses import EmbeddingLoss, LogitsKLLoss, SoftDiceLoss
+from common.losses import (
+    AttentionTransferLoss,
+    BoundaryKLLoss,
+    ChannelWiseLoss,
+    ConfidenceKLLoss,
+    EmbeddingLoss,
+    LogitsKLLoss,
+    RegionAffinityLoss,
+    SoftBCELoss,
+    SoftDiceLoss,
+)
 
 
 def softmax(x: np.ndarray) -> np.ndarray:
@@ -47,6 +57,80 @@ def cosine_reference(student: np.ndarray, teacher: np.ndarray) -> float:
     return float(np.mean(1 - (student * teacher).sum(1) / norms))
 
 
+def bce_reference(student: np.ndarray, teacher: np.ndarray, first: int) -> float:
+    p, q = softmax(student)[:, first:], softmax(teacher)[:, first:]
+    entropy = -q * np.log(q) - (1 - q) * np.log(1 - q)
+    return float(np.mean(-q * np.log(p) - (1 - q) * np.log(1 - p) - entropy))
+
+
+def weighted_kl(student: np.ndarray, teacher: np.ndarray, weight: np.ndarray) -> float:
+    """KL at T = 2 of each pixel, with a weight a pixel."""
+    p, q = softmax(teacher / 2), softmax(student / 2)
+    return float((weight * 4 * (p * np.log(p / q)).sum(1)).sum() / weight.sum())
+
+
+def confidence_reference(student: np.ndarray, teacher: np.ndarray, power: float) -> float:
+    p = softmax(teacher)
+    return weighted_kl(student, teacher, (1 + (p * np.log(p)).sum(1) / np.log(p.shape[1])) ** power)
+
+
+def boundary_reference(student: np.ndarray, teacher: np.ndarray, sigma: float, floor: float) -> float:
+    """The distance of each pixel to each pixel of the contour, one after the other."""
+    weight = np.full((len(teacher), *teacher.shape[2:]), floor)
+    for b, classes in enumerate(teacher.argmax(1)):
+        h, w = classes.shape
+        places = [(i, j) for i in range(h) for j in range(w)]
+        edge = [
+            (i, j)
+            for i, j in places
+            if any(
+                0 <= k < h and 0 <= m < w and classes[k, m] != classes[i, j]
+                for k, m in ((i - 1, j), (i + 1, j), (i, j - 1), (i, j + 1))
+            )
+        ]
+        for i, j in places:
+            for k, m in edge:
+                weight[b, i, j] = max(weight[b, i, j], np.exp(-((i - k) ** 2 + (j - m) ** 2) / (2 * sigma**2)))
+    return weighted_kl(student, teacher, weight)
+
+
+def channel_reference(student: np.ndarray, teacher: np.ndarray, temperature: float) -> float:
+    values = []
+    for b in range(student.shape[0]):
+        for c in range(student.shape[1]):
+            p, q = (softmax(x[b, c].reshape(1, -1) / temperature)[0] for x in (teacher, student))
+            values.append(temperature**2 * np.sum(p * np.log(p / q)))
+    return float(np.mean(values))
+
+
+def attention_reference(student: np.ndarray, teacher: np.ndarray, power: float) -> float:
+    maps = [(np.abs(x) ** power).sum(1).reshape(len(x), -1) for x in (student, teacher)]
+    one, other = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in maps)
+    return float(np.mean(((one - other) ** 2).sum(1)))
+
+
+def affinity_reference(student: np.ndarray, teacher: np.ndarray, regions: np.ndarray) -> float:
+    masks, values = softmax(regions), []
+    for b in range(len(masks)):
+        present = [c for c in range(masks.shape[1]) if masks[b, c].max() > 0.5]
+        for i in present:
+            for j in present:
+                if i < j:
+                    cosines = []
+                    for x in (student[b], teacher[b]):
+                        u, v = ((x * masks[b, c]).sum((1, 2)) / masks[b, c].sum() for c in (i, j))
+                        cosines.append(u @ v / np.linalg.norm(u) / np.linalg.norm(v))
+                    values.append((cosines[0] - cosines[1]) ** 2)
+    return float(np.mean(values))
+
+
+class ByTeachersRegions(nn.Module):
+    """Region affinity with the teacher's own channels as the regions' logits, to be called like the others."""
+
+    def forward(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+        return RegionAffinityLoss()(student, teacher, teacher)
+
+
 LOSSES = {
     "kl": (LogitsKLLoss(2.0), lambda s, t: kl_reference(s, t, 2.0)),
     "kl T=1": (LogitsKLLoss(1.0), lambda s, t: kl_reference(s, t, 1.0)),
@@ -54,6 +138,14 @@ LOSSES = {
     "dice with background": (SoftDiceLoss(include_background=True), lambda s, t: dice_reference(s, t, 0)),
     "mse": (EmbeddingLoss("mse"), mse_reference),
     "cosine": (EmbeddingLoss("cosine"), cosine_reference),
+    "bce": (SoftBCELoss(), lambda s, t: bce_reference(s, t, 0)),
+    "bce without background": (SoftBCELoss(include_background=False), lambda s, t: bce_reference(s, t, 1)),
+    "confidence": (ConfidenceKLLoss(), lambda s, t: confidence_reference(s, t, 1)),
+    "confidence squared": (ConfidenceKLLoss(power=2), lambda s, t: confidence_reference(s, t, 2)),
+    "boundary": (BoundaryKLLoss(sigma=1.0), lambda s, t: boundary_reference(s, t, 1.0, 0.1)),
+    "channel-wise": (ChannelWiseLoss(), lambda s, t: channel_reference(s, t, 4.0)),
+    "attention": (AttentionTransferLoss(), lambda s, t: attention_reference(s, t, 2.0)),
+    "affinity": (ByTeachersRegions(), lambda s, t: affinity_reference(s, t, t)),
 }
 SHAPE = (2, 3, 4, 5)
 
@@ -143,7 +235,7 @@ def test_volumes(name):
     torch.testing.assert_close(value, loss_of(name)(student, teacher))
 
 
-@each_loss
+@pytest.mark.parametrize("name", [name for name in LOSSES if name not in ("attention", "affinity")])
 @pytest.mark.parametrize(
     ("one", "other"), [((2, 3, 4, 4), (2, 3, 8, 8)), ((2, 3, 4, 4), (2, 5, 4, 4)), ((2, 3), (2, 3))]
 )
@@ -153,6 +245,85 @@ def test_wrong_shapes_are_both_named(name, one, other):
     message = str(caught.value)
     assert type(loss_of(name)).__name__ in message
     assert f"found {one} and {other}" in message
+
+
+def test_attention_takes_other_channels_and_no_other_size():
+    student, teacher = pair()
+    assert AttentionTransferLoss()(student.repeat(1, 2, 1, 1), student) == pytest.approx(0, abs=1e-6)
+    with pytest.raises(TskdError, match=r"of one size, found \(2, 3, 4, 5\) and \(2, 3, 5, 4\)"):
+        AttentionTransferLoss()(student, teacher.transpose(2, 3))
+
+
+def test_affinity_takes_other_channels_and_sizes():
+    """Features twice as large with every pixel doubled have the same regions."""
+    student, teacher = pair()
+    large = student.repeat(1, 2, 1, 1).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    value = RegionAffinityLoss()(large, teacher, teacher)
+    torch.testing.assert_close(value, RegionAffinityLoss()(student, teacher, teacher))
+    with pytest.raises(TskdError, match=r"of one batch, found \(2, 3, 4, 5\), \(2, 3, 4, 5\) and \(1, 3, 4, 5\)"):
+        RegionAffinityLoss()(student, teacher, teacher[:1])
+
+
+@pytest.mark.parametrize(
+    ("loss", "teacher"),
+    [
+        (ConfidenceKLLoss(), torch.zeros(SHAPE)),  # sure of nothing
+        (BoundaryKLLoss(floor=0.0), torch.tensor([5.0, 0.0, 0.0])[None, :, None, None].expand(SHAPE)),  # no contour
+        (ByTeachersRegions(), torch.tensor([5.0, 0.0, 0.0])[None, :, None, None].expand(SHAPE)),  # one region
+    ],
+    ids=["confidence", "boundary", "affinity"],
+)
+def test_everything_ignored_is_zero_with_a_zero_gradient(loss, teacher):
+    student = pair()[0].requires_grad_()
+    value = loss(student, teacher)
+    value.backward()
+    assert value.item() == 0
+    assert torch.equal(student.grad, torch.zeros_like(student))
+
+
+def test_bce_has_the_gradient_of_the_cross_entropy():
+    student, teacher = pair()
+    gradients = []
+    for loss in (SoftBCELoss(), lambda s, t: nn.functional.binary_cross_entropy(s.softmax(1), t.softmax(1))):
+        student = student.detach().requires_grad_()
+        loss(student, teacher).backward()
+        gradients.append(student.grad)
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-6)
+
+
+def test_confidence_looks_away_where_the_teacher_doubts():
+    student, teacher = pair()
+    teacher[..., 2:] = 0
+    changed = student.clone()
+    changed[..., 2:] = 9 * torch.randn_like(changed[..., 2:])
+    torch.testing.assert_close(ConfidenceKLLoss()(changed, teacher), ConfidenceKLLoss()(student, teacher))
+
+
+def test_boundary_weighs_a_mistake_by_its_place():
+    """The same mistake counts more at the organ's border than far from it."""
+    teacher = torch.full((1, 2, 32, 32), 0.0)
+    teacher[:, 1] = -6
+    teacher[:, 1, :, 20:] = 6
+    losses = []
+    for column in (2, 14, 19):
+        student = teacher.clone()
+        student[:, 1, 10:14, column] = 0
+        losses.append(float(BoundaryKLLoss()(student, teacher)))
+    assert losses[0] < losses[1] < losses[2]
+
+
+def test_channel_wise_does_not_see_a_shift_of_a_channel():
+    student, teacher = pair()
+    torch.testing.assert_close(
+        ChannelWiseLoss()(student + torch.tensor([3.0, -2.0, 0.5])[:, None, None], teacher),
+        ChannelWiseLoss()(student, teacher),
+    )
+
+
+@pytest.mark.parametrize("options", [{"sigma": 0}, {"floor": 1.5}, {"floor": -0.1}])
+def test_boundary_options(options):
+    with pytest.raises(TskdError, match=r"expected sigma > 0 and floor in 0\.\.1"):
+        BoundaryKLLoss(**options)
 
 
 def test_kl_is_scaled_so_that_its_gradient_keeps_its_size():

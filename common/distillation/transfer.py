@@ -1,0 +1,98 @@
+"""The images that a student learns from: labelled, unlabelled and synthetic, and how many of each are in a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from typing import Any
+
+import torch
+from monai.transforms import MapTransform
+
+from common.data import entries, read
+from common.data.datalist import IGNORE
+from common.errors import TskdError
+
+PARTS = ("labelled", "unlabelled", "synthetic")
+
+
+def transfer_entries(
+    files: Sequence[str | PathLike[str]],
+    dataset_file: str | PathLike[str],
+    num_labelled: int | None = None,
+    with_labels: bool = False,
+) -> list[dict[str, str]]:
+    """Training and unlabelled images of several data sets, each marked with the part that it belongs to.
+
+    "labelled" are the first `num_labelled` training images of `dataset_file`; "synthetic" are the images of data sets
+    whose provenance says `"source": "synthetic..."`, as ours does; all others are "unlabelled".
+
+    Args:
+        files: dataset.json files to learn from.
+        dataset_file: the one whose labels may be used.
+        num_labelled: the labelled budget, None for all of its training list.
+        with_labels: whether the labelled entries keep their key `label`.
+
+    Returns:
+        Entries {image, label?, group, case, part}, the parts one after the other.
+
+    Raises:
+        TskdError: as `common.data.entries`.
+    """
+    found: dict[str, list[dict[str, str]]] = {part: [] for part in PARTS}
+    budget = entries(dataset_file, "labelled", num_labelled) if num_labelled != 0 else []
+    labelled = {entry["image"]: entry for entry in budget}
+    for file in files:
+        synthetic = str(read(file)["provenance"].get("source", "")).startswith("synthetic")
+        for entry in entries(file, "transfer"):
+            part = "labelled" if entry["image"] in labelled else "synthetic" if synthetic else "unlabelled"
+            entry = labelled[entry["image"]] if part == "labelled" and with_labels else entry
+            found[part].append({**entry, "part": part})
+    return [entry for part in PARTS for entry in found[part]]
+
+
+def batch_counts(
+    data: Sequence[Mapping[str, Any]], ratio: Mapping[str, int] | None, batch_size: int
+) -> list[tuple[int, int]] | None:
+    """(number of entries, how many of them in a batch) for each part, as `EpochSampler` takes them.
+
+    Args:
+        data: entries of `transfer_entries`.
+        ratio: images of each part in a batch, such as {"labelled": 2, "unlabelled": 4, "synthetic": 2}; a part that is
+            not named is not drawn. None for images as they come.
+        batch_size: size of a batch in one process, the sum of the numbers.
+
+    Raises:
+        TskdError: another part, numbers that do not sum to the batch size, or a part without images.
+    """
+    if ratio is None:
+        return None
+    counts = {part: sum(entry["part"] == part for entry in data) for part in PARTS}
+    if set(ratio) - set(PARTS) or sum(ratio.values()) != batch_size or min(ratio.values()) < 0:
+        raise TskdError(
+            f"batch_ratio: expected numbers of {', '.join(PARTS)} images that sum to the batch_size {batch_size}, "
+            f"found {dict(ratio)}"
+        )
+    if empty := [part for part, number in ratio.items() if number and not counts[part]]:
+        raise TskdError(
+            f"batch_ratio: expected images of every part that it draws, found none that are {' or '.join(empty)} "
+            f"({counts}). Lower num_labelled, add the data set to transfer_files, or set them to 0"
+        )
+    return [(counts[part], int(ratio.get(part, 0))) for part in PARTS]
+
+
+class FillLabeld(MapTransform):
+    """Gives entries without a label one that says "not labelled" (255) everywhere, of the image's size.
+
+    Shape:
+        image C x H x W; label 1 x H x W, uint8.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(keys=["label"], allow_missing_keys=True)
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the entry with a label."""
+        if "label" in data:
+            return dict(data)
+        return {**data, "label": torch.full((1, *data["image"].shape[1:]), IGNORE, dtype=torch.uint8)}

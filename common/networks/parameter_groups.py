@@ -1,0 +1,81 @@
+"""Which weights a fine-tuning trains, and how fast: frozen modules and layer-wise learning rate decay."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from common.errors import TskdError
+from common.networks.taps import TappedNetwork
+
+
+def frozen(network: nn.Module, modules: Sequence[str]) -> nn.Module:
+    """Stops the gradients of all parameters under the named modules and returns the network.
+
+    Batch norms of a frozen module still follow the statistics of the new images, as those of a trained one do.
+
+    Args:
+        network: network, changed in place.
+        modules: names as `network.named_modules()` has them; each stands for everything below it.
+
+    Raises:
+        TskdError: a name is that of no module, or nothing is left to train.
+    """
+    for name in modules:
+        _module(network, name, "freeze").requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise TskdError(f"freeze: expected something left to train, found all of it in {list(modules)}. Freeze less.")
+    return network
+
+
+def parameter_groups(
+    network: nn.Module, learning_rate: float, layers: Sequence[str] = (), layer_decay: float | None = None
+) -> list[dict[str, Any]]:
+    """Parameter groups for an optimizer: the deeper a layer lies, the faster it learns.
+
+    Of n layers, number i (from 0 at the image) learns at `learning_rate * layer_decay ** (n - i)`, everything outside
+    of them (norms, decoder, head) at `learning_rate`. ULMFiT, arXiv 1801.06146; for vision transformers BEiT, arXiv
+    2106.08254, with 0.65 to 0.75.
+
+    Args:
+        network: segmentation network, or a `TappedNetwork` around one (its projection learns at full rate).
+        learning_rate: rate of the last layers.
+        layers: names of modules from the image on, such as vit.patch_embedding, vit.blocks.0, ...
+        layer_decay: factor from one layer to the one before it, above 0 and at most 1; None for one rate everywhere.
+
+    Returns:
+        Groups {params, lr} of the parameters that have a gradient, first layer first, each parameter once.
+
+    Raises:
+        TskdError: `layer_decay` is out of its range, or a layer is no module of the network.
+    """
+    trained = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+    if layer_decay is None:
+        return [{"params": list(trained.values()), "lr": learning_rate}]
+    if not 0 < layer_decay <= 1:
+        raise TskdError(f"layer_decay: expected a number above 0 and at most 1, or null, found {layer_decay}")
+    inner = network.network if isinstance(network, TappedNetwork) else network
+    groups = []
+    for position, layer in enumerate(layers):
+        own = {id(parameter) for parameter in _module(inner, layer, "layers").parameters()}
+        taken = {name: parameter for name, parameter in trained.items() if id(parameter) in own}
+        trained = {name: parameter for name, parameter in trained.items() if name not in taken}
+        rate = learning_rate * layer_decay ** (len(layers) - position)
+        groups.append({"params": list(taken.values()), "lr": rate})
+    groups.append({"params": list(trained.values()), "lr": learning_rate})
+    return [group for group in groups if group["params"]]
+
+
+def _module(network: nn.Module, name: str, key: str) -> nn.Module:
+    modules = dict(network.named_modules())
+    if name in modules and name:
+        return modules[name]
+    close = difflib.get_close_matches(name, [known for known in modules if known], n=3, cutoff=0.5)
+    raise TskdError(
+        f"{key}: {type(network).__name__} has no module {name!r}"
+        + (f"; did you mean {' or '.join(close)}?" if close else "")
+        + f" Its parts: {', '.join(child for child, _ in network.named_children())}"
+    )

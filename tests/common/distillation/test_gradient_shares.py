@@ -1,0 +1,89 @@
+"""Shares in the gradient: they are what a backward of each term gives, and measuring them changes nothing."""
+
+import csv
+import logging
+
+import pytest
+import torch
+from monai.engines import SupervisedTrainer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from common.distillation import DistillationLoss, GradientShares, Term
+from common.distillation.gradient_shares import gradient_shares
+
+
+class Squared(nn.Module):
+    def forward(self, student: Tensor, target: Tensor) -> Tensor:
+        return (student - target).square().mean()
+
+
+class Student(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.head = nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        features = self.body(x).tanh()
+        return {"features": features, "logits": self.head(features)}
+
+
+def loss() -> DistillationLoss:
+    terms = {"a": Term(Squared(), 2.0, "logits", "logits", None), "b": Term(Squared(), 0.3, "features", "embed", None)}
+    return DistillationLoss(terms)
+
+
+def batch() -> tuple[Tensor, dict[str, Tensor]]:
+    generator = torch.Generator().manual_seed(1)
+    x, logits, embed = (torch.randn(5, n, generator=generator) for n in (3, 2, 4))
+    return x, {"logits": logits, "embed": embed}
+
+
+def test_equal_a_backward_of_each_term():
+    x, targets = batch()
+    vectors = {}
+    for name in ("a", "b"):
+        student = Student()
+        term = loss().terms[name]
+        (term.weight * term(student(x), targets)).backward()
+        vectors[name] = torch.cat(
+            [torch.zeros(p.numel()) if p.grad is None else p.grad.flatten() for p in student.parameters()]
+        )
+    whole = vectors["a"] + vectors["b"]
+    student = Student()
+    rows = gradient_shares(loss(), student(x), targets, student)
+    assert [row["term"] for row in rows] == ["a", "b"]
+    for row in rows:
+        vector = vectors[row["term"]]
+        assert float(row["norm"]) == pytest.approx(float(vector.norm()), rel=1e-4)
+        assert float(row["share"]) == pytest.approx(float(vector @ whole / (whole @ whole)), rel=1e-4)
+    assert sum(float(row["share"]) for row in rows) == pytest.approx(1, abs=1e-5)
+    assert all(parameter.grad is None for parameter in student.parameters())
+
+
+def train(path=None) -> Student:
+    student, own = Student(), loss()
+    x, targets = batch()
+    data = [{"x": x[i], **{key: value[i] for key, value in targets.items()}} for i in range(len(x))]
+    handlers = [GradientShares(own, student, path, step=2)] if path else []
+    trainer = SupervisedTrainer(
+        device=torch.device("cpu"), max_epochs=1, train_data_loader=DataLoader(data, 1), network=student,
+        optimizer=torch.optim.SGD(student.parameters(), 0.1), loss_function=own, train_handlers=handlers,
+        prepare_batch=lambda b, device, non_blocking, **_: (b["x"], {k: b[k] for k in ("logits", "embed")}),
+        decollate=False,
+    )  # fmt: skip
+    trainer.run()
+    return student
+
+
+def test_measured_once_and_the_training_goes_on_as_without(tmp_path, caplog):
+    with caplog.at_level(logging.INFO, "common.distillation.gradient_shares"):
+        measured = train(tmp_path / "runs" / "gradient_shares.csv")
+    for one, other in zip(measured.parameters(), train().parameters(), strict=True):
+        assert torch.equal(one, other)
+    with (tmp_path / "runs" / "gradient_shares.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["step"], row["term"], row["weight"]) for row in rows] == [("2", "a", "2"), ("2", "b", "0.3")]
+    (record,) = [r.message for r in caplog.records if "shares in the gradient at step 2: a " in r.message]
+    assert "%, b " in record
