@@ -11,7 +11,7 @@ from monai.transforms import MapTransform
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from common.distillation.soft_labels import MANIFEST, case_file, refuse_difference
+from common.distillation.manifest import MANIFEST, case_file, refuse_difference
 from common.errors import TskdError
 from common.networks.weight_store import sha256
 
@@ -110,6 +110,7 @@ class LoadSoftLabelsd(MapTransform):
 
 
 def soft_labels_identity(folders: str | Path | Sequence[str | Path]) -> str:
-    """The teacher's sha256 of one or more folders, for the identity of a checkpoint."""
+    """The teacher's sha256 of each folder, with those of its out-of-fold stand-ins, to identify a checkpoint."""
     folders = [folders] if isinstance(folders, str | Path) else folders
-    return ",".join(sorted({_read_manifest(Path(folder))["teacher"] for folder in folders}))
+    manifests = [_read_manifest(Path(folder)) for folder in folders]
+    return ",".join(sorted({"+".join([found["teacher"], *found.get("fold_teachers", [])]) for found in manifests}))

@@ -3,24 +3,22 @@
 import json
 import pickle
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from common.errors import TskdError
 from common.networks.conversion import State, is_transformers_layout, to_network_layout
+from common.networks.resize import resize_positions
 from common.networks.sam import PromptFreeSam
 from common.networks.tiny_vit import TinyViT
 from common.networks.weight_store import default_weights, hub_snapshot
 
 _HUB_ID = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)@(?P<revision>[\w./-]+)")
 _PER_TOKEN = re.compile(r"(mask_decoder\.output_hypernetworks_mlps\.)(\d+)(\..+)")
-_RELATIVE_POSITION = re.compile(r"image_encoder\.layers\.(\d+)\.attn\.rel_pos_[hw]")
 _ROW_PER_TOKEN = (
     "mask_decoder.mask_tokens.weight",
     "mask_decoder.iou_prediction_head.proj_out.weight",
@@ -63,7 +61,7 @@ def load_pretrained(network: PromptFreeSam, weights: str | Path | None = None) -
     state = _one_token_per_class(state, network.num_classes)
     expected = network.state_dict()
     if not isinstance(network.image_encoder, TinyViT):
-        state = _resize_positions(state, expected, network.image_encoder.config.global_attn_indexes)
+        state = resize_positions(state, expected, network.image_encoder.config.global_attn_indexes)
     _check_keys(state, expected, network.vfm, source)
     network.load_state_dict(state, strict=True)
     return network
@@ -163,22 +161,6 @@ def _one_token_per_class(state: State, num_classes: int) -> State:
         if match := _PER_TOKEN.fullmatch(key):
             for c in (c for c, token in enumerate(tokens) if token == int(match[2])):
                 result[f"{match[1]}{c}{match[3]}"] = value
-    return result
-
-
-def _resize_positions(state: State, expected: State, global_layers: Sequence[int]) -> State:
-    result = dict(state)
-    for key, value in state.items():
-        target = expected.get(key)
-        if target is None or value.shape == target.shape or value.ndim != target.ndim:
-            continue
-        layer = _RELATIVE_POSITION.fullmatch(key)
-        if key == "image_encoder.pos_embed" and value.shape[-1] == target.shape[-1]:
-            grid = value.permute(0, 3, 1, 2)  # 1 x C x h x w
-            grid = F.interpolate(grid, target.shape[1:3], mode="bicubic", align_corners=False)
-            result[key] = grid.permute(0, 2, 3, 1)
-        elif layer and int(layer[1]) in global_layers and value.shape[-1] == target.shape[-1]:
-            result[key] = F.interpolate(value.T[None], len(target), mode="linear")[0].T
     return result
 
 

@@ -29,6 +29,13 @@ class Counting(torch.nn.Module):
         super().__init__()
         self.teacher, self.limit, self.count = teacher, limit, 0
 
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """The teacher's own, as a model file has it."""
+        return self.teacher.state_dict(*args, **kwargs)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        return self.teacher.load_state_dict(*args, **kwargs)
+
     def forward_features(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         if self.count + len(x) > self.limit:
             raise KeyboardInterrupt
@@ -72,7 +79,7 @@ def write(teacher, entries, weights, description, tmp_path):
     """Writes soft labels of `entries` to tmp_path/soft; returns how many images the teacher has seen."""
 
     def function(limit: int = 100, **changes: Any) -> int:
-        network = Counting(teacher, limit)
+        network = Counting(changes.pop("network", teacher), limit)
         options = {"entries": entries, "output_dir": tmp_path / "soft", "teacher": weights, "description": description}
         write_soft_labels(network, preprocessing=PREPROCESSING, **{"batch_size": 2, **options, **changes})
         return network.count

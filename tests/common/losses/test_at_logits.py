@@ -2,8 +2,7 @@
 
 import torch
 
-from common.losses import DiceCELoss
-from common.losses.at_logits import AtLogits
+from common.losses import AtLogits, DiceCELoss
 
 BLOCKS = torch.tensor([[0, 1, 2], [2, 255, 0]], dtype=torch.uint8)[None, None]  # B1hw
 
