@@ -60,6 +60,12 @@ def _profile(args: argparse.Namespace) -> None:
     print(text)
 
 
+def _score(args: argparse.Namespace) -> None:
+    from common.evaluation.observers import score_labels
+
+    print(score_labels(args.dataset_file, args.prediction_key, args.method, args.output, args.section, args.budget))
+
+
 def _report(args: argparse.Namespace) -> None:
     from common.evaluation import write_report
 
@@ -120,6 +126,15 @@ def _parser() -> argparse.ArgumentParser:
     profile.add_argument("--device", default="cpu")
     profile.add_argument("--output", type=Path, help="JSON file to write, for example RUN/profile.json")
     profile.set_defaults(function=_profile)
+
+    score = commands.add_parser("score", help="score labels of the data set, such as a second observer's, as a method")
+    score.add_argument("dataset_file", type=Path)
+    score.add_argument("--prediction-key", required=True, help="key of the entries, for example label_2nd")
+    score.add_argument("--method", required=True, help="name in the tables, for example second_observer")
+    score.add_argument("--output", type=Path, required=True, help="folder for metrics.csv and summary.json")
+    score.add_argument("--section", choices=("validation", "test"), default="test")
+    score.add_argument("--budget", default="no", help="number of labels of the methods that it is compared with")
+    score.set_defaults(function=_score)
 
     report = commands.add_parser("report", help="HTML and Markdown report of evaluated runs")
     report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder with metrics.csv")
