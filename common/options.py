@@ -10,10 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import monai.bundle
-from monai.bundle import ConfigParser
-from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
-
 from common.errors import TskdError
 
 _FLAG = re.compile(r"--|-[a-zA-Z](=|$)")
@@ -32,6 +28,8 @@ def check_overrides(arguments: Sequence[str] | None = None) -> None:
     options = command_line(sys.argv[1:] if arguments is None else arguments)
     if "config_file" not in options:
         return
+    import monai.bundle  # here, so that reading a command line costs no second
+
     config = _merged(options["config_file"])
     if options.get("tracking"):
         config = {**_tracking_keys(options["tracking"]), **config}
@@ -39,7 +37,7 @@ def check_overrides(arguments: Sequence[str] | None = None) -> None:
     problems = [
         f"--{key}: {problem}"
         for key in options
-        if key not in own and (problem := _unknown(key.removeprefix("+").replace("::", "#"), config))
+        if key not in own and (problem := unknown_key(key.removeprefix("+").replace("::", "#"), config))
     ]
     if problems:
         raise TskdError("unknown override: " + "; ".join(problems))
@@ -59,6 +57,8 @@ def command_line(arguments: Sequence[str]) -> dict[str, Any]:
         following = arguments[position + 1] if position + 1 < len(arguments) else ""
         options[key.replace("-", "_")] = value or ("" if "=" in token or _FLAG.match(following) else following)
     if "args_file" in options:
+        from monai.bundle import ConfigParser
+
         options = {**ConfigParser.load_config_files(options["args_file"]), **options}
     return options
 
@@ -71,6 +71,8 @@ def file_list(value: str | Sequence[str]) -> list[str]:
 
 
 def _merged(value: str | Sequence[str]) -> dict[str, Any]:
+    from monai.bundle import ConfigParser
+
     files = file_list(value)
     missing = [file for file in files if not Path(file).is_file()]
     if missing:
@@ -80,11 +82,14 @@ def _merged(value: str | Sequence[str]) -> dict[str, Any]:
 
 def _tracking_keys(tracking: str) -> dict[str, Any]:
     """Keys that MONAI's experiment tracking adds to the config, such as `experiment_name`."""
+    from monai.bundle import ConfigParser
+    from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
+
     settings: dict[str, Any] = DEFAULT_EXP_MGMT_SETTINGS.get(tracking) or ConfigParser.load_config_files(tracking)
     return settings["configs"]
 
 
-def _unknown(key: str, config: Any) -> str:
+def unknown_key(key: str, config: Any) -> str:
     """Empty if `key` leads to an item of `config` or to an argument of a component, else what is wrong."""
     known = ""
     for part in key.split("#"):

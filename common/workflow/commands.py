@@ -1,0 +1,57 @@
+"""Command lines of the stages, as the README shows them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
+TEACHER, DDPM, STUDENT = "teacher_segmentation", "ddpm_synthesis", "student_segmentation"
+
+
+def config_files(bundle: str, configs: Sequence[str]) -> tuple[str, ...]:
+    """Paths of a bundle's configs, given by their names without `.json`."""
+    return tuple(str(BUNDLES / bundle / "configs" / f"{config}.json") for config in configs)
+
+
+def bundle_command(bundle: str, configs: Sequence[str], overrides: Mapping[str, Any]) -> tuple[str, ...]:
+    """`python -m` arguments of `monai.bundle run`.
+
+    Args:
+        bundle: folder below bundles/.
+        configs: names of its configs, an overlay after what it changes.
+        overrides: key -> value; the key as in the config, with `#` between its levels.
+    """
+    files = config_files(bundle, configs)
+    config = files[0] if len(files) == 1 else str(list(files))
+    values = [part for key, value in overrides.items() for part in (f"--{key}", str(value))]
+    return ("monai.bundle", "run", "--config_file", config, "--bundle_root", str(BUNDLES / bundle), *values)
+
+
+def options(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """Options of the `tskd` command: `--key value`, a list as several values, `true` as the option alone."""
+    parts: list[str] = []
+    for key, value in values.items():
+        if value is False or value is None:
+            continue
+        parts.append(f"--{key}")
+        if value is not True:
+            parts += [str(item) for item in (value if isinstance(value, list) else [value])]
+    return tuple(parts)
+
+
+@cache
+def merged_config(bundle: str, configs: tuple[str, ...]) -> dict[str, Any]:
+    """The configs of a run as one, as MONAI merges them, with nothing resolved (and without importing MONAI)."""
+    result: dict[str, Any] = {}
+    for file in config_files(bundle, configs):
+        for key, value in json.loads(Path(file).read_text(encoding="utf-8")).items():
+            *parents, last = key.split("#")
+            place: Any = result
+            for parent in parents:
+                place = place[int(parent)] if isinstance(place, list) else place.setdefault(parent, {})
+            place[int(last) if isinstance(place, list) else last] = value
+    return result

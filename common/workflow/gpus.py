@@ -1,0 +1,52 @@
+"""One GPU for one step, where a machine has several and steps run side by side."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def visible() -> list[str]:
+    """The GPUs this process may use, as `CUDA_VISIBLE_DEVICES` names them; empty without a driver."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return [name.strip() for name in chosen.split(",") if name.strip()]
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    return [str(number) for number, _ in enumerate(listed.splitlines())]
+
+
+@contextmanager
+def reserve(devices: list[str] | None = None) -> Iterator[dict[str, str]]:
+    """Environment that leaves a process one GPU which no other step holds; waits until there is one.
+
+    The lock is a file lock: it ends with the process, however that ends. With no more than one GPU in sight (a machine
+    without, or a cluster's job that was given its own) there is nothing to choose, and the environment is empty.
+
+    Args:
+        devices: the GPUs to choose from; None for `visible()`.
+    """
+    devices = visible() if devices is None else devices
+    if len(devices) < 2:
+        yield {}
+        return
+    folder = Path(tempfile.gettempdir()) / f"tskd-gpus-{os.getuid()}"
+    folder.mkdir(exist_ok=True)
+    while True:
+        for device in devices:
+            with (folder / device.replace("/", "_")).open("w") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue
+                yield {"CUDA_VISIBLE_DEVICES": device}
+                return
+        time.sleep(0.5)

@@ -1,0 +1,293 @@
+"""A study as a graph: every step with its command, its folder and the steps it needs.
+
+A study is data sets x folds x budgets x methods x seeds. What several methods need (the prepared data, a teacher, its
+soft labels, synthetic images, a pretrained student) is one step, which they share.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+from common.workflow.commands import BUNDLES, DDPM, STUDENT, TEACHER, bundle_command, options
+from common.workflow.steps import Cell, Step
+
+SECTIONS = {TEACHER: "teacher", DDPM: "ddpm", STUDENT: "student"}  # of the key `overrides`
+TITLES = {
+    "weights": "weights of the foundation model",
+    "prepare": "data",
+    "ddpm": "DDPM: training",
+    "synthesise": "DDPM: synthetic images",
+    "transfer": "transfer set",
+    "teacher": "teacher: LoRA fine-tuning",
+    "soft_labels": "teacher: soft labels",
+    "distil": "student: distillation",
+    "rival": "student: rival pretraining",
+    "finetune": "student: training on the labels",
+    "evaluate": "evaluation",
+    "profile": "size and speed",
+    "report": "report",
+}
+
+
+class Study:
+    """The steps of an experiment file.
+
+    Args:
+        config: content of the file, as `check_study` has accepted it (workflow/study.schema.json).
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.config = config
+        self.output = str(config.get("output", f"results/{config['name']}")).rstrip("/")
+
+    @property
+    def folds(self) -> list[str]:
+        """Names of the folds that are run: "fold-0", ..., or "split" for the data set's own split."""
+        folds = self.config.get("folds")
+        return [f"fold-{number}" for number in folds.get("run", range(folds["of"]))] if folds else ["split"]
+
+    def methods(self, dataset: str) -> list[str]:
+        """Methods that are run on a data set."""
+        return [name for name, method in self.config["methods"].items() if dataset in method.get("datasets", [dataset])]
+
+    def cells(self, dataset: str) -> Iterator[Cell]:
+        """Folds x budgets x seeds of a data set."""
+        for fold in self.folds:
+            for budget in self.config["datasets"][dataset]["budgets"]:
+                for seed in self.config["seeds"]:
+                    yield Cell(dataset, fold, budget, seed)
+
+    @cached_property
+    def steps(self) -> dict[str, Step]:
+        """Path of its `done` file -> step, for every step once, each after those it needs."""
+        found: dict[str, Step] = {}
+
+        def visit(step: Step) -> None:
+            if step.done not in found:
+                for needed in step.needs:
+                    visit(needed)
+                found[step.done] = step
+
+        for dataset in self.config["datasets"]:
+            visit(self.report(dataset))
+        return found
+
+    def shell(self, done: str) -> str:
+        """A step as the options of `common.workflow.step`, but for its input, output and log files."""
+        step = self.steps[done]
+        name = f"{TITLES[step.rule]} ({step.path.removeprefix(self.output + '/')})"
+        folder = ["--folder", step.folder] if step.folder else []
+        return shlex.join(["--name", name, "--state", f"{step.path}.json", *folder, "--", *step.command])
+
+    # --- data --------------------------------------------------------------------------------------------------------
+
+    def prepare(self, cell: Cell) -> Step:
+        """Writes dataset.json."""
+        place = f"{self._at(cell)}/dataset"
+        settings = self.config["datasets"][cell.dataset]["prepare"]
+        values = {"output": place, **{key: self._text(value) for key, value in settings.get("options", {}).items()}}
+        if cell.fold != "split":
+            values |= {"fold": cell.fold.removeprefix("fold-"), "folds": self.config["folds"]["of"]}
+        command = ("common.cli", "prepare", settings["preparer"], *options(values))
+        return Step("prepare", place, command, folder=place)
+
+    def weights(self, teacher: str) -> list[Step]:
+        """Downloads the weights of a teacher's foundation model into the user's cache; none if they are a file."""
+        name = self.config["teachers"][teacher].get("fetch")
+        if name is None:
+            return []
+        return [Step("weights", f"{self.output}/weights/{name}", ("common.cli", "weights", "get", name))]
+
+    def ddpm(self, cell: Cell) -> Step:
+        """Trains the generator of synthetic images."""
+        place = f"{self._at(cell)}/ddpm"
+        own: dict[str, Any] = {"in_channels": self._channels(cell), "output_dir": place}
+        own["model_dir"] = f"{place}/models"
+        stage = self.config["synthesis"].get("train", {})
+        return self._run("ddpm", DDPM, place, [self.prepare(cell)], cell, stage, {"seed": self._draw, **own})
+
+    def synthesise(self, cell: Cell) -> Step:
+        """Writes synthetic images and passes them through the memorisation gate."""
+        place, model, settings = f"{self._at(cell)}/synthetic", self.ddpm(cell), self.config["synthesis"]
+        own = {"model_dir": f"{model.folder}/models", "seed": self._draw, "num_images": settings["num_images"]}
+        own |= {"synthetic_dir": place, "output_dir": f"{place}/run"}
+        needs, stage = [self.prepare(cell), model], settings.get("sample", {})
+        return self._run("synthesise", DDPM, place, needs, cell, stage, own, base="inference")
+
+    def transfer(self, cell: Cell, synthetic: int | str) -> Step:
+        """The list of the first so many synthetic images, or of all."""
+        source = self.synthesise(cell)
+        if synthetic == "all":
+            return source
+        place = f"{self._at(cell)}/synthetic-{synthetic}"
+        files = (f"{source.folder}/dataset.json", str(synthetic), f"{place}/dataset.json")
+        return Step("transfer", place, ("common.workflow.sublist", *files), (source,), folder=place)
+
+    # --- teachers ----------------------------------------------------------------------------------------------------
+
+    def teacher(self, cell: Cell, name: str) -> Step:
+        """LoRA fine-tuning of the foundation model."""
+        place, settings = f"{self._at(cell)}/teachers/{name}/{cell.arm}", self.config["teachers"][name]
+        own = {"num_labelled": cell.budget, "seed": cell.seed, "model_dir": f"{place}/models", "output_dir": place}
+        needs = [self.prepare(cell), *self.weights(name)]
+        return self._run("teacher", TEACHER, place, needs, cell, settings["train"], own, settings)
+
+    def soft_labels(self, cell: Cell, name: str, source: str) -> Step:
+        """A teacher's answers on the "real" or all "synthetic" images; an untrained one answers once for all cells."""
+        settings, trained = self.config["teachers"][name], self._trained(name)
+        place = f"{self._at(cell)}/soft_labels/{source}/{name}/{cell.arm if trained else 'untrained'}"
+        images = self.prepare(cell) if source == "real" else self.synthesise(cell)
+        own: dict[str, Any] = {"dataset_files": [f"{images.folder}/dataset.json"], "soft_labels": place}
+        own |= {"in_channels": self._channels(cell), "output_dir": f"{place}/run"}
+        needs = list(dict.fromkeys([self.prepare(cell), images]))
+        if trained:
+            needs.append(self.teacher(cell, name))
+            own |= {"num_labelled": cell.budget, "seed": cell.seed, "model_dir": f"{needs[-1].folder}/models"}
+        else:
+            needs += self.weights(name)
+        stage = {"configs": ["soft_labels"], **settings.get("soft_labels", {})}
+        return self._run("soft_labels", TEACHER, place, needs, cell, stage, own, settings)
+
+    # --- students ----------------------------------------------------------------------------------------------------
+
+    def pretrain(self, cell: Cell, name: str) -> Step:
+        """A student before it has seen a label: distilled by a teacher, or pretrained in a rival's way."""
+        settings = self.config["pretraining"][name]
+        teacher, sizes = settings.get("teacher"), settings.get("transfer", {})
+        rule, trained = ("distil" if teacher else "rival"), teacher is not None and self._trained(teacher)
+        place = f"{self._at(cell)}/{rule}/{name}/{cell.arm if trained else f'seed-{cell.seed}'}"
+        own: dict[str, Any] = {"num_labelled": cell.budget} if trained else {}
+        own |= {"seed": cell.seed, "in_channels": self._channels(cell)}
+        needs = [self.prepare(cell)]
+        lists = {"real": self.prepare(cell)} if sizes.get("real") else {}
+        lists |= {"synthetic": self.transfer(cell, sizes["synthetic"])} if "synthetic" in sizes else {}
+        if lists:
+            own["transfer_files"] = [f"{step.folder}/dataset.json" for step in lists.values()]
+        if teacher:
+            answers = [self.soft_labels(cell, teacher, source) for source in lists]
+            own["soft_labels"] = [str(step.folder) for step in answers]
+            needs += answers
+        if teacher and trained:
+            needs.append(self.teacher(cell, teacher))
+            own["teacher_model"] = f"{needs[-1].folder}/models/model.pt"
+        own |= {"output_dir": place, "model_dir": f"{place}/models"}
+        needs = list(dict.fromkeys([*needs, *lists.values()]))
+        return self._run(rule, STUDENT, place, needs, cell, settings, own)
+
+    def finetune(self, cell: Cell, method: str) -> Step:
+        """Trains the student on the labels, from its pretraining if the method has one."""
+        place, settings = f"{self._at(cell)}/finetune/{method}/{cell.arm}", self.config["methods"][method]
+        own: dict[str, Any] = {"num_labelled": cell.budget, "seed": cell.seed, "in_channels": self._channels(cell)}
+        own |= {"output_dir": place, "model_dir": f"{place}/models"}
+        needs = [self.prepare(cell)]
+        if "pretrain" in settings:
+            needs.append(self.pretrain(cell, settings["pretrain"]))
+            own["init_weights"] = f"{needs[-1].folder}/models/model.pt"
+        return self._run("finetune", STUDENT, place, needs, cell, settings["finetune"], own)
+
+    # --- results -----------------------------------------------------------------------------------------------------
+
+    def model(self, cell: Cell, method: str) -> Step:
+        """The step whose model the method stands for: a teacher, a pretrained or a fine-tuned student."""
+        settings = self.config["methods"][method]
+        if "teacher" in settings:
+            return self.teacher(cell, settings["teacher"])
+        return self.finetune(cell, method) if "finetune" in settings else self.pretrain(cell, settings["pretrain"])
+
+    def evaluate(self, cell: Cell, method: str) -> Step:
+        """Scores the model on the test list, into the folder of its training."""
+        model, teacher = self.model(cell, method), self.config["methods"][method].get("teacher")
+        own = {"num_labelled": cell.budget, "seed": cell.seed, "method": method}
+        own |= {"output_dir": model.folder, "model_dir": f"{model.folder}/models"}
+        own |= {} if teacher else {"in_channels": self._channels(cell)}
+        shared = self.config["teachers"][teacher] if teacher else {}
+        place, needs = f"{model.folder}/evaluate", [self.prepare(cell), model]
+        bundle = TEACHER if teacher else STUDENT
+        step = self._run("evaluate", bundle, place, needs, cell, {"configs": ["evaluate"]}, own, shared)
+        return replace(step, folder=None)
+
+    def profile(self, dataset: str, method: str) -> Step:
+        """Parameters, multiply-adds and speed of a method's network."""
+        cell = next(self.cells(dataset))
+        model, teacher = self.model(cell, method), self.config["methods"][method].get("teacher")
+        bundle, keys = (TEACHER, "vfm") if teacher else (STUDENT, "in_channels")
+        known = {**self.config["datasets"][dataset], **self._shared(bundle, dataset)}
+        known |= self.config["teachers"][teacher].get("overrides", {}) if teacher else {}
+        values = {key: known[key] for key in ("image_size", "num_classes", keys) if key in known}
+        command = ("common.cli", "profile", str(BUNDLES / bundle), *options(values))
+        place = f"{model.folder}/profile"
+        return Step("profile", place, (*command, "--output", f"{place}.json"), (model,))
+
+    def report(self, dataset: str) -> Step:
+        """The report on one data set."""
+        settings, place = self.config.get("report", {}), f"{self.output}/{dataset}/report"
+        methods, cells = self.methods(dataset), list(self.cells(dataset))
+        runs = [self.evaluate(cell, method) for method in methods for cell in cells]
+        needs = runs + [self.profile(dataset, method) for method in methods if settings.get("profile")]
+        folders = [run.path.removesuffix("/evaluate") for run in runs]
+        values = {"output": place}
+        if settings.get("reference") in methods:
+            values["reference"] = settings["reference"]
+        if len(self.folds) == 1:
+            values["dataset-file"] = f"{self.prepare(cells[0]).folder}/dataset.json"
+            if any(step.rule == "synthesise" for step in _ancestors(runs)):
+                values["synthetic"] = str(self.synthesise(cells[0]).folder)
+        return Step("report", place, ("common.cli", "report", *folders, *options(values)), tuple(needs), folder=place)
+
+    # --- parts -------------------------------------------------------------------------------------------------------
+
+    def _run(
+        self, rule: str, bundle: str, place: str, needs: Iterable[Step], cell: Cell, stage: Mapping[str, Any],
+        own: Mapping[str, Any], entity: Mapping[str, Any] | None = None, base: str = "train",
+    ) -> Step:  # fmt: skip
+        """A step that runs a bundle: its own keys, then those that the study, the data set and the stage set."""
+        dataset = self.config["datasets"][cell.dataset]
+        images = ("images_2d",) if dataset.get("images_2d") and bundle != DDPM else ()
+        configs = (base, *images, *stage.get("configs", ()))
+        classes = {} if bundle == DDPM else {"num_classes": dataset["num_classes"]}
+        chosen = {
+            **self._shared(bundle, cell.dataset),
+            **(entity or {}).get("overrides", {}),
+            **stage.get("overrides", {}),
+        }
+        values = {"dataset_dir": f"{self._at(cell)}/dataset", **classes, **own}
+        values |= {key: self._text(value) for key, value in chosen.items()}
+        command = bundle_command(bundle, configs, values)
+        return Step(rule, place, command, tuple(needs), place, (bundle, configs), tuple(chosen))
+
+    def _shared(self, bundle: str, dataset: str) -> dict[str, Any]:
+        places = (self.config.get("overrides", {}), self.config["datasets"][dataset].get("overrides", {}))
+        return {
+            key: value
+            for place in places
+            for section in ("all", SECTIONS[bundle])
+            for key, value in place.get(section, {}).items()
+        }
+
+    def _at(self, cell: Cell) -> str:
+        return f"{self.output}/{cell.dataset}/{cell.fold}"
+
+    def _channels(self, cell: Cell) -> int:
+        return self.config["datasets"][cell.dataset]["in_channels"]
+
+    def _trained(self, teacher: str) -> bool:
+        return "train" in self.config["teachers"][teacher]
+
+    @property
+    def _draw(self) -> int:
+        return self.config["synthesis"].get("seed", self.config["seeds"][0])
+
+    def _text(self, value: Any) -> Any:
+        """`{data_root}` in a text replaced by the key of that name."""
+        root = str(self.config.get("data_root", ""))
+        return value.replace("{data_root}", root) if isinstance(value, str) else value
+
+
+def _ancestors(steps: Iterable[Step]) -> Iterator[Step]:
+    for step in steps:
+        yield step
+        yield from _ancestors(step.needs)
