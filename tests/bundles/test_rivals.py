@@ -87,3 +87,22 @@ def test_task_agnostic(folder: Path, vfm: Path, cohort: Path, run_bundle: Callab
     assert loss[-1] < loss[0]
     assert not _values(run, "validation_val_mean_dice")
     assert _moved(run) == {"vit"}  # the decoder has its initial weights
+
+
+@pytest.mark.parametrize("rival", ["mae", "mocov3"])
+def test_self_supervised(rival: str, folder: Path, cohort: Path, run_bundle: Callable[..., Any]) -> None:
+    run = folder / rival
+    _pretrain(run_bundle, run, cohort, rival, iterations_per_epoch=8, batch_size=8, learning_rate=0.001)
+    loss = _values(run, "loss")
+    assert loss[-1] < loss[0]
+    assert not _values(run, "validation_val_mean_dice")
+    assert _moved(run) == {"vit"}
+    exported = torch.load(run / "models/model.pt", weights_only=True)
+    resumed = torch.load(run / "checkpoints/last.pt", weights_only=True)["network"]
+    trained = {f"vit.{name}" for name in UNETR(1, 2, 32, spatial_dims=2).vit.state_dict()}
+    assert all(torch.equal(exported[name], resumed[name]) for name in trained)
+    if rival == "mocov3":
+        patches = "vit.patch_embedding.patch_embeddings.weight"
+        assert torch.equal(exported[patches], resumed[f"momentum_{patches}"])  # neither has moved
+        block = "vit.blocks.0.mlp.linear1.weight"
+        assert not torch.equal(exported[block], resumed[f"momentum_{block}"])  # the copy lags behind
