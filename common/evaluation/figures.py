@@ -10,7 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from .calibration import REGIONS, SCALES
 from .numbers import Number, seed_averages
+from .reliability import Pooled, points
 from .rows import OVERALL, organs
 from .runs import Arm, Arms, Run, budget_number
 
@@ -175,6 +177,34 @@ def training_curves(runs: Sequence[Run], methods: Sequence[str]) -> tuple[Figure
         fontsize=9,
     )
     return figure, [": ".join(filter(None, key)) for key in rest]
+
+
+def reliability(pooled: Pooled, methods: Sequence[str]) -> Figure:
+    """Accuracy against confidence, and error against entropy: foreground above, all pixels below. One budget."""
+    figure, axes = _axes(2, 2, width=9.0, height=3.6)
+    for place, (region, scale) in enumerate((r, s) for r in reversed(REGIONS) for s in SCALES):
+        ax = axes[place]
+        for arm, bins in pooled.items():
+            if not bins[region, scale].any():
+                continue
+            mean, accuracy, share = points(bins[region, scale])
+            colour, marker = style(methods, arm.method)
+            height = accuracy if scale == "confidence" else 1 - accuracy
+            ax.plot(mean, height, "-", color=colour, linewidth=1.2, alpha=0.8, zorder=2)
+            ax.scatter(mean, height, s=12 + 90 * np.sqrt(share), color=colour, marker=marker, alpha=0.8, zorder=3)
+        if scale == "confidence":
+            ax.plot([0, 1], [0, 1], color="0.6", linewidth=1, zorder=1)
+        ax.set_xlim(-0.03, 1.05)
+        ax.set_ylim(-0.03, 1.05)
+        ax.set_xlabel("confidence" if scale == "confidence" else "entropy, share of the largest possible")
+        ax.set_ylabel("accuracy" if scale == "confidence" else "share of wrong pixels")
+        ax.set_title(region, loc="left", fontsize=10)
+        ax.grid(color="0.92")
+        ax.set_axisbelow(True)
+    names = sorted({arm.method for arm in pooled}, key=methods.index)
+    handles = [Line2D([], [], color=style(methods, n)[0], marker=style(methods, n)[1], label=n) for n in names]
+    figure.legend(handles=handles, loc="outside upper left", ncols=min(4, len(names)), frameon=False, fontsize=9)
+    return figure
 
 
 def _axes(rows: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:

@@ -14,7 +14,7 @@ from .rows import OVERALL, MetricRow, atomic, organs, patient_values
 from .runs import Arm, Arms
 from .statistics import PairedTest, hierarchical_interval, holm, paired_test
 
-COMPARED = ("dice", "hd95")
+COMPARED = ("dice", "hd95", "nsd")
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def choose_reference(arms: Arms, reference: str | None) -> str | None:
     """The method that the others are compared with: the one asked for, else the first, else None for one method."""
     methods = list(dict.fromkeys(arm.method for arm in arms))
     if reference is not None and reference not in methods:
-        raise TskdError(f"--reference: expected one of the methods {', '.join(methods)}; found {reference!r}.")
+        raise TskdError(f"reference: expected one of the methods {', '.join(methods)}; found {reference!r}.")
     return reference or (methods[0] if len(methods) > 1 else None)
 
 

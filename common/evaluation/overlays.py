@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from .rows import MetricRow, natural, patient_values
 
 TRUTH, PREDICTION = "#56B4E9", "#E69F00"
+_IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 
 class Case(NamedTuple):
@@ -49,7 +50,7 @@ def overlay(files: Mapping[str, Any]) -> tuple[Figure, str]:
         The figure, and the words for the slice ("slice 12 of 37", or "" for an image).
     """
     (image, pixel), (truth, _), (guess, _) = (load_upright(files[key]) for key in ("image", "label", "prediction"))
-    truth = np.where(truth == 255, 0, truth)
+    truth, guess = np.where(truth == 255, 0, truth), np.where(truth == 255, 0, guess)  # not scored, so not shown
     where = ""
     if image.ndim == 4:
         areas = (truth[0] > 0).sum(axis=(0, 1))
@@ -86,7 +87,9 @@ def image_grid(files: Sequence[str], columns: int = 4) -> Figure:
 
 def load_upright(file: str | Path) -> tuple[NDArray, float]:
     """An image file as [C, X, Y] or, turned to LPS, [C, X, Y, Z], and the height of its pixels over their width."""
-    image = EnsureChannelFirst()(LoadImage()(str(file)))
+    suffixes = "".join(Path(file).suffixes[-2:]).lower()
+    reader = "NibabelReader" if ".nii" in suffixes else "PILReader" if suffixes.endswith(_IMAGES) else None
+    image = EnsureChannelFirst()(LoadImage(reader=reader)(str(file)))
     if image.ndim < 4:
         return np.asarray(image), 1.0
     upright: Any = Orientation(axcodes="LPS", labels=None)(image)

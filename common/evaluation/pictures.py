@@ -9,8 +9,10 @@ from common.data import datalist
 from common.errors import TskdError
 
 from . import figures, overlays
+from .calibration import calibration_error
 from .figures import Picture, save
 from .numbers import Number
+from .reliability import Pooled
 from .rows import OVERALL
 from .runs import Arm, Arms, Run, budget_number
 from .tables import shown
@@ -71,18 +73,42 @@ def curve_pictures(folder: Path, runs: Sequence[Run], methods: Sequence[str]) ->
     return [picture], [f"Not drawn, but in train_log.csv: {', '.join(rest)}."] if rest else []
 
 
+def calibration_pictures(folder: Path, pooled: Pooled, methods: Sequence[str]) -> list[Picture]:
+    """Reliability diagram and error against entropy, for the arms of one dataset; a figure for each budget."""
+    pictures = []
+    for budget in dict.fromkeys(arm.budget for arm in pooled):
+        own = {arm: bins for arm, bins in pooled.items() if arm.budget == budget}
+        dataset = next(iter(own)).dataset
+        found = [(arm.method, calibration_error(bins["foreground", "confidence"])) for arm, bins in own.items()]
+        gaps = ", ".join(f"{method} {error:.3f}" for method, error in found if error is not None)
+        pictures.append(
+            save(
+                figures.reliability(own, methods),
+                folder,
+                _file_name(f"{dataset}_{budget}_calibration"),
+                f"Calibration and uncertainty, {budget} labels",
+                "Left: share of right pixels against confidence. Right: share of wrong pixels against entropy. Above: "
+                f"foreground, below: all pixels. Calibration error in the foreground: {gaps}.",
+                "A point is one of 15 bins, the larger the more pixels; all cases together. Grey line: confidence "
+                "equals accuracy; below it the network is too sure. Entropy: 0 certain, 1 all classes alike.",
+            )
+        )
+    return pictures
+
+
 def case_pictures(folder: Path, runs: Sequence[Run]) -> tuple[list[Picture], list[str]]:
     """Best, median and worst case of each method at its largest budget (first seed), and notes on what is missing."""
-    largest: dict[tuple[str, str], tuple[float, Run, Arm, str]] = {}
-    for run in runs:
-        for arm, seed in run.arms:
-            key, size = (arm.dataset, arm.method), budget_number(arm.budget)
-            if any(case.get("prediction") for case in run.cases.values()) and size > largest.get(key, (-1.0,))[0]:
-                largest[key] = (size, run, arm, seed)
+    shown_arms: dict[tuple[str, str], tuple[Arm, str]] = {}
+    for arm, seed in (key for run in runs if any(c.get("prediction") for c in run.cases.values()) for key in run.arms):
+        other = shown_arms.setdefault((arm.dataset, arm.method), (arm, seed))
+        if budget_number(arm.budget) > budget_number(other[0].budget):
+            shown_arms[arm.dataset, arm.method] = arm, seed
     pictures, notes = [], []
-    for _, run, arm, seed in largest.values():
-        for case in overlays.choose_cases(run.arms[arm, seed]):
-            files = run.cases.get(case.case, {})
+    for arm, seed in shown_arms.values():
+        own = [run for run in runs if (arm, seed) in run.arms]  # several where the folds have folders of their own
+        cases = {name: files for run in own for name, files in run.cases.items()}
+        for case in overlays.choose_cases([row for run in own for row in run.arms[arm, seed]]):
+            files = cases.get(case.case, {})
             missing = [key for key in ("image", "label", "prediction") if not Path(files.get(key) or "?").is_file()]
             what = f"{case.rank}: {arm.method}"
             if missing:

@@ -1,7 +1,7 @@
 """calibration.csv: the bins of each case; and their sums over the cases of a method."""
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
@@ -37,7 +37,7 @@ COLUMNS = tuple(field.name for field in fields(BinRow))
 Pooled = dict[Arm, dict[tuple[str, str], NDArray]]
 
 
-def bin_rows(key: Sequence[str], case: Calibration) -> list[BinRow]:
+def bin_rows(key: tuple[str, str, str, str, str, str], case: Calibration) -> list[BinRow]:
     """Lines of a case; `key` is dataset, budget, method, seed, group and case."""
     return [
         BinRow(*key, region, scale, index, int(pixels), float(total), int(right))
@@ -81,7 +81,7 @@ def pool(runs: Iterable[Run]) -> Pooled:
     return pooled
 
 
-def curve(bins: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+def points(bins: NDArray) -> tuple[NDArray, NDArray, NDArray]:
     """Of the bins that have pixels: mean confidence or entropy, share that is right, and share of all pixels."""
     pixels, total, right = bins[bins[:, 0] > 0].T
     return total / pixels, right / pixels, pixels / pixels.sum()
@@ -95,16 +95,19 @@ def write_pooled(path: Path, pooled: Mapping[Arm, Mapping[tuple[str, str], NDArr
         for arm, regions in pooled.items():
             for key, bins in regions.items():
                 pixels = bins[bins[:, 0] > 0, 0].astype(int)
-                for mean, accuracy, count in zip(*curve(bins)[:2], pixels, strict=True):
+                for mean, accuracy, count in zip(*points(bins)[:2], pixels, strict=True):
                     writer.writerow((*arm, *key, float(mean), float(accuracy), int(count)))
 
 
 def _row(path: Path, number: int, record: Mapping[str, str]) -> BinRow:
+    fault = TskdError(f"{path}, line {number}: expected a bin of a case, found {record}. Run the evaluation again.")
     try:
-        numbers = int(record["bin"]), int(record["pixels"]), float(record["total"]), int(record["right"])
-    except (TypeError, ValueError):
-        numbers = (-1, 0, 0.0, 0)
-    known = record["region"] in REGIONS and record["scale"] in SCALES
-    if not known or not 0 <= numbers[0] < BINS or not 0 <= numbers[3] <= numbers[1]:
-        raise TskdError(f"{path}, line {number}: expected a bin of a case, found {record}. Run the evaluation again.")
-    return BinRow(*(record[name] for name in COLUMNS[:8]), *numbers)
+        index, pixels, right = (int(record[name]) for name in ("bin", "pixels", "right"))
+        texts = {name: record[name] for name in COLUMNS[:8]}
+        row = BinRow(**texts, bin=index, pixels=pixels, total=float(record["total"]), right=right)
+    except (TypeError, ValueError) as error:
+        raise fault from error
+    known = row.region in REGIONS and row.scale in SCALES
+    if not known or not 0 <= row.bin < BINS or not 0 <= row.right <= row.pixels:
+        raise fault
+    return row

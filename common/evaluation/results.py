@@ -1,28 +1,40 @@
 """Tables of docs/results.md, written from the CSVs beside it and never by hand.
 
-A table stands between `<!-- table of results/NAME.csv -->` and `<!-- end -->`; the text around it is kept.
+A block stands between `<!-- table of results/NAME.csv -->` and `<!-- end -->`; the text around it is kept. The opening
+comment may hold options: `methods=a,b` and `budgets=40,80` choose rows, `metrics=dice,hd95` chooses columns, and
+`reference=scratch` adds the paired comparison with that method.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from common.errors import TskdError
 
-from .numbers import all_numbers
+from .metrics import METRICS
+from .numbers import all_numbers, choose_reference, compare
 from .rows import MetricRow, natural, patient_values, read_rows, write_rows
 from .runs import Run, collect
-from .tables import Table, methods_table, organ_table, shown
+from .tables import Table, comparison_table, methods_table, organ_table, shown
 
-_BLOCK = re.compile(r"(<!-- table of (?P<csv>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+OPTIONS = ("methods", "budgets", "metrics", "reference")
+PATIENT_COLUMNS = 20  # beyond, there is no table of patients
+_OPENING = "<!-- table of "
+_BLOCK = re.compile(r"(<!-- table of (?P<csv>\S+)(?P<options>[^>\n]*?) -->\n)(?:(?!<!--).)*(<!-- end -->)", re.DOTALL)
 
 
 def add_rows(csv: str | Path, runs: Sequence[str | Path]) -> None:
-    """Adds the rows of evaluated runs to a results CSV; rows of the same method, budget and seed are replaced."""
+    """Adds the rows of evaluated runs to a results CSV; rows of the same method, budget, seed and case are replaced.
+
+    Raises:
+        TskdError: two of the runs hold the same case of the same method, budget and seed.
+    """
     csv = Path(csv)
-    new = [row for run in runs for row in read_rows(Path(run) / "metrics.csv")]
+    given = [Run(Path(run), read_rows(Path(run) / "metrics.csv")) for run in runs]
+    collect(given)
+    new = [row for run in given for row in run.rows]
     replaced = {_key(row) for row in new}
     old = read_rows(csv) if csv.is_file() else []
     csv.parent.mkdir(parents=True, exist_ok=True)
@@ -30,29 +42,91 @@ def add_rows(csv: str | Path, runs: Sequence[str | Path]) -> None:
 
 
 def write_tables(page: str | Path) -> None:
-    """Rewrites every table of a Markdown page from its CSV (path relative to the page).
+    """Rewrites every block of a Markdown page from its CSV (path relative to the page).
 
     Raises:
-        TskdError: when a CSV that the page names is not there.
+        TskdError: a CSV that is not there, an option or a name that is not known, or a block without its end.
     """
     page = Path(page)
     text = page.read_text(encoding="utf-8")
-    page.write_text(_BLOCK.sub(lambda match: match[1] + tables(page.parent / match["csv"]) + match[3], text))
+    if text.count(_OPENING) != len(_BLOCK.findall(text)):
+        raise TskdError(f"{page}: expected `<!-- end -->` after every `{_OPENING}... -->`; a block is not closed.")
+    place = f"{page.resolve().parent.name}/{page.name}"
+
+    def block(match: re.Match[str]) -> str:
+        content = tables(page.parent / match["csv"], _options(page, match["options"]))
+        folder = f"{page.resolve().parent.name}/{match['csv']}"
+        command = f"Command: `tskd results {place}`; rows are added with `--add RUN... --csv {folder}`.\n\n"
+        return match[1] + content + command + match[4]
+
+    page.write_text(_BLOCK.sub(block, text), encoding="utf-8")
 
 
-def tables(csv: str | Path) -> str:
-    """Markdown of a results CSV: methods, Dice and HD95 by organ, Dice by patient."""
-    if not Path(csv).is_file():
+def tables(csv: str | Path, options: Mapping[str, Sequence[str]] | None = None) -> str:
+    """Markdown of a results CSV, for each dataset: methods, each metric by organ, comparison, Dice by patient.
+
+    Args:
+        csv: file with the columns of metrics.csv.
+        options: `methods`, `budgets` and `metrics` to show (all, all, Dice and HD95 by default), and `reference`.
+
+    Raises:
+        TskdError: no such file, or a method, budget or metric that it does not hold.
+    """
+    csv, options = Path(csv), options or {}
+    if not csv.is_file():
         raise TskdError(f"{csv}: expected a results CSV, found none")
-    rows = read_rows(Path(csv))
-    numbers = all_numbers(collect([Run(path=Path(csv), rows=rows)]))
-    shown_tables = [
-        methods_table(numbers, "mm"),
-        organ_table(numbers, "dice", "mm"),
-        organ_table(numbers, "hd95", "mm"),
-        _patient_table(rows),
-    ]
-    return "\n" + "\n".join(_markdown(table) for table in shown_tables) + "\n"
+    rows = read_rows(csv)
+    for option, column in (("methods", "method"), ("budgets", "budget")):
+        chosen = _known(csv, option, options.get(option), [getattr(row, column) for row in rows])
+        rows = [row for row in rows if getattr(row, column) in chosen]
+    metrics = _known(csv, "metrics", options.get("metrics"), [row.metric for row in rows], ["dice", "hd95"])
+    if not rows:
+        raise TskdError(f"{csv}: expected rows of {dict(options)}, found none of these together.")
+    datasets = list(dict.fromkeys(row.dataset for row in rows))
+    parts = []
+    for dataset in datasets:
+        parts += [f"Dataset `{dataset}`\n"] if len(datasets) > 1 else []
+        own = [row for row in rows if row.dataset == dataset]
+        parts += [_markdown(table) for table in _tables(csv, own, metrics, options.get("reference", ()))]
+    return "\n" + "\n".join(parts) + "\n"
+
+
+def _tables(csv: Path, rows: list[MetricRow], metrics: Sequence[str], reference: Sequence[str]) -> list[Table]:
+    """Tables of one dataset."""
+    arms = collect([Run(path=csv, rows=rows)])
+    numbers = all_numbers(arms)
+    others = [metric for metric in METRICS if metric in metrics and metric != "dice"]
+    found = [methods_table(numbers, "mm", others)]
+    by_organ = {row.metric for row in rows if row.label in {r.label for r in rows if r.metric == "dice"}}
+    found += [organ_table(numbers, metric, "mm") for metric in METRICS if metric in metrics and metric in by_organ]
+    if reference:
+        pairs = [pair for pair in compare(arms, choose_reference(arms, reference[0]) or "") if pair.metric in metrics]
+        notes = sorted({pair.test.note for pair in pairs if pair.test.note})
+        found += [comparison_table(pairs, "mm", notes)] if pairs else []
+    few = len({row.group for row in rows}) <= PATIENT_COLUMNS
+    return [*found, _patient_table(rows)] if few else found
+
+
+def _options(page: Path, text: str) -> dict[str, list[str]]:
+    found = {}
+    for option in text.split():
+        name, _, value = option.partition("=")
+        if name not in OPTIONS or not value:
+            raise TskdError(
+                f"{page}: expected options among {', '.join(f'{o}=...' for o in OPTIONS)}; found {option!r}."
+            )
+        found[name] = value.split(",")
+    return found
+
+
+def _known(
+    csv: Path, option: str, chosen: Sequence[str] | None, values: Sequence[str], default: Sequence[str] | None = None
+) -> Sequence[str]:
+    """`chosen`, or the default (everything), after a check that the CSV holds it."""
+    known = list(dict.fromkeys(values))
+    if unknown := [value for value in chosen or () if value not in known]:
+        raise TskdError(f"{csv}: expected {option} among {', '.join(known)}; found {', '.join(unknown)}.")
+    return chosen or default or known
 
 
 def _patient_table(rows: Sequence[MetricRow]) -> Table:
@@ -77,5 +151,5 @@ def _markdown(table: Table) -> str:
     return "\n".join(lines + ([table.note, ""] if table.note else []))
 
 
-def _key(row: MetricRow) -> tuple[str, str, str, str]:
-    return row.dataset, row.budget, row.method, row.seed
+def _key(row: MetricRow) -> tuple[str, str, str, str, str]:
+    return row.dataset, row.budget, row.method, row.seed, row.case

@@ -38,6 +38,7 @@ class Run:
 
     path: Path
     rows: list[MetricRow]
+    name: str = ""
     summary: Mapping[str, Any] = field(default_factory=dict)
     cases: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     profile: Mapping[str, Any] = field(default_factory=dict)
@@ -56,8 +57,18 @@ class Run:
 Arms = dict[Arm, dict[str, list[MetricRow]]]
 
 
-def load_run(path: Path) -> Run:
-    """Read a run folder.
+def load_runs(paths: Iterable[str | Path]) -> list[Run]:
+    """Read run folders, each named by the last parts of its path that tell it from the others.
+
+    Raises:
+        TskdError: as `load_run`.
+    """
+    folders = list(dict.fromkeys(Path(path).resolve() for path in paths))
+    return [load_run(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
+
+
+def load_run(path: Path, name: str = "") -> Run:
+    """Read a run folder; `name` is what the report calls it, the folder's own name by default.
 
     Raises:
         TskdError: no metrics.csv, or a file of the folder that cannot be read.
@@ -68,6 +79,7 @@ def load_run(path: Path) -> Run:
     return Run(
         path=path,
         rows=read_rows(path / "metrics.csv"),
+        name=name or path.name,
         summary=_json(path / "summary.json"),
         cases=_json(path / "cases.json"),
         profile=_json(path / "profile.json"),
@@ -126,6 +138,13 @@ def distance_unit(runs: Iterable[Run], dataset: str) -> str:
     return {"pixel": "pixels", "mm": "mm"}.get(
         units.pop() if len(units) == 1 else "", "mm or pixels" if units else "mm"
     )
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    depth = 1
+    while len({folder.parts[-depth:] for folder in folders}) < len(folders):
+        depth += 1
+    return ["/".join(folder.parts[-depth:]) for folder in folders]
 
 
 def _stage(run: Path, file: Path) -> str:

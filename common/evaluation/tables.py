@@ -1,13 +1,13 @@
 """Numbers as the text of table cells, the same in HTML and Markdown."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from .calibration import REGIONS, calibration_error, error_detection
 from .metrics import METRICS
 from .numbers import Comparison, Number
+from .reliability import Pooled
 from .rows import OVERALL
-from .runs import Run
 
 _DECIMALS = {
     "hd95": 1,
@@ -18,7 +18,6 @@ _DECIMALS = {
     "ece_foreground": 4,
     "brier": 4,
 }
-_MAIN = ("dice", "hd95")
 
 
 @dataclass(frozen=True)
@@ -52,11 +51,13 @@ def heading(metric: str, unit: str) -> str:
     return f"{title}, {own}" if own else title
 
 
-def methods_table(numbers: Sequence[Number], unit: str) -> Table:
-    """One line an arm: mean, median and worst Dice over all organs, and HD95. Numbers of one dataset."""
+def methods_table(numbers: Sequence[Number], unit: str, others: Sequence[str] = ("hd95",)) -> Table:
+    """One line an arm: mean, median and worst Dice over all organs, and `others`' means. Numbers of one dataset."""
+    cells = {
+        (*_arm(n), n.metric): with_interval(n.mean, n.low, n.high, n.metric) for n in numbers if n.label == OVERALL
+    }
     rows = []
     for dice in _pick(numbers, OVERALL, "dice"):
-        hd95 = [n for n in _pick(numbers, OVERALL, "hd95") if _arm(n) == _arm(dice)]
         rows.append(
             [
                 dice.method,
@@ -66,13 +67,13 @@ def methods_table(numbers: Sequence[Number], unit: str) -> Table:
                 with_interval(dice.mean, dice.low, dice.high, "dice"),
                 shown(dice.median, "dice"),
                 f"{shown(dice.worst, 'dice')} (patient {dice.worst_patient})",
-                with_interval(hd95[0].mean, hd95[0].low, hd95[0].high, "hd95") if hd95 else "–",
+                *(cells.get((*_arm(dice), metric), "–") for metric in others),
             ]
         )
     columns = ["Method", "Labels", "Seeds", "Patients", "Mean Dice [95%]", "Median Dice", "Worst Dice"]
     return Table(
         "Methods, mean over all organs",
-        [*columns, f"Mean {heading('hd95', unit)} [95%]"],
+        [*columns, *(f"Mean {heading(metric, unit)} [95%]" for metric in others)],
         rows,
         note="Labels: labelled training images. [95%]: bootstrap interval over patients, and over seeds where there "
         "are several; with one seed it leaves out the chance of training. Median and worst are over patients.",
@@ -91,20 +92,63 @@ def organ_table(numbers: Sequence[Number], metric: str, unit: str) -> Table:
     )
 
 
-def other_metrics_table(numbers: Sequence[Number], unit: str) -> Table:
-    """One line an arm, one column a metric beside Dice and HD95: mean over all organs. Numbers of one dataset."""
-    metrics = [m for m in METRICS if m not in _MAIN and any(n.metric == m for n in numbers)]
-    cells = {(*_arm(n), n.metric): shown(n.mean, n.metric) for n in numbers if n.label == OVERALL}
-    arms = list(dict.fromkeys(_arm(n) for n in numbers))
+def every_metric_table(numbers: Sequence[Number], unit: str, tolerances: Sequence[float] = ()) -> Table:
+    """One line an arm and metric, over all organs: mean, median and worst patient. Numbers of one dataset."""
     rows = [
-        [method, budget, *(cells.get((method, budget, metric), "–") for metric in metrics)] for method, budget in arms
+        [
+            n.method,
+            heading(n.metric, unit),
+            n.budget,
+            with_interval(n.mean, n.low, n.high, n.metric),
+            shown(n.median, n.metric),
+            f"{shown(n.worst, n.metric)} (patient {n.worst_patient})",
+        ]
+        for metric in METRICS
+        for n in _pick(numbers, OVERALL, metric)
     ]
-    columns = ["Method", "Labels", *(heading(metric, unit) for metric in metrics)]
-    return Table("Other metrics, mean over all organs", columns, rows)
+    measured = {number.metric for number in numbers}
+    notes = []
+    if "nsd" in measured and tolerances:
+        notes.append(f"Surface Dice within {' or '.join(f'{t:g}' for t in tolerances)} {unit}.")
+    if measured & {"volume_difference", "area_difference"}:
+        notes.append(
+            "Differences are predicted minus true, so those of organs and patients can cancel; worst: furthest from 0."
+        )
+    if "ece" in measured:
+        notes.append("Calibration error and Brier score: over all pixels, most of which are easy background.")
+    columns = ["Method", "Metric", "Labels", "Mean [95%]", "Median", "Worst"]
+    return Table("Every metric, mean over all organs", columns, rows, texts=2, note=" ".join(notes))
 
 
-def comparison_table(comparisons: Sequence[Comparison], unit: str) -> Table:
-    """One line an arm and metric: difference from the reference, effect size, p before and after Holm's correction."""
+def calibration_table(pooled: Pooled) -> Table:
+    """One line an arm and region: confidence, accuracy, their gap over the bins, and what entropy says of errors."""
+    rows = []
+    for arm, bins in pooled.items():
+        for region in REGIONS:
+            pixels, confidence, right = bins[region, "confidence"].sum(axis=0)
+            if not pixels:
+                continue
+            measures = calibration_error(bins[region, "confidence"]), error_detection(bins[region, "entropy"])
+            values = (confidence / pixels, right / pixels, *measures)
+            cells = ("–" if value is None else f"{value:.3f}" for value in values)
+            rows.append([arm.method, region, arm.budget, f"{pixels / 1e6:.3f}", *cells])
+    columns = ["Method", "Region", "Labels", "Pixels, million", "Mean confidence", "Accuracy", "Calibration error"]
+    return Table(
+        "Calibration, all pixels of all cases together",
+        [*columns, "Error found by entropy"],
+        rows,
+        texts=2,
+        note="Foreground: where truth or prediction is not background. Correct background is left out there, so even a "
+        "perfectly calibrated network scores above 0. Error found by entropy: chance that a wrong pixel has a higher "
+        "entropy than a right one (0.5: entropy says nothing).",
+    )
+
+
+def comparison_table(comparisons: Sequence[Comparison], unit: str, notes: Sequence[str] = ()) -> Table:
+    """One line an arm and metric: difference from the reference, effect size, p before and after Holm's correction.
+
+    `notes` are warnings that follow the table's own note.
+    """
     rows = []
     for item in comparisons:
         test, gap = item.test, item.test.difference
@@ -128,61 +172,9 @@ def comparison_table(comparisons: Sequence[Comparison], unit: str) -> Table:
         columns,
         rows,
         note="Wilcoxon signed-rank test over patients, two-sided; values averaged over seeds. Effect: matched-pairs "
-        "rank-biserial correlation, from -1 to +1. Holm's correction over the comparisons of one metric.",
+        "rank-biserial correlation, from -1 to +1. Holm's correction over the comparisons of one metric."
+        + "".join(f" Note: {note}." for note in notes),
     )
-
-
-def runs_table(runs: Sequence[Run]) -> Table:
-    """One line a run folder and arm: what was evaluated."""
-    rows = []
-    for run in runs:
-        for (arm, seed), own in run.arms.items():
-            cases, patients = {row.case for row in own}, {row.group for row in own}
-            rows.append([run.path.name, arm.dataset, arm.method, arm.budget, seed, str(len(cases)), str(len(patients))])
-    return Table("Runs", ["Run", "Dataset", "Method", "Labels", "Seed", "Cases", "Patients"], rows, texts=3)
-
-
-def stages_table(runs: Sequence[Run]) -> Table | None:
-    """One line a training stage: configuration, device and time."""
-    rows = []
-    for run in runs:
-        for stage, content in run.versions.items():
-            seconds = content.get("seconds")
-            rows.append(
-                [
-                    run.path.name + (f"/{stage}" if stage else ""),
-                    ", ".join(map(str, content.get("config", []))) or "–",
-                    _settings(content.get("settings", {})),
-                    str(content.get("device", "–")),
-                    duration(float(seconds)) if seconds is not None else "not finished",
-                    str(content.get("iterations", "–")),
-                ]
-            )
-    columns = ["Stage", "Configuration", "Settings", "Device", "Time", "Iterations"]
-    return Table("Training", columns, rows, texts=4) if rows else None
-
-
-def cost_table(runs: Sequence[Run]) -> Table | None:
-    """One line a method with profile.json: parameters, multiply-adds and time of one image."""
-    budgets: dict[tuple[str, ...], list[str]] = {}
-    for run in runs:
-        arm = next(iter(run.arms))[0]
-        if run.profile:
-            parts = (("parameters", 1e6, 2), ("gmac", 1, 2), ("ms_per_image", 1, 1))
-            cells = [f"{float(run.profile[k]) / by:.{d}f}" if k in run.profile else "–" for k, by, d in parts]
-            budgets.setdefault((arm.method, *cells), []).append(arm.budget)
-    lines = [[method, ", ".join(dict.fromkeys(own)), *cells] for (method, *cells), own in budgets.items()]
-    columns = ["Method", "Labels", "Parameters, million", "GMAC", "ms an image"]
-    return Table("Model size and speed", columns, lines) if lines else None
-
-
-def data_table(dataset: Mapping[str, Any]) -> Table:
-    """Images and patients of each list of dataset.json."""
-    rows = []
-    for name in ("training", "unlabelled", "validation", "test"):
-        entries = dataset.get(name, [])
-        rows.append([name, str(len(entries)), str(len({entry["group"] for entry in entries}))])
-    return Table(f"Data: {dataset['name']}", ["List", "Images or volumes", "Patients"], rows)
 
 
 def p_text(p: float) -> str:
@@ -190,12 +182,9 @@ def p_text(p: float) -> str:
     return "<0.0001" if p < 0.0001 else f"{p:.4f}"
 
 
-def duration(seconds: float) -> str:
-    """`1 h 12 min`, `3 min 5 s` or `4.2 s`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes = int(seconds // 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {seconds % 60:.0f} s"
+def count(number: int, noun: str) -> str:
+    """`1 patient`, `2 patients`."""
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _arm(number: Number) -> tuple[str, str]:
@@ -204,13 +193,3 @@ def _arm(number: Number) -> tuple[str, str]:
 
 def _pick(numbers: Sequence[Number], label: str, metric: str) -> list[Number]:
     return [number for number in numbers if number.label == label and number.metric == metric]
-
-
-def _settings(settings: Mapping[str, Any]) -> str:
-    """Scalar settings, without the folders of file names."""
-    shown_settings = []
-    for key, value in settings.items():
-        if isinstance(value, str | int | float) and value != "":
-            text = value.rstrip("/").rsplit("/", 1)[-1] if isinstance(value, str) else str(value)
-            shown_settings.append(f"{key} {text}")
-    return ", ".join(shown_settings) or "–"

@@ -101,7 +101,7 @@ class MetricsWriter:
         about = dict(zip(("dataset", "budget", "method", "seed"), self.run, strict=True))
         self._write_json("summary.json", {**about, "tolerance_mm": self.tolerance_mm, **summary})
         self._write_json("cases.json", cases)
-        for organ, values in summary["labels"].items():
+        for organ, values in ((name, v) for name, v in summary["labels"].items() if name != OVERALL):
             self.logger.info(
                 "%s: %s (%d patients, absent in %d of %d cases)",
                 organ,

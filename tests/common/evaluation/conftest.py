@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 from common.evaluation import MetricRow, write_rows
+from common.evaluation.calibration import Calibration, calibrate
+from common.evaluation.reliability import bin_rows, write_bins
 
 ORGANS = ("liver", "spleen")
 SKILL = {"scratch": 0.6, "teacher": 0.8, "student": 0.85}
@@ -31,18 +33,30 @@ def _write_run(folder: Path, method: str, budget: int = 80, seed: int = 0, patie
             cases[case] = {"group": str(patient), "unit": "pixel", "spacing": [1, 1], **_images(folder, case)}
     write_rows(folder / "metrics.csv", rows)
     (folder / "cases.json").write_text(json.dumps(cases))
-    summary = {"labels": {"liver": {"absent_cases": 0}, "pancreas": {"absent_cases": 3}}}
+    key = ("phantom", str(budget), method, str(seed))
+    write_bins(folder / "calibration.csv", [r for c in cases for r in bin_rows((*key, c, c), _calibration(rng))])
+    summary = {"tolerance_mm": 2.0, "labels": {"liver": {"absent_cases": 0}, "pancreas": {"absent_cases": 3}}}
     (folder / "summary.json").write_text(json.dumps(summary))
     (folder / "profile.json").write_text(json.dumps({"parameters": 5_900_000, "gmac": 2.5, "ms_per_image": 42}))
     (folder / "train").mkdir()
     versions = {"python": "3.11.9", "packages": {"torch": "2.13.0"}, "device": "cpu", "seconds": 3725.0}
-    versions |= {"settings": {"seed": seed, "dataset_file": "/home/someone/dataset.json"}, "config": ["train.json"]}
-    (folder / "train" / "versions.json").write_text(json.dumps(versions))
+    versions |= {"config_sha256": "0123456789abcdef", "config": ["train.json"]}
+    settings = {"seed": seed, "dataset_file": "/home/someone/dataset.json"}
+    (folder / "train" / "versions.json").write_text(json.dumps({**versions, "settings": settings}))
+    evaluation = {"settings": {"network": "UNETR", "parameters": 5_900_000, "image_size": 128, "in_channels": 1}}
+    (folder / "evaluation").mkdir()
+    (folder / "evaluation" / "versions.json").write_text(json.dumps({**evaluation, "config": ["evaluate.json"]}))
     with open(folder / "train" / "train_log.csv", "w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["epoch", "step", "name", "value"])
         writer.writerows([epoch, 10 * epoch, "loss", 1 / epoch] for epoch in range(1, 6))
     return folder
+
+
+def _calibration(rng: np.random.Generator) -> Calibration:
+    """Of 200 pixels of three classes, each class as likely as its probability says."""
+    prob = rng.dirichlet([1, 1, 1], size=200).T
+    return calibrate(prob, (prob.cumsum(axis=0) < rng.random(200)).sum(axis=0))
 
 
 def _images(folder: Path, case: str) -> dict[str, str]:

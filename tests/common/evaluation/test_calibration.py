@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from common.errors import TskdError
 from common.evaluation import calibration
 from common.evaluation.calibration import brier_score, calibrate, error_detection, expected_calibration_error
-from common.evaluation.reliability import COLUMNS, bin_rows, curve, pool, read_bins, write_bins
+from common.evaluation.reliability import COLUMNS, bin_rows, points, pool, read_bins, write_bins
 from common.evaluation.runs import Arm, Run
 
 
@@ -108,7 +108,7 @@ def test_bins_of_all_cases_add_up(tmp_path: Path) -> None:
     (regions,) = pool([Run(tmp_path / name, rows=[]) for name in ("a", "b", "none")]).values()
     for key, bins in regions.items():
         assert np.allclose(bins, sum(case.bins[key] for case in cases))
-        mean, accuracy, share = curve(bins)
+        mean, accuracy, share = points(bins)
         filled = bins[:, 0] > 0
         assert np.allclose(mean * share, bins[filled, 1] / bins[:, 0].sum())
         assert ((accuracy >= 0) & (accuracy <= 1)).all()

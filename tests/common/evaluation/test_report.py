@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,9 +17,11 @@ from PIL import Image
 
 from common.errors import TskdError
 from common.evaluation import write_report
+from common.evaluation.metrics import METRICS
 from common.evaluation.overlays import TRUTH, choose_cases, load_upright, overlay
-from common.evaluation.rows import MetricRow
-from common.evaluation.tables import duration, p_text, shown, with_interval
+from common.evaluation.rows import MetricRow, read_rows, write_rows
+from common.evaluation.run_tables import duration
+from common.evaluation.tables import heading, p_text, shown, with_interval
 
 METHODS = ("scratch", "teacher", "student")
 Writer = Callable[..., Path]
@@ -83,7 +87,11 @@ def report(tmp_path_factory: pytest.TempPathFactory, write_run: Writer, write_da
     summary = {"quantile": 0.999, "held_out": {"images": 40, "flagged": 1}}
     (root / "synthetic" / "memorisation.json").write_text(json.dumps(summary))
     Image.new("L", (40, 20)).save(root / "synthetic" / "memorisation.png")
-    write_report(runs, root / "out", "scratch", dataset, root / "synthetic", title="Phantom <report>")
+    (root / "search").mkdir()
+    trials = "trial,state,value,learning_rate\n0,COMPLETE,0.81234,0.001\n1,PRUNED,,0.01\n"
+    (root / "search" / "trials.csv").write_text(trials)
+    more = {"synthetic": root / "synthetic", "search": root / "search", "title": "Phantom <report>"}
+    write_report(runs, root / "out", "scratch", dataset, **more)
     return root / "out"
 
 
@@ -112,10 +120,50 @@ def test_tables_hold_the_numbers_of_the_csv(report: Path, page: Page) -> None:
         assert median == f"{float(overall['median']):.3f}"
         assert worst == f"{float(overall['worst']):.3f} (patient {overall['worst_patient']})"
     for title, metric in (("Dice by organ, mean [95%]", "dice"), ("HD95 by organ, pixels, mean [95%]", "hd95")):
-        heading, *lines = page.tables[title]
+        columns, *lines = page.tables[title]
         assert len(lines) == 6
         for method, budget, *cells in lines:
-            assert cells == [cell(method, budget, label, metric) for label in heading[2:]]
+            assert cells == [cell(method, budget, label, metric) for label in columns[2:]]
+    every = page.tables["Every metric, mean over all organs"]
+    names = {heading(metric, "pixels"): metric for metric in METRICS}
+    assert len(every) == 1 + 6 * 3
+    for method, name, budget, mean, median, worst in every[1:]:
+        number = numbers[method, budget, "all organs", names[name]]
+        assert mean == cell(method, budget, "all organs", names[name])
+        assert median == shown(float(number["median"]), names[name])
+        assert worst == f"{shown(float(number['worst']), names[name])} (patient {number['worst_patient']})"
+
+
+def test_calibration_table_is_that_of_the_csv(report: Path, page: Page) -> None:
+    with open(report / "calibration.csv", newline="") as stream:
+        bins = list(csv.DictReader(stream))
+    lines = page.tables["Calibration, all pixels of all cases together"][1:]
+    assert len(lines) == 6 * 2
+    for method, region, budget, pixels, confidence, accuracy, error, _ in lines:
+        own = [b for b in bins if (b["method"], b["budget"], b["region"]) == (method, budget, region)]
+        own = [[float(b[k]) for k in ("pixels", "mean", "accuracy")] for b in own if b["scale"] == "confidence"]
+        n, mean, right = np.array(own).T
+        assert pixels == f"{n.sum() / 1e6:.3f}"
+        assert (confidence, accuracy) == tuple(f"{np.average(v, weights=n):.3f}" for v in (mean, right))
+        assert error == f"{np.average(np.abs(mean - right), weights=n):.3f}"
+
+
+def test_every_method_has_a_model_card(report: Path, page: Page) -> None:
+    text = "\n".join(page.text)
+    with open(report / "numbers.csv", newline="") as stream:
+        numbers = [n for n in csv.DictReader(stream) if (n["label"], n["metric"]) == ("all organs", "dice")]
+    for method in METHODS:
+        card = (report / f"model_card_{method}.md").read_text()
+        own = [n for n in numbers if n["method"] == method]
+        facts = [with_interval(float(n["mean"]), float(n["low"]), float(n["high"]), "dice") for n in own]
+        facts += ["Architecture: UNETR", "5.90 million", "not for clinical use", "Only 7 patients", "Data phantom: CC0"]
+        facts += ["config hash 0123456789ab", "training 6 of 3 patients"]
+        for fact in facts:
+            assert fact in card
+            assert fact in text
+        for line in card.splitlines():
+            if line.startswith("- "):
+                assert line.removeprefix("- ") in text
 
 
 def test_markdown_has_the_same_tables_and_pictures(report: Path, page: Page) -> None:
@@ -131,7 +179,31 @@ def test_page_is_one_file_that_needs_no_network(page: Page) -> None:
     assert all(link.startswith(("data:image/png;base64,", "#")) for link in page.links)
     assert all(link[1:] in page.ids for link in page.links if link.startswith("#"))
     assert all(image["alt"] for image in page.images)
-    assert len(page.images) == 3 + 1 + 9 + 3
+    assert len(page.images) == 3 + 2 + 1 + 9 + 3
+
+
+def test_page_fits_a_phone(report: Path, tmp_path: Path) -> None:
+    """At 420 px the page does not scroll sideways: by its rules, and as measured in Chromium."""
+    html = (report / "report.html").read_text()
+    assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in html
+    style = html[html.index("<style>") : html.index("</style>")]
+    assert not [
+        w for w in re.findall(r"(?<!max-)width: (\d+)px", style.replace("@media (max-width", "")) if int(w) > 392
+    ]
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("chromium is not installed")
+    tell = "<script>onload = () => parent.postMessage(document.documentElement.scrollWidth, '*')</script>"
+    (tmp_path / "page.html").write_text(html.replace("</body>", f"{tell}</body>"))
+    listen = "onmessage = event => document.body.append('scrollWidth=' + event.data)"
+    frame = '<iframe src="page.html" width="420" height="900" style="border:0"></iframe>'
+    (tmp_path / "frame.html").write_text(f"<body>{frame}<script>{listen}</script></body>")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000", "--dump-dom"]
+    command = [chromium, *options, f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / "frame.html").as_uri()]
+    text = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+    found = re.search(r"scrollWidth=(\d+)", text)
+    assert found, text
+    assert int(found[1]) <= 420
 
 
 def test_page_says_what_was_run_and_names_no_folder(report: Path, page: Page) -> None:
@@ -146,16 +218,41 @@ def test_page_says_what_was_run_and_names_no_folder(report: Path, page: Page) ->
     assert check[1:] == [["similarity", "0.25", "0.5", "0.75"]]
     assert "Flagged: 1 of 2 synthetic images" in text
     assert "flagged by the same rule: 1 of 40" in text
+    assert page.tables["Trials of search"][1:] == [["0", "complete", "0.8123", "0.001"], ["1", "pruned", "–", "0.01"]]
+    assert {row[4] for row in page.tables["Stages"][1:]} == {"0123456789ab", "–"}
 
 
 def test_one_run_alone_gives_a_report(tmp_path: Path, write_run: Writer) -> None:
     run = write_run(tmp_path / "run", "student", patients=2)
-    for path in [*run.rglob("*.json"), *run.rglob("train_log.csv")]:
+    for path in [*run.rglob("*.json"), *run.rglob("train_log.csv"), run / "calibration.csv"]:
         path.unlink()
     text = write_report([run], tmp_path / "out").read_text()
     assert "mean Dice" in text
     assert "Difference from" not in text
     assert "2 patients: the interval is too narrow" in text
+
+
+def test_folds_of_one_method_are_merged(tmp_path: Path, write_run: Writer) -> None:
+    """Folders of one name, method and seed whose patients differ: one line, and the best and worst of all of them."""
+    whole = read_rows(write_run(tmp_path / "whole", "student") / "metrics.csv")
+    folds = []
+    for fold, patients in enumerate(({"1", "2", "3"}, {"4", "5", "6", "7"})):
+        folder = write_run(tmp_path / f"fold{fold}" / "student", "student")
+        write_rows(folder / "metrics.csv", [row for row in whole if row.group in patients])
+        cases = json.loads((folder / "cases.json").read_text())
+        (folder / "cases.json").write_text(json.dumps({k: v for k, v in cases.items() if v["group"] in patients}))
+        folds.append(folder)
+    pages = []
+    for name, runs in (("merged", folds), ("one", [tmp_path / "whole"])):
+        pages.append(Page())
+        pages[-1].feed(write_report(runs, tmp_path / name).read_text())
+    merged, one = pages
+    for title in ("Methods, mean over all organs", "Dice by organ, mean [95%]", "Every metric, mean over all organs"):
+        assert merged.tables[title] == one.tables[title]
+    assert [row[0] for row in merged.tables["Runs"][1:]] == ["fold0/student", "fold1/student"]
+    captions = [[t for t in p.text if ", seed 0, patient" in t and not t.startswith("Best")] for p in pages]
+    assert len(captions[0]) == 3
+    assert captions[0] == captions[1]
 
 
 def test_missing_prediction_is_a_note(tmp_path: Path, write_run: Writer) -> None:
