@@ -24,7 +24,11 @@ METADATA = (
 )  # fmt: skip
 TENSOR = ("type", "format", "num_channels", "spatial_shape", "dtype", "value_range")
 LOCATOR = ComponentLocator()
-ON_ANOTHER = {"task_agnostic.json": "distill.json", "untuned.json": "soft_labels.json"}  # overlays on an overlay
+ON_ANOTHER = {
+    "teacher_bundle.json": "soft_labels.json",
+    "task_agnostic.json": "distill.json",
+    "untuned.json": "soft_labels.json",
+}  # overlays on an overlay
 
 
 def variants() -> list[tuple[str, tuple[str, ...]]]:

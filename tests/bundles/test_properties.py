@@ -30,7 +30,7 @@ VARIANTS = [
     ("teacher_segmentation", ["train", "evaluate"], {**TEACHER, **NO_MODEL}),
     ("teacher_segmentation", ["train", "soft_labels"], {**TEACHER, **NO_MODEL}),
     ("teacher_segmentation", ["train", "soft_labels", "untuned"], TEACHER),
-    ("teacher_segmentation", ["train", "soft_labels", "teacher_bundle"], {**SMALL, "network_def": UNET}),
+    ("teacher_segmentation", ["train", "soft_labels", "teacher_bundle"], {**SMALL, "network_def": UNET, "vfm": "UNet"}),
     ("teacher_segmentation", ["inference"], {"vfm": "mobile_sam", "image_size": 64}),
     ("student_segmentation", ["train"], SMALL),
     ("student_segmentation", ["train", "images_2d"], SMALL),
