@@ -40,24 +40,26 @@ def _weights(args: argparse.Namespace) -> None:
 
 
 def _profile(args: argparse.Namespace) -> None:
-    from monai.bundle import ConfigParser
+    from common.evaluation.profile import profile_bundles, profile_table
 
-    from common.evaluation.profile import profile_network
-
-    parser = ConfigParser()
-    parser.read_config(args.bundle / "configs" / "inference.json")
     settings = {key: getattr(args, key) for key in ("image_size", "num_classes", "in_channels", "vfm")}
-    unknown = [key for key, value in settings.items() if value is not None and key not in parser]
-    if unknown:
-        raise TskdError(f"{args.bundle}: inference.json has no key {', '.join(unknown)}")
-    parser.update({key: value for key, value in settings.items() if value is not None})
-    shape = (parser.get("in_channels", 1), parser["image_size"], parser["image_size"])
-    result = profile_network(parser.get_parsed_content("network_def"), shape, args.device)
-    text = json.dumps(result, indent=2)
+    found = profile_bundles(args.bundles, settings, args.device, args.repeats)
+    text = json.dumps(found[0] if len(found) == 1 else found, indent=2)
     if args.output:
         args.output.parent.mkdir(parents=True, exist_ok=True)
         args.output.write_text(text + "\n")
-    print(text)
+    print(text if len(found) == 1 else profile_table(found))
+
+
+def _distil(args: argparse.Namespace) -> None:
+    from common.distillation.commands import Distillation, distil
+
+    keys = [dict(pair.partition("=")[::2] for pair in pairs) for pairs in (args.set, args.distil, args.fine_tune)]
+    request = Distillation(
+        args.dataset_dir, args.teacher, args.output, args.bundles, args.num_labelled, args.transfer_file, args.overlay,
+        *keys,
+    )  # fmt: skip
+    print(distil(request, args.dry_run))
 
 
 def _score(args: argparse.Namespace) -> None:
@@ -87,10 +89,46 @@ def _results(args: argparse.Namespace) -> None:
     print(args.page)
 
 
+def _merge(args: argparse.Namespace) -> None:
+    from common.export.merge import merge_adapter, merge_run
+
+    if args.run is not None:
+        print(merge_run(args.run, args.output, args.model))
+        return
+    if args.vfm is None:
+        raise TskdError("--adapter needs --vfm, the foundation model that it belongs to")
+    print(merge_adapter(args.adapter, args.weights, args.vfm, args.output, args.image_size))
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from common.doctor import doctor
+
+    given = {key: getattr(args, key) for key in ("vfm", "image_size", "num_classes", "batch_size", "device")}
+    settings = {key: value for key, value in given.items() if value is not None}
+    text, fits = doctor(args.bundles / f"{args.stage}_segmentation", {**settings, **dict(args.set)}, args.memory_limit)
+    print(text)
+    return 0 if fits else 1
+
+
+def _setting(text: str) -> tuple[str, object]:
+    """KEY=VALUE with the value in JSON, or as it is."""
+    key, _, value = text.partition("=")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
+
+
 def _ship(args: argparse.Namespace) -> None:
     from common.export.ship import ship_run
 
     print(ship_run(args.bundle, args.run, args.output, args.dataset_file))
+
+
+def _search(args: argparse.Namespace) -> None:
+    from common.workflow.search import search
+
+    print(search(args.file, args.output))
 
 
 def _quickstart(args: argparse.Namespace) -> None:
@@ -117,13 +155,35 @@ def _parser() -> argparse.ArgumentParser:
     get.add_argument("--cache", type=Path, help="folder; the user's cache folder by default")
     get.set_defaults(function=_weights)
 
-    profile = commands.add_parser("profile", help="parameters, multiply-adds and speed of a bundle's network")
-    profile.add_argument("bundle", type=Path)
+    distil = commands.add_parser("distil", help="soft labels, distillation and fine-tuning, as three commands")
+    distil.add_argument("--dataset-dir", type=Path, required=True, help="folder with dataset.json")
+    distil.add_argument("--teacher", type=Path, required=True, metavar="RUN", help="output_dir of its training")
+    distil.add_argument("--output", type=Path, required=True)
+    distil.add_argument("--bundles", type=Path, default=Path("bundles"), help="folder with the bundles")
+    distil.add_argument("--num-labelled", type=int, help="labelled budget; all by default")
+    distil.add_argument(
+        "--transfer-file", type=Path, action="append", default=[], help="one more dataset.json to learn from"
+    )
+    distil.add_argument(
+        "--overlay", action="append", default=[], help="of both trainings, such as segresnet or images_2d"
+    )
+    for option, what in (
+        ("--set", "both trainings"),
+        ("--distil", "the distillation"),
+        ("--fine-tune", "the fine-tuning"),
+    ):
+        distil.add_argument(option, nargs="+", default=[], metavar="KEY=VALUE", help=f"keys of {what}")
+    distil.add_argument("--dry-run", action="store_true", help="print the commands and run nothing")
+    distil.set_defaults(function=_distil)
+
+    profile = commands.add_parser("profile", help="parameters, multiply-adds, speed and memory of bundles' networks")
+    profile.add_argument("bundles", nargs="+", metavar="BUNDLE[:OVERLAY][@SIZE]", help="several make a table")
     profile.add_argument("--image_size", type=int)
     profile.add_argument("--num_classes", type=int)
     profile.add_argument("--in_channels", type=int)
     profile.add_argument("--vfm")
-    profile.add_argument("--device", default="cpu")
+    profile.add_argument("--device", nargs="+", default=["cpu"])
+    profile.add_argument("--repeats", type=int, default=20)
     profile.add_argument("--output", type=Path, help="JSON file to write, for example RUN/profile.json")
     profile.set_defaults(function=_profile)
 
@@ -151,12 +211,41 @@ def _parser() -> argparse.ArgumentParser:
     results.add_argument("--csv", type=Path, help="results CSV that --add writes to")
     results.set_defaults(function=_results)
 
+    merge = commands.add_parser("merge", help="a teacher's image encoder as stock weights, adapters merged")
+    source = merge.add_mutually_exclusive_group(required=True)
+    source.add_argument("--run", type=Path, help="output_dir of the training")
+    source.add_argument("--adapter", type=Path, help="folder in peft's layout; needs --vfm")
+    merge.add_argument("--model", type=Path, help="the run's model.pt where it is not RUN/models/model.pt")
+    merge.add_argument("--weights", help="the foundation model's weights, as for train.json")
+    merge.add_argument("--vfm", help="the foundation model of --adapter")
+    merge.add_argument("--image-size", type=int, default=1024, help="of the position embeddings, with --adapter")
+    merge.add_argument("--output", type=Path, required=True, metavar="FILE.safetensors")
+    merge.set_defaults(function=_merge)
+
+    doctor = commands.add_parser("doctor", help="what batch size and settings fit this machine, measured")
+    doctor.add_argument("--stage", choices=["teacher"], default="teacher")
+    doctor.add_argument("--bundles", type=Path, default=Path("bundles"), help="folder with the bundles")
+    doctor.add_argument("--vfm")
+    for option in ("--image_size", "--num_classes", "--batch_size"):
+        doctor.add_argument(option, type=int)
+    doctor.add_argument("--device", help="as in train.json; CUDA where there is one")
+    doctor.add_argument("--memory-limit", type=float, metavar="GIB", help="by default what the machine has free")
+    doctor.add_argument(
+        "--set", type=_setting, action="append", default=[], metavar="KEY=VALUE", help="another key of train.json"
+    )
+    doctor.set_defaults(function=_doctor)
+
     ship = commands.add_parser("ship", help="stand-alone copy of the student bundle with a run's weights and settings")
     ship.add_argument("--bundle", type=Path, default=Path("bundles/student_segmentation"))
     ship.add_argument("--run", type=Path, required=True, help="output_dir of the training")
     ship.add_argument("--dataset-file", type=Path, required=True, help="the training's dataset.json, for the names")
     ship.add_argument("--output", type=Path, required=True, help="new folder with 'segmentation' in its name")
     ship.set_defaults(function=_ship)
+
+    search = commands.add_parser("search", help="hyper-parameter search on the validation list, from a YAML file")
+    search.add_argument("file", type=Path, help="for example workflow/search.yaml")
+    search.add_argument("--output", type=Path, required=True, help="folder for trials.csv and the trials' runs")
+    search.set_defaults(function=_search)
 
     quick = commands.add_parser("quickstart", help="the whole chain on a virtual cohort, in minutes")
     quick.add_argument("--output", type=Path, default=Path("quickstart"))
@@ -220,10 +309,10 @@ def _names(text: str) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns 0, or 2 after printing what is wrong with the input."""
+    """Runs the command; returns 0, 1 where `doctor` finds nothing that fits, or 2 after saying what is wrong."""
     args = _parser().parse_args(arguments)
     try:
-        args.function(args)
+        return args.function(args) or 0
     except (TskdError, OSError) as error:
         message = user_message(error)
         if message is None:

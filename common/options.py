@@ -23,7 +23,8 @@ def check_overrides(arguments: Sequence[str] | None = None) -> None:
             a `monai.bundle run` with a `--config_file`, given here or in an `--args_file`.
 
     Raises:
-        TskdError: listing every unknown key with the keys closest to it.
+        TskdError: listing every unknown key with the keys closest to it, or the values false and null, which would be
+            taken for true.
     """
     options = command_line(sys.argv[1:] if arguments is None else arguments)
     if "config_file" not in options:
@@ -41,6 +42,9 @@ def check_overrides(arguments: Sequence[str] | None = None) -> None:
     ]
     if problems:
         raise TskdError("unknown override: " + "; ".join(problems))
+    texts = [f"--{key} {value}" for key, value in options.items() if value in ("false", "null")]
+    if texts:  # MONAI hands them on as text, and a text that is not empty counts as true
+        raise TskdError(f"{', '.join(texts)}: expected False or None, as Python writes them, found JSON's word")
 
 
 def command_line(arguments: Sequence[str]) -> dict[str, Any]:
