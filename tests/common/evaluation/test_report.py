@@ -15,12 +15,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from common.cli import main
 from common.errors import TskdError
 from common.evaluation import write_report
 from common.evaluation.metrics import METRICS
 from common.evaluation.overlays import TRUTH, choose_cases, load_upright, overlay
 from common.evaluation.rows import MetricRow, read_rows, write_rows
 from common.evaluation.run_tables import duration
+from common.evaluation.search import search_table
 from common.evaluation.tables import heading, p_text, shown, with_interval
 
 METHODS = ("scratch", "teacher", "student")
@@ -268,6 +270,36 @@ def test_unknown_reference_writes_nothing(tmp_path: Path, write_run: Writer) -> 
     with pytest.raises(TskdError, match="found 'teacher'"):
         write_report([write_run(tmp_path / "run", "student", patients=1)], tmp_path / "out", reference="teacher")
     assert not (tmp_path / "out").exists()
+
+
+def test_command_names_folders_without_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(tmp_path / "none"), "--output", str(tmp_path / "out")]) == 2
+    assert "run evaluate.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [(None, "no such file"), ("trial,value\n0,1\n", "missing"), ("trial,state,value\n", "at least one trial")],
+)
+def test_unreadable_trials_are_named(text: str | None, words: str, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / "trials.csv").write_text(text)
+    with pytest.raises(TskdError, match=words):
+        search_table(tmp_path)
+
+
+def test_pixels_outside_the_field_of_view_are_not_drawn(tmp_path: Path) -> None:
+    truth, guess = np.zeros((20, 20), np.uint8), np.zeros((20, 20), np.uint8)
+    truth[:, 10:] = 255
+    truth[3:6, 3:6], guess[3:6, 3:6], guess[12:16, 12:16] = 1, 1, 1
+    files = {}
+    for name, array in (("image", truth), ("label", truth), ("prediction", guess)):
+        files[name] = str(tmp_path / f"{name}.png")
+        Image.fromarray(array.T).save(files[name])
+    (ax,) = overlay(files)[0].axes
+    assert len(ax.collections) == 2
+    for lines in ax.collections:
+        assert lines.get_paths()[0].get_extents().get_points().max() == 5.5
 
 
 def test_best_median_and_worst_case() -> None:

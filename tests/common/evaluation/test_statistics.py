@@ -90,6 +90,19 @@ def test_hierarchical_interval_grows_with_the_spread_of_seeds() -> None:
     assert hierarchical_interval({0: named(patients)}) == one
 
 
+def test_hierarchical_interval_of_seeds_with_patients_of_their_own() -> None:
+    """Folds that had seeds of their own: every patient counts once, and seeds that differ widen the interval."""
+    rng = np.random.default_rng(3)
+    values = {seed: {f"{seed}_{k}": 0.7 + rng.normal(0, 0.02) for k in range(8)} for seed in range(3)}
+    alike = hierarchical_interval(values)
+    assert alike.mean == pytest.approx(np.mean([v for own in values.values() for v in own.values()]))
+    assert alike.n == 24
+    assert alike.low is not None and alike.high is not None and alike.low < alike.mean < alike.high  # noqa: PT018
+    shifted = hierarchical_interval({s: {k: v + 0.1 * s for k, v in own.items()} for s, own in values.items()})
+    assert shifted.low is not None and shifted.high is not None  # noqa: PT018
+    assert shifted.high - shifted.low > 3 * (alike.high - alike.low)
+
+
 def test_hierarchical_interval_with_missing_values() -> None:
     found = hierarchical_interval({0: {"a": 0.4, "b": 0.6}, 1: {"b": 0.8, "c": 1.0}})
     assert found.mean == pytest.approx((0.4 + 0.7 + 1.0) / 3)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine
+from monai.bundle import ConfigParser
 from monai.data import DataLoader, Dataset, MetaTensor
 from monai.engines import SupervisedEvaluator
 from monai.transforms import (
@@ -209,3 +210,21 @@ def test_errors_name_the_fault(items: list[dict[str, Any]], words: str, tmp_path
         run(writer(tmp_path), items)
     assert words in str(error.value)
     assert not (tmp_path / "metrics.csv").exists()
+
+
+@pytest.mark.parametrize("bundle", ["teacher_segmentation", "student_segmentation"])
+@pytest.mark.parametrize(("calibration", "kept"), [(True, True), (False, False), ("false", False)])
+def test_config_keeps_probabilities_of_the_prediction(bundle: str, calibration: bool | str, kept: bool) -> None:
+    """As the command line gives it too: there, `--calibration false` is a text."""
+    configs = Path(__file__).resolve().parents[3] / "bundles" / bundle / "configs"
+    parser = ConfigParser()
+    parser.read_config([str(configs / f"{name}.json") for name in ("train", "evaluate")])
+    parser["calibration"] = calibration
+    parser["validate#preprocessing"] = {"_target_": "EnsureTyped", "keys": "image"}
+    parser["validate#postprocessing#transforms#1"] = {"_target_": "EnsureTyped", "keys": "pred"}
+    logits = torch.randn(5, 6, 7)
+    found = parser.get_parsed_content("validate#postprocessing")({"pred": logits})
+    assert ("prob" in found) == kept
+    assert torch.equal(found["pred"][0], logits.argmax(0))
+    if kept:
+        assert torch.allclose(found["prob"], logits.softmax(0))
