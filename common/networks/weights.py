@@ -115,8 +115,19 @@ def _parts(folder: Path) -> list[Path]:
 
 
 def _locate(vfm: str, weights: str | Path | None) -> Path:
-    if weights is None:
-        return default_weights(vfm)
+    return default_weights(vfm) if weights is None else find_weights(weights, vfm)
+
+
+def find_weights(weights: str | Path, name: str) -> Path:
+    """The file or folder that `weights` is, or that its hub id (owner/name@revision) is downloaded to.
+
+    Args:
+        weights: path or hub id.
+        name: what they are for, for the error.
+
+    Raises:
+        TskdError: neither.
+    """
     path = Path(weights).expanduser()
     if path.exists():
         return path
@@ -124,7 +135,7 @@ def _locate(vfm: str, weights: str | Path | None) -> Path:
     if match:
         return hub_snapshot(match["repository"], match["revision"])
     raise TskdError(
-        f"weights={str(weights)!r} for {vfm}: expected a .pth file, a folder with model.safetensors, or a hub id with "
+        f"weights={str(weights)!r} for {name}: expected a .pth file, a folder with model.safetensors, or a hub id with "
         "its revision (owner/name@revision); found no such file or folder"
     )
 

@@ -37,6 +37,7 @@ VARIANTS = [
     ("student_segmentation", ["train", "multi_gpu_train"], SMALL),
     ("student_segmentation", ["train", "distill"], {**SMALL, **NO_SOFT_LABELS}),
     ("student_segmentation", ["train", "distill", "task_agnostic"], {**SMALL, **NO_SOFT_LABELS}),
+    ("student_segmentation", ["train", "imagenet"], {**SMALL, "initialised": "@network_def"}),
     ("student_segmentation", ["train", "mae"], SMALL),
     ("student_segmentation", ["train", "mocov3"], SMALL),
     ("student_segmentation", ["train", "pseudo_label"], {**SMALL, **NO_SOFT_LABELS}),

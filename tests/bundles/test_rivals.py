@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 from monai.networks.nets import UNETR
+from transformers import ViTConfig, ViTModel
 
 from common.distillation.soft_labels import sha256
 from common.networks import build_sam
+from common.networks.vit_weights import load_vit
 
 TOY = {"image_size": 64, "max_epochs": 2, "iterations_per_epoch": 4, "batch_size": 4, "warmup_steps": 1}
 VFM = {"vfm": "mobile_sam", "image_size": 64}
@@ -106,3 +108,19 @@ def test_self_supervised(rival: str, folder: Path, cohort: Path, run_bundle: Cal
         assert torch.equal(exported[patches], resumed[f"momentum_{patches}"])  # neither has moved
         block = "vit.blocks.0.mlp.linear1.weight"
         assert not torch.equal(exported[block], resumed[f"momentum_{block}"])  # the copy lags behind
+
+
+def test_imagenet(folder: Path, cohort: Path, run_bundle: Callable[..., Any]) -> None:
+    """At a learning rate of 0 the student keeps the weights it has been given."""
+    tiny = {"hidden_size": 192, "intermediate_size": 768, "num_attention_heads": 3}
+    ViTModel(ViTConfig(**tiny)).save_pretrained(folder / "vit_tiny")
+    run = folder / "imagenet"
+    run_bundle(
+        "student_segmentation", "train", "imagenet", **{**TOY, "max_epochs": 1}, learning_rate=0.0, val_interval=1,
+        dataset_dir=str(cohort), encoder_weights=str(folder / "vit_tiny"), output_dir=str(run),
+    )  # fmt: skip
+    assert _moved(run) == {"vit"}
+    expected = UNETR(1, 5, (64, 64), spatial_dims=2, hidden_size=192, mlp_dim=768, num_heads=3, feature_size=8)
+    exported = torch.load(run / "models/model.pt", weights_only=True)
+    for name, value in load_vit(expected, folder / "vit_tiny").vit.state_dict().items():
+        torch.testing.assert_close(exported[f"vit.{name}"], value)
