@@ -36,19 +36,22 @@ def _names(config: Mapping[str, Any]) -> Iterator[str]:
     """References to data sets, teachers, pretrainings and methods that do not exist."""
     for name, method in config["methods"].items():
         for key, known in (("teacher", "teachers"), ("pretrain", "pretraining")):
-            yield from _unknown(f"methods/{name}/{key}", [method[key]] if key in method else [], config.get(known, {}))
-        yield from _unknown(f"methods/{name}/datasets", method.get("datasets", []), config["datasets"])
+            yield from unknown_names(
+                f"methods/{name}/{key}", [method[key]] if key in method else [], config.get(known, {})
+            )
+        yield from unknown_names(f"methods/{name}/datasets", method.get("datasets", []), config["datasets"])
     for name, pretraining in config.get("pretraining", {}).items():
         teacher = [pretraining["teacher"]] if "teacher" in pretraining else []
-        yield from _unknown(f"pretraining/{name}/teacher", teacher, config.get("teachers", {}))
+        yield from unknown_names(f"pretraining/{name}/teacher", teacher, config.get("teachers", {}))
     reference = config.get("report", {}).get("reference")
-    yield from _unknown("report/reference", [reference] if reference else [], config["methods"])
+    yield from unknown_names("report/reference", [reference] if reference else [], config["methods"])
     for dataset in config["datasets"]:
         if not any(dataset in method.get("datasets", [dataset]) for method in config["methods"].values()):
             yield f"datasets/{dataset}: expected a method that runs on it, found none"
 
 
-def _unknown(place: str, names: Iterable[str], known: Iterable[str]) -> Iterator[str]:
+def unknown_names(place: str, names: Iterable[str], known: Iterable[str]) -> Iterator[str]:
+    """A line for each of `names` that is not `known`."""
     for name in names:
         if name not in known:
             close = difflib.get_close_matches(name, list(known), n=1)

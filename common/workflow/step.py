@@ -60,7 +60,7 @@ def run(task: Task) -> bool:
         TskdError: when the command fails, with the end of its log; when `folder` holds something that no step made.
     """
     task.state.parent.mkdir(parents=True, exist_ok=True)
-    with task.state.with_suffix(".lock").open("w") as lock:
+    with task.state.with_name(f".{task.state.stem}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # waits for a run that has outlived its Snakemake
         return _run(task)
 
@@ -82,7 +82,7 @@ def _run(task: Task) -> bool:
 
 
 def _remember(path: Path, state: dict[str, Any]) -> None:
-    draft = path.with_suffix(".draft")
+    draft = path.with_name(f".{path.stem}.draft")
     draft.write_text(json.dumps(state, indent=1) + "\n")
     os.replace(draft, path)
 

@@ -1,0 +1,95 @@
+"""A step: what it runs again, what it continues, what it clears, what it shows of a failure."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from common.errors import TskdError
+from common.workflow.gpus import reserve, visible
+from common.workflow.step import Task, main, run
+
+# writes a file, and fails while `fail` is there
+SCRIPT = "import pathlib, sys; p = pathlib.Path(sys.argv[1]); p.mkdir(exist_ok=True); (p / 'made').write_text('x'); "
+SCRIPT += "sys.exit('no luck' if (p.parent / 'fail').exists() else 0)"
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Task:
+    (tmp_path / "toyscript.py").write_text(SCRIPT)
+    (tmp_path / "input").write_text("a")
+    return Task(
+        name="toy", command=("toyscript", str(tmp_path / "out")), state=tmp_path / "out.json", log=tmp_path / "out.log",
+        done=tmp_path / "out.done", folder=tmp_path / "out", inputs=(tmp_path / "input",),
+    )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def importable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+
+def test_what_is_finished_is_not_run_again_even_without_its_done_file(task: Task) -> None:
+    assert run(task)
+    number = task.done.read_text()
+    (task.folder / "made").write_text("kept")
+    task.done.unlink()  # Snakemake removes it before it starts a step
+    assert not run(task)
+    assert (task.folder / "made").read_text() == "kept"
+    assert task.done.read_text() == number
+
+
+@pytest.mark.parametrize("change", ["command", "input"])
+def test_a_changed_step_starts_in_an_empty_folder_with_a_new_id(task: Task, tmp_path: Path, change: str) -> None:
+    run(task)
+    number = task.done.read_text()
+    (task.folder / "old").touch()
+    if change == "input":
+        (tmp_path / "input").write_text("b")
+    else:
+        task = replace(task, command=(*task.command, "--more"))
+    assert run(task)
+    assert not (task.folder / "old").exists()
+    assert task.done.read_text() != number
+
+
+def test_a_step_that_failed_shows_its_log_and_continues_in_its_folder(task: Task, tmp_path: Path) -> None:
+    (tmp_path / "fail").touch()
+    with pytest.raises(TskdError, match="no luck"):
+        run(task)
+    assert not task.done.exists()
+    (task.folder / "checkpoint").touch()
+    (tmp_path / "fail").unlink()
+    assert run(task)
+    assert (task.folder / "checkpoint").exists()
+
+
+def test_a_folder_that_no_step_made_is_not_cleared(task: Task) -> None:
+    task.folder.mkdir()
+    (task.folder / "thesis.txt").touch()
+    with pytest.raises(TskdError, match="other files"):
+        run(task)
+    assert (task.folder / "thesis.txt").exists()
+
+
+def test_the_command_line(task: Task, capfd: pytest.CaptureFixture[str]) -> None:
+    options = ["--name", "toy", "--state", task.state, "--log", task.log, "--done", task.done, "--folder", task.folder]
+    arguments = [str(part) for part in [*options, "--inputs", *task.inputs, "--", *task.command]]
+    assert main(arguments) == 0
+    assert "toy: 0 s" in capfd.readouterr().out
+    assert task.log.read_text().startswith(f"{sys.executable} -m toyscript")
+
+
+def test_steps_side_by_side_get_a_gpu_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    assert visible() == ["2", "5"]
+    with reserve() as first:
+        with reserve() as second:
+            assert [first, second] == [{"CUDA_VISIBLE_DEVICES": "2"}, {"CUDA_VISIBLE_DEVICES": "5"}]
+        with reserve() as third:
+            assert third == second
+    with reserve(["7"]) as only:  # a cluster's job has its own already
+        assert only == {}

@@ -1,0 +1,151 @@
+"""The graph of a study: what is shared, what each step is told, and which files are refused."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from monai.bundle import ConfigParser
+
+from common.errors import TskdError
+from common.workflow import Study, check_study, read_yaml
+from common.workflow.commands import STUDENT, TEACHER, config_files, merged_config
+from common.workflow.schema import WORKFLOW
+
+TOY = Path(__file__).with_name("toy.yaml")
+
+
+def toy(**changes: Any) -> dict[str, Any]:
+    return {**read_yaml(TOY), **changes}
+
+
+def value(command: tuple[str, ...], key: str) -> str:
+    return command[command.index(f"--{key}") + 1]
+
+
+@pytest.mark.parametrize("name", ["shared", "paper", "quickstart"])
+def test_shared_work_is_one_step(name: str) -> None:
+    config = read_yaml(WORKFLOW / f"{name}.yaml")
+    study = check_study(config, name)
+    count = Counter(step.rule for step in study.steps.values())
+    cells = [cell for dataset in config["datasets"] for cell in study.cells(dataset)]
+    trained = [teacher for teacher, settings in config["teachers"].items() if "train" in settings]
+    assert count["prepare"] == count["ddpm"] == count["synthesise"] == len({cell[:2] for cell in cells})
+    assert count["teacher"] == len(trained) * len(cells)
+    assert count["evaluate"] == len(config["methods"]) * len(cells)
+    assert count["report"] == len(config["datasets"])
+
+
+def test_an_untrained_teacher_answers_once_for_all_budgets_and_seeds() -> None:
+    study = check_study(read_yaml(WORKFLOW / "paper.yaml"), "paper")
+    labels = [step.path for step in study.steps.values() if step.rule == "soft_labels" and "/untuned/" in step.path]
+    assert len(labels) == 2 * len(study.config["datasets"])  # real and synthetic
+    agnostic = [step for step in study.steps.values() if "/task_agnostic/" in step.path and step.rule == "distil"]
+    assert len(agnostic) == len(study.config["datasets"]) * len(study.config["seeds"])
+    assert not [step for step in agnostic if "--teacher_model" in step.command or "--num_labelled" in step.command]
+
+
+def test_every_step_comes_after_what_it_needs() -> None:
+    for name in ("shared", "paper"):
+        seen: set[str] = set()
+        for done, step in check_study(read_yaml(WORKFLOW / f"{name}.yaml"), name).steps.items():
+            assert {needed.done for needed in step.needs} <= seen
+            seen.add(done)
+
+
+def test_a_student_is_told_where_its_teacher_and_images_are() -> None:
+    config = toy(synthesis={"num_images": 4})
+    config["pretraining"]["distilled"]["transfer"]["synthetic"] = 3
+    steps = check_study(config, "toy").steps
+    at = "results/phantom/split"
+    distil = steps[f"{at}/distil/distilled/budget-4/seed-1.done"].command
+    assert value(distil, "transfer_files") == str([f"{at}/dataset/dataset.json", f"{at}/synthetic-3/dataset.json"])
+    labels = [f"{at}/soft_labels/{source}/small/budget-4/seed-1" for source in ("real", "synthetic")]
+    assert value(distil, "soft_labels") == str(labels)
+    assert value(distil, "teacher_model") == f"{at}/teachers/small/budget-4/seed-1/models/model.pt"
+    tune = steps[f"{at}/finetune/tskd/budget-4/seed-1.done"].command
+    assert value(tune, "init_weights") == f"{at}/distil/distilled/budget-4/seed-1/models/model.pt"
+    assert (value(tune, "num_labelled"), value(tune, "seed"), value(tune, "num_classes")) == ("4", "1", "5")
+
+
+def test_folds_reach_the_preparation_and_the_stage_has_the_last_word() -> None:
+    config = toy(folds={"of": 3, "run": [2]}, data_root="/data")
+    config["datasets"]["phantom"]["prepare"]["options"]["source"] = "{data_root}/x"
+    config["datasets"]["phantom"]["overrides"] = {"all": {"learning_rate": 1}, "student": {"learning_rate": 2}}
+    config["methods"]["scratch"] = {"finetune": {"overrides": {"learning_rate": 3}}}
+    steps = check_study(config, "toy").steps
+    at = "results/phantom/fold-2"
+    prepare = steps[f"{at}/dataset.done"].command
+    assert (value(prepare, "fold"), value(prepare, "folds"), value(prepare, "source")) == ("2", "3", "/data/x")
+    rates = {
+        rule: value(next(step for step in steps.values() if step.rule == rule).command, "learning_rate")
+        for rule in ("teacher", "distil")
+    }
+    assert rates == {"teacher": "1", "distil": "2"}
+    assert value(steps[f"{at}/finetune/scratch/budget-4/seed-0.done"].command, "learning_rate") == "3"
+
+
+@pytest.mark.parametrize(
+    ("bundle", "configs"), [(STUDENT, ("train", "distill", "task_agnostic")), (TEACHER, ("train",))]
+)
+def test_configs_are_merged_as_monai_merges_them(bundle: str, configs: tuple[str, ...]) -> None:
+    assert merged_config(bundle, configs) == ConfigParser.load_config_files(list(config_files(bundle, configs)))
+
+
+def test_the_schema_reports_all_problems_at_once() -> None:
+    config = toy(seeds=[], methodz={}, threads="two")
+    config["datasets"]["phantom"]["budgets"] = [0, "many"]
+    del config["datasets"]["phantom"]["num_classes"]
+    with pytest.raises(TskdError) as raised:
+        check_study(config, "toy.yaml")
+    message = str(raised.value)
+    for part in (
+        "toy.yaml: 6 problems",
+        "top level: expected only the keys",
+        "did you mean methods?",
+        "seeds: expected at least 1 item, found []",
+        "threads: expected integer, found 'two'",
+        "datasets/phantom/budgets/0: expected at least 1, found 0",
+        "datasets/phantom/budgets/1: expected integer, found 'many'",
+        "datasets/phantom: expected the key num_classes",
+    ):
+        assert part in message
+
+
+def test_names_and_stages_that_do_not_fit_are_reported_at_once() -> None:
+    config = toy(folds={"of": 2, "run": [2]}, report={"reference": "tsdk"})
+    config["pretraining"]["other"] = {"teacher": "smal", "transfer": {"synthetic": 5}, "configs": ["distill"]}
+    config["methods"] |= {
+        "a": {"pretrain": "distiled", "finetune": {}},
+        "b": {"teacher": "small"},
+        "c": {"finetune": {}, "datasets": ["phantoms"]},
+    }
+    with pytest.raises(TskdError) as raised:
+        check_study(config, "toy.yaml")
+    message = str(raised.value)
+    for part in (
+        "folds/run: expected folds from 0 to 1, found 2",
+        "report/reference: expected one of teacher, tskd, a, b, c; found tsdk (did you mean tskd?)",
+        "pretraining/other/teacher: expected one of small; found smal (did you mean small?)",
+        "pretraining/other/transfer/synthetic: expected the key synthesis",
+        "methods/a/pretrain: expected one of distilled, other; found distiled (did you mean distilled?)",
+        "methods/b: expected another model than methods/teacher, found the same teacher small",
+        "methods/c/datasets: expected one of phantom; found phantoms",
+    ):
+        assert part in message
+
+
+def test_unknown_keys_and_configs_are_found_before_anything_runs() -> None:
+    config = toy()
+    config["methods"]["tskd"]["finetune"] = {"overrides": {"learning_rat": 1, "output_dir": "x"}}
+    config["pretraining"]["distilled"]["configs"] = ["distil"]
+    with pytest.raises(TskdError) as raised:
+        check_study(config, "toy.yaml")
+    for part in ("learning_rat: no such key; close names: learning_rate", "output_dir is set by", "found no distil"):
+        assert part in str(raised.value)
+
+
+def test_paths_do_not_depend_on_where_the_study_lies() -> None:
+    commands = [part for step in Study(toy()).steps.values() for part in step.command]
+    root = str(WORKFLOW.parent)
+    assert {part for part in commands if Path(part).is_absolute()} <= {part for part in commands if root in part}
