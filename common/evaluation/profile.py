@@ -1,15 +1,25 @@
-"""Size and speed of a network."""
+"""Size and speed of networks, one beside the other."""
 
 from __future__ import annotations
 
+import re
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import torch
+from monai.bundle import ConfigParser
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from common.errors import TskdError
+
+STATUS, PEAK_RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 @torch.inference_mode()
@@ -54,3 +64,87 @@ def profile_network(
         "threads": torch.get_num_threads(),
         "shape": list(shape),
     }
+
+
+def profile_bundles(
+    names: Sequence[str], settings: Mapping[str, Any], devices: Sequence[str] = ("cpu",), repeats: int = 20
+) -> list[dict[str, Any]]:
+    """Measures the network of each bundle on each device, each in a new process.
+
+    Args:
+        names: a bundle's folder, with `:OVERLAY` for the network of an overlay of its configs and `@SIZE` for an image
+            size of its own, such as bundles/student_segmentation:segresnet@128.
+        settings: values for keys of inference.json, such as {"num_classes": 5}; those that are None are left out.
+        devices: "cpu", "cuda", ...
+        repeats: timed forwards.
+
+    Returns:
+        For each what `profile_network` does, and `network`, the name. `peak_memory_mb` on a CPU is how far the resident
+        memory of the process rose above what it was before the network was built (Linux; None elsewhere).
+
+    Raises:
+        TskdError: no such bundle or overlay, or a setting that its inference.json has not.
+    """
+    found, threads = [], torch.get_num_threads()
+    for name in names:
+        for device in devices:
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+                found.append(pool.submit(_profile_bundle, name, dict(settings), device, repeats, threads).result())
+    return found
+
+
+def profile_table(profiles: Sequence[Mapping[str, Any]]) -> str:
+    """The profiles as a Markdown table."""
+    lines = [
+        "| network | image | device | parameters | GMAC | ms (median) | ms (95%) | peak memory |",
+        "| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for one in profiles:
+        memory = "" if one["peak_memory_mb"] is None else f"{one['peak_memory_mb']:.0f} MB"
+        device = f"{one['device']}, {one['threads']} threads" if one["device"] == "cpu" else one["device"]
+        lines.append(
+            f"| {one['network']} | {one['shape'][-1]} | {device} | {one['parameters'] / 1e6:.2f} M | {one['gmac']:.2f} "
+            f"| {one['ms_per_image']:.1f} | {one['ms_p95']:.1f} | {memory} |"
+        )
+    return "\n".join(lines)
+
+
+def _profile_bundle(
+    name: str, settings: dict[str, Any], device: str, repeats: int, threads: int
+) -> dict[str, Any]:  # in a process of its own
+    torch.set_num_threads(threads)
+    parser = _parser(name, settings)
+    size = parser["image_size"]
+    with suppress(OSError):
+        PEAK_RESET.write_text("5")  # the peak so far was that of the imports
+    before = _resident("VmRSS")
+    network = parser.get_parsed_content("network_def")
+    result = profile_network(network, (parser.get("in_channels", 1), size, size), device, repeats)
+    if result["peak_memory_mb"] is None and before is not None:
+        result["peak_memory_mb"] = (_resident("VmHWM") or before) - before
+    return {"network": type(network).__name__ if "vfm" not in parser else parser["vfm"], **result}
+
+
+def _parser(name: str, settings: dict[str, Any]) -> ConfigParser:
+    folder, overlay, size = re.fullmatch(r"(.*?)(?::(\w+))?(?:@(\d+))?", name).groups()  # type: ignore[union-attr]
+    files = [Path(folder) / "configs" / f"{part}.json" for part in ("inference", overlay) if part]
+    if missing := [str(file) for file in files if not file.is_file()]:
+        raise TskdError(f"{name}: expected a bundle's folder or FOLDER:OVERLAY@SIZE, not found: {', '.join(missing)}")
+    parser = ConfigParser()
+    parser.read_config(files)
+    if size:
+        settings["image_size"] = int(size)
+    given = {key: value for key, value in settings.items() if value is not None}
+    if unknown := [key for key in given if key not in parser]:
+        raise TskdError(f"{folder}: inference.json has no key {', '.join(unknown)}")
+    parser.update(given)
+    return parser
+
+
+def _resident(field: str) -> float | None:
+    """Resident memory of this process now (VmRSS) or at its peak (VmHWM), in MB; None where not told."""
+    with suppress(OSError):
+        for line in STATUS.read_text().splitlines():
+            if line.startswith(f"{field}:"):
+                return int(line.split()[1]) / 1024
+    return None
