@@ -12,7 +12,7 @@ from torch import Tensor
 
 from common.errors import TskdError
 from common.lora import load_adapter
-from common.networks import PromptFreeSam, build_sam, load_pretrained, read_checkpoint
+from common.networks import PromptFreeSam, build_sam, default_weights, load_pretrained, read_checkpoint
 from common.networks.qkv import fuse_qkv
 from common.state import load_weights
 
@@ -52,8 +52,10 @@ def merge_adapter(
     Raises:
         TskdError: as `load_pretrained` and `load_adapter`.
     """
-    network = load_pretrained(build_sam(vfm, 2, image_size), weights)
-    head = _head(weights) if network.any_size and weights is not None else {}
+    network = build_sam(vfm, 2, image_size)
+    weights = default_weights(vfm) if weights is None else weights
+    load_pretrained(network, weights)
+    head = _head(weights) if network.any_size else {}
     return _write({**merged_encoder(network, adapter), **head}, network, output)
 
 
