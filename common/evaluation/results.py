@@ -21,8 +21,10 @@ from .tables import Table, comparison_table, methods_table, organ_table, shown
 
 OPTIONS = ("methods", "budgets", "metrics", "reference")
 PATIENT_COLUMNS = 20  # beyond, there is no table of patients
-_OPENING = "<!-- table of "
-_BLOCK = re.compile(r"(<!-- table of (?P<csv>\S+)(?P<options>[^>\n]*?) -->\n)(?:(?!<!--).)*(<!-- end -->)", re.DOTALL)
+_OPENING = re.compile(r"^<!-- table of ", re.MULTILINE)
+_BLOCK = re.compile(
+    r"^(<!-- table of (?P<csv>\S+)(?P<options>[^>\n]*?) -->\n)(?:(?!<!--).)*(<!-- end -->)", re.DOTALL | re.MULTILINE
+)
 
 
 def add_rows(csv: str | Path, runs: Sequence[str | Path]) -> None:
@@ -49,8 +51,8 @@ def write_tables(page: str | Path) -> None:
     """
     page = Path(page)
     text = page.read_text(encoding="utf-8")
-    if text.count(_OPENING) != len(_BLOCK.findall(text)):
-        raise TskdError(f"{page}: expected `<!-- end -->` after every `{_OPENING}... -->`; a block is not closed.")
+    if len(_OPENING.findall(text)) != len(_BLOCK.findall(text)):
+        raise TskdError(f"{page}: expected `<!-- end -->` after every `<!-- table of ... -->`; a block is not closed.")
     place = f"{page.resolve().parent.name}/{page.name}"
 
     def block(match: re.Match[str]) -> str:

@@ -13,7 +13,7 @@ from common.evaluation.runs import Run, collect
 from common.evaluation.tables import with_interval
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
-PAGES = sorted(page for page in DOCS.rglob("*.md") if "<!-- table of " in page.read_text(encoding="utf-8"))
+PAGES = sorted(page for page in DOCS.rglob("*.md") if "\n<!-- table of " in page.read_text(encoding="utf-8"))
 
 
 def _run(folder: Path, method: str, value: float) -> Path:
