@@ -10,6 +10,7 @@ from typing import Any
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 TEACHER, DDPM, STUDENT = "teacher_segmentation", "ddpm_synthesis", "student_segmentation"
+SECTIONS = {TEACHER: "teacher", DDPM: "ddpm", STUDENT: "student"}  # of a study's key `overrides`
 
 
 def config_files(bundle: str, configs: Sequence[str]) -> tuple[str, ...]:
@@ -41,6 +42,18 @@ def options(values: Mapping[str, Any]) -> tuple[str, ...]:
         if value is not True:
             parts += [str(item) for item in (value if isinstance(value, list) else [value])]
     return tuple(parts)
+
+
+def shared_overrides(study: Mapping[str, Any], bundle: str, dataset: str) -> dict[str, Any]:
+    """What a study sets in every run of a bundle on a data set; the data set's own sections win."""
+    places = (study.get("overrides", {}), study["datasets"][dataset].get("overrides", {}))
+    sections = [place.get(section, {}) for place in places for section in ("all", SECTIONS[bundle])]
+    return {key: value for section in sections for key, value in section.items()}
+
+
+def fill(study: Mapping[str, Any], value: Any) -> Any:
+    """A text of a study with its `data_root` in place of `{data_root}`; anything else as it is."""
+    return value.replace("{data_root}", str(study.get("data_root", ""))) if isinstance(value, str) else value
 
 
 @cache

@@ -11,9 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import optuna
-from optuna.trial import Trial, TrialState
-
 from common import data
 from common.errors import TskdError
 from common.options import unknown_key
@@ -21,6 +18,14 @@ from common.workflow.check import unknown_names
 from common.workflow.commands import BUNDLES, bundle_command, config_files, merged_config
 from common.workflow.schema import read_yaml, refuse, schema_problems
 from common.workflow.sublist import write_sublist
+
+try:
+    import optuna
+    from optuna.trial import Trial, TrialState
+except ImportError as error:
+    raise TskdError(
+        "expected Optuna, found none. Install it: pip install -c constraints.txt -e '.[workflow]'"
+    ) from error
 
 OWN = ("dataset_dir", "dataset_file", "output_dir", "model_dir", "section", "resume")
 COLUMNS = ("trial", "state", "value")

@@ -7,6 +7,22 @@ from typing import NamedTuple
 
 from common.workflow.commands import config_files
 
+TITLES = {  # rule -> what its step is called on the screen
+    "weights": "weights of the foundation model",
+    "prepare": "data",
+    "ddpm": "DDPM: training",
+    "synthesise": "DDPM: synthetic images",
+    "transfer": "transfer set",
+    "teacher": "teacher: LoRA fine-tuning",
+    "soft_labels": "teacher: soft labels",
+    "distil": "student: distillation",
+    "rival": "student: rival pretraining",
+    "finetune": "student: training on the labels",
+    "evaluate": "evaluation",
+    "profile": "size and speed",
+    "report": "report",
+}
+
 
 @dataclass(frozen=True)
 class Step:

@@ -12,25 +12,17 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from common.workflow.commands import BUNDLES, DDPM, STUDENT, TEACHER, bundle_command, options
-from common.workflow.steps import Cell, Step
-
-SECTIONS = {TEACHER: "teacher", DDPM: "ddpm", STUDENT: "student"}  # of the key `overrides`
-TITLES = {
-    "weights": "weights of the foundation model",
-    "prepare": "data",
-    "ddpm": "DDPM: training",
-    "synthesise": "DDPM: synthetic images",
-    "transfer": "transfer set",
-    "teacher": "teacher: LoRA fine-tuning",
-    "soft_labels": "teacher: soft labels",
-    "distil": "student: distillation",
-    "rival": "student: rival pretraining",
-    "finetune": "student: training on the labels",
-    "evaluate": "evaluation",
-    "profile": "size and speed",
-    "report": "report",
-}
+from common.workflow.commands import (
+    BUNDLES,
+    DDPM,
+    STUDENT,
+    TEACHER,
+    bundle_command,
+    fill,
+    options,
+    shared_overrides,
+)  # fmt: skip
+from common.workflow.steps import TITLES, Cell, Step
 
 
 class Study:
@@ -89,7 +81,10 @@ class Study:
         """Writes dataset.json."""
         place = f"{self._at(cell)}/dataset"
         settings = self.config["datasets"][cell.dataset]["prepare"]
-        values = {"output": place, **{key: self._text(value) for key, value in settings.get("options", {}).items()}}
+        values = {
+            "output": place,
+            **{key: fill(self.config, value) for key, value in settings.get("options", {}).items()},
+        }
         if cell.fold != "split":
             values |= {"fold": cell.fold.removeprefix("fold-"), "folds": self.config["folds"]["of"]}
         command = ("common.cli", "prepare", settings["preparer"], *options(values))
@@ -215,7 +210,7 @@ class Study:
         cell = next(self.cells(dataset))
         model, teacher = self.model(cell, method), self.config["methods"][method].get("teacher")
         bundle, keys = (TEACHER, "vfm") if teacher else (STUDENT, "in_channels")
-        known = {**self.config["datasets"][dataset], **self._shared(bundle, dataset)}
+        known = {**self.config["datasets"][dataset], **shared_overrides(self.config, bundle, dataset)}
         known |= self.config["teachers"][teacher].get("overrides", {}) if teacher else {}
         values = {key: known[key] for key in ("image_size", "num_classes", keys) if key in known}
         command = ("common.cli", "profile", str(BUNDLES / bundle), *options(values))
@@ -250,23 +245,14 @@ class Study:
         configs = (base, *images, *stage.get("configs", ()))
         classes = {} if bundle == DDPM else {"num_classes": dataset["num_classes"]}
         chosen = {
-            **self._shared(bundle, cell.dataset),
+            **shared_overrides(self.config, bundle, cell.dataset),
             **(entity or {}).get("overrides", {}),
             **stage.get("overrides", {}),
         }
         values = {"dataset_dir": f"{self._at(cell)}/dataset", **classes, **own}
-        values |= {key: self._text(value) for key, value in chosen.items()}
+        values |= {key: fill(self.config, value) for key, value in chosen.items()}
         command = bundle_command(bundle, configs, values)
         return Step(rule, place, command, tuple(needs), place, (bundle, configs), tuple(chosen))
-
-    def _shared(self, bundle: str, dataset: str) -> dict[str, Any]:
-        places = (self.config.get("overrides", {}), self.config["datasets"][dataset].get("overrides", {}))
-        return {
-            key: value
-            for place in places
-            for section in ("all", SECTIONS[bundle])
-            for key, value in place.get(section, {}).items()
-        }
 
     def _at(self, cell: Cell) -> str:
         return f"{self.output}/{cell.dataset}/{cell.fold}"
@@ -280,11 +266,6 @@ class Study:
     @property
     def _draw(self) -> int:
         return self.config["synthesis"].get("seed", self.config["seeds"][0])
-
-    def _text(self, value: Any) -> Any:
-        """`{data_root}` in a text replaced by the key of that name."""
-        root = str(self.config.get("data_root", ""))
-        return value.replace("{data_root}", root) if isinstance(value, str) else value
 
 
 def _ancestors(steps: Iterable[Step]) -> Iterator[Step]:
