@@ -74,7 +74,8 @@ def profile_bundles(
     Args:
         names: a bundle's folder, with `:OVERLAY` for the network of an overlay of its configs and `@SIZE` for an image
             size of its own, such as bundles/student_segmentation:segresnet@128.
-        settings: values for keys of inference.json, such as {"num_classes": 5}; those that are None are left out.
+        settings: values for keys of inference.json, such as {"num_classes": 5}, for each bundle that has the key; those
+            that are None are left out.
         devices: "cpu", "cuda", ...
         repeats: timed forwards.
 
@@ -83,13 +84,17 @@ def profile_bundles(
         memory of the process rose above what it was before the network was built (Linux; None elsewhere).
 
     Raises:
-        TskdError: no such bundle or overlay, or a setting that its inference.json has not.
+        TskdError: no such bundle or overlay, or a setting that none of their inference.json has.
     """
+    given = {key: value for key, value in settings.items() if value is not None}
+    parsers = [_parser(name, {}) for name in names]
+    if unknown := [key for key in given if not any(key in parser for parser in parsers)]:
+        raise TskdError(f"{', '.join(names)}: inference.json has no key {', '.join(unknown)}")
     found, threads = [], torch.get_num_threads()
     for name in names:
         for device in devices:
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-                found.append(pool.submit(_profile_bundle, name, dict(settings), device, repeats, threads).result())
+                found.append(pool.submit(_profile_bundle, name, given, device, repeats, threads).result())
     return found
 
 
@@ -125,19 +130,15 @@ def _profile_bundle(
     return {"network": type(network).__name__ if "vfm" not in parser else parser["vfm"], **result}
 
 
-def _parser(name: str, settings: dict[str, Any]) -> ConfigParser:
+def _parser(name: str, settings: Mapping[str, Any]) -> ConfigParser:
     folder, overlay, size = re.fullmatch(r"(.*?)(?::(\w+))?(?:@(\d+))?", name).groups()  # type: ignore[union-attr]
     files = [Path(folder) / "configs" / f"{part}.json" for part in ("inference", overlay) if part]
     if missing := [str(file) for file in files if not file.is_file()]:
         raise TskdError(f"{name}: expected a bundle's folder or FOLDER:OVERLAY@SIZE, not found: {', '.join(missing)}")
     parser = ConfigParser()
     parser.read_config(files)
-    if size:
-        settings["image_size"] = int(size)
-    given = {key: value for key, value in settings.items() if value is not None}
-    if unknown := [key for key in given if key not in parser]:
-        raise TskdError(f"{folder}: inference.json has no key {', '.join(unknown)}")
-    parser.update(given)
+    own = {**settings, "image_size": int(size)} if size else settings
+    parser.update({key: value for key, value in own.items() if key in parser})
     return parser
 
 

@@ -40,8 +40,7 @@ class RegionAffinityLoss(nn.Module):
 
 def affinity(features: Tensor, masks: Tensor) -> Tensor:
     """Cosines B x C x C between mean features of B x N x ... in the masks B x C x ..., pooled to the features' size."""
-    pool = (functional.adaptive_avg_pool1d, functional.adaptive_avg_pool2d, functional.adaptive_avg_pool3d)
-    masks = pool[features.ndim - 3](masks, features.shape[2:]).flatten(2)
+    masks = functional.interpolate(masks, size=features.shape[2:], mode="area").flatten(2)
     with torch.autocast(features.device.type, enabled=False):  # matrix products would be rounded to half precision
         means = functional.normalize(masks @ features.flatten(2).transpose(1, 2), dim=2)
         return means @ means.transpose(1, 2)
