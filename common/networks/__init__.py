@@ -7,7 +7,8 @@ from common.networks.sam import PromptFreeSam
 from common.networks.taps import TappedNetwork
 from common.networks.tiny_vit import TinyViT
 from common.networks.weight_store import default_weights, get_weights
-from common.networks.weights import load_pretrained, read_checkpoint
+from common.networks.vit_weights import load_vit
+from common.networks.weights import load_pretrained, pretrained_file, read_checkpoint
 
 __all__ = [
     "VFMS",
@@ -20,6 +21,8 @@ __all__ = [
     "frozen",
     "get_weights",
     "load_pretrained",
+    "load_vit",
     "parameter_groups",
+    "pretrained_file",
     "read_checkpoint",
 ]

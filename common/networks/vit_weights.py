@@ -101,7 +101,8 @@ def load_vit(
 
 def to_monai_layout(state: State) -> State:
     """Keys of timm or transformers under MONAI's names, q, k and v fused; class token and heads are left out."""
-    result, separate = {}, {}
+    result: State = {}
+    separate: dict[str, State] = {}
     for key, value in state.items():
         for pattern, replacement in (*_TRANSFORMERS, *_MONAI):
             key = re.sub(pattern, replacement, key)
@@ -186,7 +187,8 @@ def _check_settings(vit: ViT, source: Path) -> None:
     if not file.is_file():
         return
     saved = json.loads(file.read_text())
-    ours = {"num_attention_heads": vit.blocks[0].attn.num_heads, "hidden_act": "gelu"}
+    heads = vit.blocks[0].get_submodule("attn").num_heads
+    ours = {"num_attention_heads": heads, "hidden_act": "gelu"}
     wrong = [
         f"{key}: expected {ours[key]}, found {saved[key]}" for key in ours if saved.get(key, ours[key]) != ours[key]
     ]
