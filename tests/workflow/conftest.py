@@ -29,7 +29,7 @@ def snakemake(tmp_path: Path) -> Snakemake:
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(WORKFLOW / "Snakefile"), "--configfile"]
         return subprocess.run(
             [*command, str(study), "--rerun-triggers", "mtime", "params", "input", "--cores", "2", *options],
-            cwd=tmp_path, capture_output=True, text=True, timeout=600, env={**os.environ, "OMP_NUM_THREADS": "1"},
+            cwd=tmp_path, capture_output=True, text=True, timeout=1800, env={**os.environ, "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
 
     return run

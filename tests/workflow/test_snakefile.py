@@ -60,7 +60,7 @@ def test_a_toy_study_is_killed_continues_and_repeats_only_what_changed(tmp_path:
     prepared = data.read_text()
 
     assert snakemake(TOY, "--unlock").returncode == 0
-    done = snakemake(TOY, "--rerun-incomplete", "--resources", "gpu=1")
+    done = snakemake(TOY, "--rerun-incomplete")
     assert done.returncode == 0, done.stdout + done.stderr
     assert data.read_text() == prepared
     study = check_study(read_yaml(TOY), "toy")
