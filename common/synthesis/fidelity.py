@@ -86,8 +86,9 @@ def measure(
 
     Pairs: the synthetic images that passed the gate against the training images; the training images of one half of
     the patients against those of the other half (`floor`: what no generator should be expected to beat); the held-out
-    images of the validation list against the training images, where there are any. All samples have the same size,
-    because FID and the nearest neighbours depend on it. A dataset.json has one modality, so the report is of one.
+    images of the validation list against the training images, where there are any. `synthetic` and `floor` have samples
+    of one size, because all measures depend on it; `held_out` has fewer where there are no more. A dataset.json has one
+    modality, so the report is of one.
 
     Args:
         synthetic_dir: folder with the dataset.json of the synthetic images.
@@ -127,15 +128,16 @@ def measure(
         "synthetic": (training, vectors(listed)[0]),
         "floor": (training[torch.from_numpy(half)], training[torch.from_numpy(~half)]),
     }
+    count = min(limit, *(len(sample) for pair in pairs.values() for sample in pair))
     if data["validation"]:
         pairs["held_out"] = (training, vectors(entries(dataset_file, "validation"))[0])
-    count = min(limit, *(len(sample) for pair in pairs.values() for sample in pair))
-    if count < 5:
-        raise TskdError(f"expected at least 5 images in every sample, found {count}. Make more synthetic images.")
+    if min(count, *(len(other) for _, other in pairs.values())) < 5:
+        sizes = ", ".join(f"{name} {len(real)} and {len(other)}" for name, (real, other) in pairs.items())
+        raise TskdError(f"expected at least 5 images in every sample, found {sizes}. Make more synthetic images.")
     report = {
         "modality": data["modality"],
         "features": getattr(features, "name", type(features).__name__),
-        "pairs": {name: compare(_thin(real, count), _thin(other, count)) for name, (real, other) in pairs.items()},
+        "pairs": {name: compare(*(_thin(x, min(count, len(pair[1]))) for x in pair)) for name, pair in pairs.items()},
     }
     write_report(report, Path(output_file), mlflow_uri, experiment)
     return report
@@ -152,7 +154,7 @@ def compare(real: torch.Tensor, other: torch.Tensor) -> dict[str, float | None]:
     return {
         "images": len(real),
         "kid": kernel_distance(real, other),
-        "fid": frechet_distance(other, real) if len(real) > real.shape[1] else None,
+        "fid": frechet_distance(other, real) if min(len(real), len(other)) > real.shape[1] else None,
         "precision": precision,
         "recall": recall,
         **diversity(other),

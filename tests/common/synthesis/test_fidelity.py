@@ -108,7 +108,7 @@ def test_held_out_patients_are_nearer_to_training_than_noise_is(cohort, tmp_path
         reports[name] = measure(tmp_path / name, cohort, RandomFeatures(), tmp_path / f"{name}.json")
     assert json.loads((tmp_path / "noise.json").read_text()) == reports["noise"]
     report, copies = reports["noise"]["pairs"], reports["copies"]["pairs"]
-    assert {values["images"] for values in report.values()} == {12}
+    assert {name: values["images"] for name, values in report.items()} == {"synthetic": 30, "floor": 30, "held_out": 12}
     assert report["synthetic"]["kid"] > 10 * abs(report["held_out"]["kid"])
     assert report["synthetic"]["recall"] == 0 < report["held_out"]["recall"]
     assert copies["synthetic"]["kid"] < 0.1 * report["synthetic"]["kid"]
