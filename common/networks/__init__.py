@@ -6,8 +6,8 @@ from common.networks.parameter_groups import frozen, parameter_groups
 from common.networks.sam import PromptFreeSam
 from common.networks.taps import TappedNetwork
 from common.networks.tiny_vit import TinyViT
-from common.networks.weight_store import default_weights, get_weights
 from common.networks.vit_weights import load_vit
+from common.networks.weight_store import default_weights, get_weights
 from common.networks.weights import load_pretrained, pretrained_file, read_checkpoint
 
 __all__ = [

@@ -65,6 +65,24 @@ def test_the_copy_and_the_patch_projection_do_not_learn(student):
     assert not [name for name in student.state_dict() if "momentum" in name or "proj" in name.split(".")[0]]
 
 
+def test_learns_to_tell_images_apart(student):
+    torch.manual_seed(0)
+    network, loss = MomentumContrast(student.vit, **SMALL), ContrastiveLoss(0.2)
+    image = torch.nn.functional.interpolate(torch.rand(8, 1, 2, 3), size=(32, 48), mode="bilinear")
+    optimizer = torch.optim.AdamW([parameter for parameter in network.parameters() if parameter.requires_grad], lr=3e-3)
+    losses = []
+    for _ in range(25):
+        views = torch.cat([image + 0.05 * torch.randn_like(image) for _ in range(2)])
+        optimizer.zero_grad()
+        value = loss(network(views), views)
+        value.backward()
+        optimizer.step()
+        network.update(0.9)
+        losses.append(value.item())
+    assert min(losses[-3:]) < 0.8 * losses[0]
+    assert losses[-1] < 4 * 0.2 * math.log(8) - 0.2  # what a network gives that maps all images to one point
+
+
 def test_update_is_the_exact_moving_average(student):
     network = MomentumContrast(student.vit, **SMALL)
     step(network, torch.rand(8, 1, 32, 48))
