@@ -67,7 +67,10 @@ def prepare_images_masks(
     Raises:
         TskdError: files missing or unusable, names without a patient, or an output folder that holds something else.
     """
-    source = _from_table(Path(table)) if table else _from_folders(images, masks, mask_suffix)
+    given = [source is not None for source in (images, masks, table)]
+    if given not in ([True, True, False], [False, False, True]):
+        raise TskdError("expected --images and --masks, or --table instead; found both, or neither complete. Give one.")
+    source = _from_table(Path(table)) if table else _from_folders(Path(str(images)), Path(str(masks)), mask_suffix)
     extra = [Picture(path.stem, "", path) for path in list_images(unlabelled)] if unlabelled else []
     pictures = [*source.pictures, *extra]
     groups = source.groups
@@ -93,11 +96,7 @@ def prepare_images_masks(
     return prepare_images(output, pictures, found, split, header, seed)
 
 
-def _from_folders(
-    images: str | os.PathLike[str] | None, masks: str | os.PathLike[str] | None, mask_suffix: str
-) -> Source:
-    if images is None or masks is None:
-        raise TskdError("images: expected a folder of images and one of masks, or a table, found neither. Give them.")
+def _from_folders(images: Path, masks: Path, mask_suffix: str) -> Source:
     pairs = pair(list_images(images), list_images(masks), mask_suffix)
     return Source([Picture(image.stem, "", image, mask) for image, mask in pairs], {}, "")
 

@@ -124,7 +124,10 @@ def test_bad_tables(folder):
     with pytest.raises(TskdError, match="and 0 rows"):
         prepare(folder, **table(folder, ["image,label"]))
     with pytest.raises(TskdError, match=r"none\.csv: expected a CSV file"):
-        prepare(folder, table=folder / "none.csv")
+        prepare(folder, table=folder / "none.csv", images=None, masks=None)
+    for wrong in ({"table": folder / "none.csv"}, {"masks": None}, {"images": None, "masks": None}):
+        with pytest.raises(TskdError, match="expected --images and --masks, or --table instead"):
+            prepare(folder, **wrong)
 
 
 def test_all_problems_at_once_and_nothing_written(folder):
