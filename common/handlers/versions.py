@@ -13,7 +13,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import ignite.distributed as idist
 import monai.bundle
 import torch
 from ignite.engine import Engine, Events
@@ -90,8 +89,6 @@ class WriteVersions:
         self._write({name: spent, "iterations": engine.state.iteration})
 
     def _write(self, extra: dict[str, Any]) -> None:
-        if idist.get_rank() > 0:
-            return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text(json.dumps({**self._made_with, **extra}, indent=2, default=str) + "\n")
 
