@@ -7,6 +7,8 @@ import pytest
 import torch
 from monai.engines import SupervisedTrainer
 from torch import Tensor, nn
+from torch import distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from common.distillation import DistillationLoss, GradientShares, Term
@@ -87,3 +89,24 @@ def test_measured_once_and_the_training_goes_on_as_without(tmp_path, caplog):
     assert [(row["step"], row["term"], row["weight"]) for row in rows] == [("2", "a", "2"), ("2", "b", "0.3")]
     (record,) = [r.message for r in caplog.records if "shares in the gradient at step 2: a " in r.message]
     assert "%, b " in record
+
+
+def test_inside_distributed_data_parallel(tmp_path, monkeypatch):
+    """Measured between a process's forward and its backward, whose hooks exchange the gradients."""
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
+    try:
+        x, targets = batch()
+        student, alone = Student(), Student()
+        parallel = DistributedDataParallel(student, find_unused_parameters=True)
+        for _ in range(2):
+            outputs = parallel(x)
+            rows = gradient_shares(loss(), outputs, targets, student)
+            student.zero_grad()
+            loss()(outputs, targets).backward()
+    finally:
+        dist.destroy_process_group()
+    assert rows == gradient_shares(loss(), alone(x), targets, alone)
+    loss()(alone(x), targets).backward()
+    for one, other in zip(student.parameters(), alone.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
