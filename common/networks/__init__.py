@@ -2,7 +2,7 @@
 
 from common.networks.build import VFMS, build_sam
 from common.networks.bundle_teacher import BundleTeacher
-from common.networks.parameter_groups import frozen, parameter_groups
+from common.networks.parameter_groups import batch_norm_momentum, frozen, parameter_groups
 from common.networks.sam import PromptFreeSam
 from common.networks.taps import TappedNetwork
 from common.networks.tiny_vit import TinyViT
@@ -16,6 +16,7 @@ __all__ = [
     "PromptFreeSam",
     "TappedNetwork",
     "TinyViT",
+    "batch_norm_momentum",
     "build_sam",
     "default_weights",
     "frozen",

@@ -7,7 +7,7 @@ from monai.networks.nets import UNETR
 from torch import nn
 
 from common.errors import TskdError
-from common.networks import TappedNetwork, frozen, parameter_groups
+from common.networks import TappedNetwork, batch_norm_momentum, frozen, parameter_groups
 from tests.bundles.conftest import BUNDLES
 
 CONFIGS = BUNDLES / "student_segmentation" / "configs"
@@ -86,7 +86,28 @@ def test_a_tapped_network_has_the_names_of_the_student():
     assert rate["projection.weight"] == 0.1
 
 
+def test_batch_norms_follow_as_fast_as_they_are_told():
+    network, _ = student("flexible_unet")
+    names = set(network.state_dict())
+    assert {m.momentum for m in network.modules() if isinstance(m, nn.BatchNorm2d)} == {0.01, 0.1}
+    batch_norm_momentum(network, None)
+    assert {m.momentum for m in network.modules() if isinstance(m, nn.BatchNorm2d)} == {0.01, 0.1}
+    batch_norm_momentum(network, 0.5)
+    x = torch.rand(4, 1, 64, 64)
+    for _ in range(20):
+        network.train()(x)
+    norm = network.get_submodule("encoder._bn0")
+    seen = []
+    hook = norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].mean((0, 2, 3))))
+    network.train()(x)
+    hook.remove()
+    torch.testing.assert_close(norm.running_mean, seen[0], rtol=1e-3, atol=1e-3)
+    assert set(network.state_dict()) == names
+
+
 def test_errors():
+    with pytest.raises(TskdError, match=r"batch_norm_momentum: expected a number above 0 .*found 2"):
+        batch_norm_momentum(nn.Identity(), 2)
     network = UNETR(1, 2, (32, 32), hidden_size=12, mlp_dim=12, num_heads=3, feature_size=8, spatial_dims=2)
     with pytest.raises(TskdError, match=r"freeze: UNETR has no module 'vit.block.0'; did you mean vit.blocks.0"):
         frozen(network, ["vit.block.0"])
