@@ -116,8 +116,10 @@ def _execute(task: Task, resumed: bool) -> None:
         finally:
             status = process.wait()
     if status != 0:
+        how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"failed with status {status}"
+        hint = " (out of memory?)" if status == -signal.SIGKILL else ""
         end = "".join(task.log.read_text().splitlines(True)[-TAIL:])
-        raise TskdError(f"{task.name} failed; the end of {task.log}:\n{end}")
+        raise TskdError(f"{task.name} {how}{hint}; the end of {task.log}:\n{end}")
     print(f"{chr(13) if sys.stdout.isatty() else ''}{task.name}: {time.monotonic() - began:.0f} s", flush=True)
 
 

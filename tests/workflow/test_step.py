@@ -57,13 +57,19 @@ def test_a_changed_step_starts_in_an_empty_folder_with_a_new_id(task: Task, tmp_
 
 def test_a_step_that_failed_shows_its_log_and_continues_in_its_folder(task: Task, tmp_path: Path) -> None:
     (tmp_path / "fail").touch()
-    with pytest.raises(TskdError, match="no luck"):
+    with pytest.raises(TskdError, match=r"failed with status 1(.|\n)*no luck"):
         run(task)
     assert not task.done.exists()
     (task.folder / "checkpoint").touch()
     (tmp_path / "fail").unlink()
     assert run(task)
     assert (task.folder / "checkpoint").exists()
+
+
+def test_a_killed_step_says_so(task: Task, tmp_path: Path) -> None:
+    (tmp_path / "toyscript.py").write_text("import os; os.kill(os.getpid(), 9)")
+    with pytest.raises(TskdError, match=r"was ended by SIGKILL \(out of memory\?\)"):
+        run(task)
 
 
 def test_a_folder_that_no_step_made_is_not_cleared(task: Task) -> None:
