@@ -124,18 +124,22 @@ def _execute(task: Task, resumed: bool) -> None:
 
 
 def _pass_on_bars(process: subprocess.Popen[bytes], log: TextIO) -> None:
-    """Shows the progress bars of the process's standard error on a terminal; everything else goes to the log."""
+    """Shows the progress bars of the process's standard error on a terminal; everything else goes to the log.
+
+    What ends with a new line is logged even where it begins with a bar: it may be the message of an error.
+    """
     assert process.stderr is not None
-    line = b""
-    while byte := process.stderr.read(1):
+    line, byte = b"", b"-"
+    while byte:
+        byte = process.stderr.read(1)
         line += byte
-        if byte not in b"\r\n":
+        if byte and byte not in b"\r\n":
             continue
         text, line = line.decode(errors="replace"), b""
-        if "%|" not in text:
+        if "%|" not in text or byte != b"\r":
             log.write(text)
             log.flush()
-        elif sys.stderr.isatty():
+        if "%|" in text and sys.stderr.isatty():
             print(f"\r{text.strip()}", end="", file=sys.stderr, flush=True)
 
 

@@ -1,5 +1,6 @@
 """A step: what it runs again, what it continues, what it clears, what it shows of a failure."""
 
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -72,6 +73,14 @@ def test_a_killed_step_says_so(task: Task, tmp_path: Path) -> None:
         run(task)
 
 
+def test_a_message_behind_a_progress_bar_is_not_lost(task: Task, tmp_path: Path) -> None:
+    bars = "'\\r 10%|# | 1/10\\r 20%|## | 2/10' + 'error: disk full'"
+    (tmp_path / "toyscript.py").write_text(f"import sys; sys.stderr.write({bars}); sys.exit(1)")
+    with pytest.raises(TskdError, match=r"20%.*error: disk full"):
+        run(task)
+    assert "10%" not in task.log.read_text()
+
+
 def test_a_folder_that_no_step_made_is_not_cleared(task: Task) -> None:
     task.folder.mkdir()
     (task.folder / "thesis.txt").touch()
@@ -84,7 +93,7 @@ def test_the_command_line(task: Task, capfd: pytest.CaptureFixture[str]) -> None
     options = ["--name", "toy", "--state", task.state, "--log", task.log, "--done", task.done, "--folder", task.folder]
     arguments = [str(part) for part in [*options, "--inputs", *task.inputs, "--", *task.command]]
     assert main(arguments) == 0
-    assert "toy: 0 s" in capfd.readouterr().out
+    assert re.search(r"^toy: \d+ s$", capfd.readouterr().out, re.MULTILINE)
     assert task.log.read_text().startswith(f"{sys.executable} -m toyscript")
 
 
