@@ -27,6 +27,8 @@ VARIANTS = [
     ("teacher_segmentation", ["train"], TEACHER),
     ("teacher_segmentation", ["train", "images_2d"], TEACHER),
     ("teacher_segmentation", ["train", "multi_gpu_train"], TEACHER),
+    ("teacher_segmentation", ["train", "samed"], TEACHER),
+    ("teacher_segmentation", ["train", "fold"], {**TEACHER, "folds": 2}),
     ("teacher_segmentation", ["train", "evaluate"], {**TEACHER, **NO_MODEL}),
     ("teacher_segmentation", ["train", "soft_labels"], {**TEACHER, **NO_MODEL}),
     ("teacher_segmentation", ["train", "soft_labels", "untuned"], TEACHER),
