@@ -106,7 +106,11 @@ def profile_table(profiles: Sequence[Mapping[str, Any]]) -> str:
     ]
     for one in profiles:
         memory = "" if one["peak_memory_mb"] is None else f"{one['peak_memory_mb']:.0f} MB"
-        device = f"{one['device']}, {one['threads']} threads" if one["device"] == "cpu" else one["device"]
+        device = (
+            f"{one['device']}, {one['threads']} thread{'s' * (one['threads'] > 1)}"
+            if one["device"] == "cpu"
+            else one["device"]
+        )
         lines.append(
             f"| {one['network']} | {one['shape'][-1]} | {device} | {one['parameters'] / 1e6:.2f} M | {one['gmac']:.2f} "
             f"| {one['ms_per_image']:.1f} | {one['ms_p95']:.1f} | {memory} |"
