@@ -40,13 +40,15 @@ def ship_run(bundle: str | Path, run: str | Path, output: str | Path, dataset_fi
     path = Path(run) / "versions.json"
     if not path.is_file():
         raise TskdError(f"{path}: expected the file that a training writes, found none. Give the training's output_dir")
-    settings = json.loads(path.read_text()).get("settings", {})
+    made_with = json.loads(path.read_text())
+    settings = made_with.get("settings", {})
     if "image_size" not in settings:
         raise TskdError(f"{path}: expected a student's settings with image_size, found {', '.join(settings) or 'none'}")
     model = Path(run) / "models" / "model.pt"
     if not model.exists():
         model = Path(settings.get("model_dir", model.parent)) / model.name
-    return ship_student(bundle, model, output, dataset_file, int(settings["image_size"]))
+    overlay = _network_overlay(Path(bundle) / "configs", made_with.get("config", []))
+    return ship_student(bundle, model, output, dataset_file, int(settings["image_size"]), overlay)
 
 
 def ship_student(
@@ -55,6 +57,7 @@ def ship_student(
     output: str | Path,
     dataset_file: str | Path,
     image_size: int,
+    network: str | None = None,
 ) -> Path:
     """Copies a student bundle with the weights and settings of a training; in one step, all or nothing.
 
@@ -67,6 +70,7 @@ def ship_student(
         output: new or empty folder. MONAI Label reads the task from its name, which must have "segmentation" in it.
         dataset_file: the training's dataset.json: channels, labels and modality are taken from it.
         image_size: side in pixels that the student was trained at.
+        network: the bundle's config that names another network than train.json, such as "segresnet.json".
 
     Returns:
         The output folder.
@@ -91,6 +95,9 @@ def ship_student(
             config = _parser([configs / name, configs / overlay] if flat else [configs / name]).get()
             config.pop(ConfigParser.meta_key, None)
             extra = {"resume": "never"} if name == "train.json" else {}
+            if network is not None:
+                student = json.loads((configs / network).read_text())
+                extra |= student if name == "train.json" else {"network_def": student["network_def"]}
             _write(configs / name, {**config, **settings, **extra})
         _describe(configs / "metadata.json", dataset, settings, flat)
         load_weights(_parser([configs / "inference.json"]).get_parsed_content("network_def"), model)
@@ -100,6 +107,14 @@ def ship_student(
             output.rmdir()
         os.rename(draft, output)
     return output
+
+
+def _network_overlay(configs: Path, names: list[str]) -> str | None:
+    """The last of a run's configs, but train.json, that names a network."""
+    overlays = [name for name in names if name != "train.json" and (configs / name).is_file()]
+    return next(
+        (name for name in reversed(overlays) if "network_def" in json.loads((configs / name).read_text())), None
+    )
 
 
 def _check_folders(bundle: Path, output: Path) -> None:

@@ -145,3 +145,28 @@ def test_a_run_is_shipped_with_what_its_versions_file_says(tmp_path: Path) -> No
     for path in one.rglob("*"):
         if path.is_file():
             assert (two / path.relative_to(one)).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["segresnet", "flexible_unet"])
+def test_another_student_is_shipped_with_its_own_network(tmp_path: Path, name: str) -> None:
+    ship(tmp_path, "nii.gz")  # for its dataset.json
+    parser = ConfigParser()
+    parser.read_config([str(BUNDLE / "configs/train.json"), str(BUNDLE / f"configs/{name}.json")])
+    parser.update({"image_size": IMAGE_SIZE, "num_classes": len(LABELS)})
+    network = parser.get_parsed_content("network_def").eval()
+    run = tmp_path / "run"
+    (run / "models").mkdir(parents=True)
+    torch.save(network.state_dict(), run / "models/model.pt")
+    made_with = {"settings": {"image_size": IMAGE_SIZE}, "config": ["train.json", f"{name}.json"]}
+    (run / "versions.json").write_text(json.dumps(made_with))
+    copy = ship_run(BUNDLE, run, tmp_path / "other_segmentation", tmp_path / "dataset.json")
+    shipped = ConfigParser()
+    shipped.read_config(str(copy / "configs/inference.json"))
+    again = shipped.get_parsed_content("network_def").eval()
+    again.load_state_dict(torch.load(copy / "models/model.pt", weights_only=True))
+    x = torch.rand(1, 1, IMAGE_SIZE, IMAGE_SIZE)
+    with torch.no_grad():
+        assert torch.equal(again(x), network(x))
+    train = _json(copy / "configs/train.json")
+    assert train["tap"] == _json(BUNDLE / f"configs/{name}.json")["tap"]
+    assert "common" not in set(_values(_json(copy / "configs/inference.json")))
