@@ -73,7 +73,7 @@ class Study:
         step = self.steps[done]
         name = f"{TITLES[step.rule]} ({step.path.removeprefix(self.output + '/')})"
         folder = ["--folder", step.folder] if step.folder else []
-        return shlex.join(["--name", name, "--state", f"{step.path}.json", *folder, "--", *step.command])
+        return shlex.join(["--name", name, "--state", f"{step.path}.step.json", *folder, "--", *step.command])
 
     # --- data --------------------------------------------------------------------------------------------------------
 

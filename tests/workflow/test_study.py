@@ -1,5 +1,6 @@
 """The graph of a study: what is shared, what each step is told, and which files are refused."""
 
+import shlex
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -149,3 +150,12 @@ def test_paths_do_not_depend_on_where_the_study_lies() -> None:
     commands = [part for step in Study(toy()).steps.values() for part in step.command]
     root = str(WORKFLOW.parent)
     assert {part for part in commands if Path(part).is_absolute()} <= {part for part in commands if root in part}
+
+
+def test_no_command_writes_over_the_files_that_remember_a_step() -> None:
+    study = check_study(read_yaml(WORKFLOW / "quickstart.yaml"), "quickstart")
+    files = [file for step in study.steps.values() for file in shlex.split(study.shell(step.done)) if "." in file]
+    written = {value(step.command, "output") for step in study.steps.values() if "--output" in step.command}
+    remembered = {file for file in files if file.endswith(".step.json")}
+    assert len(remembered) == len(study.steps)
+    assert not written & (remembered | set(study.steps))
