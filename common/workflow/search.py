@@ -76,9 +76,9 @@ def check_search(settings: dict[str, Any], where: str) -> dict[str, Any]:
     paths = {name: Path(path) for name, path in zip(configs, config_files(bundle, configs), strict=True)}
     known = [path.stem for path in sorted((BUNDLES / bundle / "configs").glob("*.json"))]
     problems = list(unknown_names("configs", [name for name, path in paths.items() if not path.is_file()], known))
+    merged = {} if problems else merged_config(bundle, configs)
     if "evaluate" in configs:
         problems.append("configs: expected a training, found evaluate, which scores the test list. Leave it out")
-    merged = {} if problems else merged_config(bundle, configs)
     for place in ("overrides", "space"):
         for key in settings[place]:
             if key in OWN or key.startswith("validate#dataset"):
