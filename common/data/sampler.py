@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence, Sized
 from typing import Any
 
 import numpy as np
-import torch.distributed as dist
 from torch.utils.data import DistributedSampler
 
+from common import ranks
 from common.errors import TskdError
 
 
@@ -41,17 +41,16 @@ class EpochSampler(DistributedSampler[Any]):
         world_size: int | None = None,
         per_batch: Sequence[tuple[int, int]] | None = None,
     ) -> None:
-        running = dist.is_available() and dist.is_initialized()
-        ranks = world_size if world_size is not None else dist.get_world_size() if running else 1
-        place = rank if rank is not None else dist.get_rank() if running else 0
+        processes = ranks.world_size() if world_size is None else world_size
+        place = ranks.rank() if rank is None else rank
         blocks = [(len(data), 1)] if per_batch is None else [(int(count), int(draws)) for count, draws in per_batch]
-        _refuse_odd_numbers(len(data), num_samples, ranks, place, blocks)
-        super().__init__(data, num_replicas=ranks, rank=place, shuffle=True, seed=seed)  # type: ignore[arg-type]
+        _refuse_odd_numbers(len(data), num_samples, processes, place, blocks)
+        super().__init__(data, num_replicas=processes, rank=place, shuffle=True, seed=seed)  # type: ignore[arg-type]
         self.counts = [count for count, _ in blocks]
-        self.num_samples = num_samples // ranks
+        self.num_samples = num_samples // processes
         self.total_size = num_samples
         pattern = np.repeat(np.arange(len(blocks)), [draws for _, draws in blocks])  # blocks of a rank's batch
-        self.block_of_draw = pattern[np.arange(num_samples) // ranks % len(pattern)]
+        self.block_of_draw = pattern[np.arange(num_samples) // processes % len(pattern)]
 
     def __iter__(self) -> Iterator[int]:
         """Indices of this rank in this epoch."""

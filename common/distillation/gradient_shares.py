@@ -12,8 +12,8 @@ import torch
 from ignite.engine import Engine
 from monai.engines import IterationEvents
 from torch import Tensor, nn
-from torch import distributed as dist
 
+from common import ranks
 from common.distillation.loss import DistillationLoss
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class GradientShares:
 
     def attach(self, engine: Engine) -> None:
         """Registers between the loss and its backward, in the first process only."""
-        if not (dist.is_available() and dist.is_initialized() and dist.get_rank() > 0):
+        if ranks.is_first():
             engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:

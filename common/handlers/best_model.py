@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ignite.engine import Engine, Events
-from torch import distributed as dist
 
+from common import ranks
 from common.errors import TskdError
 
 logger = logging.getLogger(__name__)
@@ -72,5 +72,5 @@ class BestModel:
         logger.info("best %s %.4f", self.metric, self.best)
 
     def _export(self) -> None:
-        if not (dist.is_available() and dist.is_initialized() and dist.get_rank() > 0):
+        if ranks.is_first():
             self.export()

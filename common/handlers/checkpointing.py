@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
-from torch import distributed as dist
 
+from common import ranks
 from common.errors import TskdError
 from common.state import read_tensors, save_tensors
 
@@ -60,7 +60,7 @@ class Checkpointing:
 
     def __call__(self, engine: Engine) -> None:
         """Saves on rank 0."""
-        if dist.is_available() and dist.is_initialized() and dist.get_rank() > 0:
+        if not ranks.is_first():
             return
         content = {name: _unwrap(item).state_dict() for name, item in self.objects.items()}
         content["progress"] = {"epoch": engine.state.epoch, "iteration": engine.state.iteration}

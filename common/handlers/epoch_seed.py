@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 from ignite.engine import Engine, Events
-from torch import distributed as dist
+
+from common import ranks
 
 
 class EpochSeed:
@@ -26,5 +27,4 @@ class EpochSeed:
 
     def __call__(self, engine: Engine) -> None:
         """Seeds torch (CPU and CUDA)."""
-        rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
-        torch.manual_seed((self.seed * 100_003 + engine.state.epoch) * 1_009 + rank)
+        torch.manual_seed((self.seed * 100_003 + engine.state.epoch) * 1_009 + ranks.rank())

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 
+from common import ranks
+
 COLUMNS = ("epoch", "step", "name", "value")
 
 
@@ -16,7 +18,9 @@ class LogCsv:
     """Appends the epoch's mean of each scalar of the engine's output to `path`, one row a value.
 
     The scalars are `loss` and, where the loss function reports its terms, one per term. They are summed on the device
-    and read once an epoch. Rows of epochs that a resumed run repeats are dropped first.
+    and read once an epoch. Several processes log the mean over all of them, which the first writes: a loss that is a
+    mean over pixels then has the curve of one process with the batches of all. Rows of epochs that a resumed run
+    repeats are dropped first.
 
     Args:
         path: CSV file with the columns epoch, step, name, value.
@@ -55,6 +59,8 @@ class LogCsv:
         if self._begun:
             return
         self._begun = True
+        if not ranks.is_first():
+            return
         rows: list[dict[str, str]] = []
         if self.path.exists():
             with self.path.open(newline="") as file:
@@ -66,13 +72,16 @@ class LogCsv:
             writer.writerows(rows)
 
     def _epoch(self, engine: Engine) -> None:
-        self._append(engine, {name: float(value) / self._count for name, value in self._sums.items()})
+        means = ranks.mean(torch.stack([value.float() for value in self._sums.values()]) / self._count)
+        self._append(engine, dict(zip(self._sums, means.tolist(), strict=True)))
         self._sums, self._count = {}, 0
 
     def _validation(self, validator: Engine, engine: Engine) -> None:
         self._append(engine, {f"validation_{name}": float(value) for name, value in validator.state.metrics.items()})
 
     def _append(self, engine: Engine, values: dict[str, float]) -> None:
+        if not ranks.is_first():
+            return
         with self.path.open("a", newline="") as file:
             csv.writer(file).writerows(
                 (engine.state.epoch, engine.state.iteration, name, f"{value:.6g}") for name, value in values.items()

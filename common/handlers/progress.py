@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
-from torch import distributed as dist
 from tqdm import tqdm
+
+from common import ranks
 
 
 class Progress:
@@ -23,7 +24,7 @@ class Progress:
 
     def attach(self, engine: Engine) -> None:
         """Registers on epochs, iterations and the end."""
-        if dist.is_available() and dist.is_initialized() and dist.get_rank() > 0:
+        if not ranks.is_first():
             return
         engine.add_event_handler(Events.EPOCH_STARTED, self._begin)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ignite.engine import Engine, Events
-from torch import distributed as dist
+
+from common import ranks
 
 
 class ExportLast:
@@ -25,5 +26,5 @@ class ExportLast:
 
     def __call__(self, engine: Engine) -> None:
         """Exports."""
-        if not (dist.is_available() and dist.is_initialized() and dist.get_rank() > 0):
+        if ranks.is_first():
             self.export()

@@ -13,6 +13,7 @@ from monai.networks.nets import ViT
 from torch import Tensor, distributed, nn
 from torch.nn import functional
 
+from common import ranks
 from common.errors import TskdError
 from common.handlers.updates import updates_weights
 from common.pretraining.masked_autoencoder import patch_convolution
@@ -141,8 +142,8 @@ def _mlp(sizes: Sequence[int]) -> nn.Sequential:
 
 def _of_all_processes(keys: Tensor) -> tuple[Tensor, int]:
     """Keys of all processes in the order of their ranks, and the place of the first of this one."""
-    if not (distributed.is_available() and distributed.is_initialized()):
+    if not ranks.running():
         return keys, 0
-    gathered = [torch.empty_like(keys) for _ in range(distributed.get_world_size())]
+    gathered = [torch.empty_like(keys) for _ in range(ranks.world_size())]
     distributed.all_gather(gathered, keys.contiguous())
-    return torch.cat(gathered), distributed.get_rank() * len(keys)
+    return torch.cat(gathered), ranks.rank() * len(keys)

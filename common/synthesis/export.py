@@ -17,8 +17,8 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.training_utils import EMAModel
 from peft import PeftModel
 from safetensors.torch import load_file
-from torch import distributed as dist
 
+from common import ranks
 from common.errors import TskdError
 from common.handlers.ema import ema_weights
 from common.state import save_weights
@@ -45,7 +45,7 @@ def export_model(
         are, so a picture of this pipeline is transposed: `generate` turns it.
     """
     pipeline_dir = Path(models_dir, "pipeline")
-    if dist.is_available() and dist.is_initialized() and dist.get_rank() > 0:
+    if not ranks.is_first():
         return pipeline_dir
     if ema is not None:
         with ema_weights(ema, network):

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from diffusers.training_utils import EMAModel
 from ignite.engine import Engine, Events
-from torch import distributed as dist
 from torch.utils.tensorboard import SummaryWriter
 
+from common import ranks
 from common.handlers.ema import ema_weights
 from common.synthesis.adapters import DiffusionUNet
 from common.synthesis.pictures import contact_sheet, save
@@ -49,7 +49,7 @@ class SamplePreview:
 
     def __call__(self, engine: Engine) -> None:
         """Draws and writes."""
-        if dist.is_available() and dist.is_initialized() and dist.get_rank() > 0:
+        if not ranks.is_first():
             return
         epoch, training = engine.state.epoch, self.network.training
         device = next(self.network.parameters()).device

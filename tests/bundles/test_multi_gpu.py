@@ -1,5 +1,6 @@
 """The multi-process overlay, with two gloo processes on the CPU."""
 
+import csv
 import os
 import subprocess
 import sys
@@ -21,6 +22,12 @@ def _train(bundle: str, overlay: list[str], launcher: list[str], options: dict[s
         command += [f"--{key}", str(value)]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+
+
+def _losses(log: Path) -> list[tuple[tuple[int, int], float]]:
+    with log.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["name"] == "loss"]
+    return [((int(row["epoch"]), int(row["step"])), float(row["value"])) for row in rows]
 
 
 @pytest.mark.parametrize(
@@ -50,4 +57,6 @@ def test_two_processes_equal_one_with_double_batch(
     assert first.keys() == second.keys()
     for name, value in first.items():
         torch.testing.assert_close(second[name], value, rtol=0, atol=1e-4, msg=name)
-    assert (two / "train_log.csv").is_file()
+    curves = [_losses(folder / "train_log.csv") for folder in (one, two)]
+    assert [place for place, _ in curves[0]] == [(1, 3), (2, 6)]
+    torch.testing.assert_close(curves[1], curves[0], rtol=0, atol=1e-4)
