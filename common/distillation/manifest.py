@@ -106,7 +106,7 @@ class Manifest:
 
     def _write(self, path: Path, cases: Mapping[str, Any]) -> None:
         temporary = path.with_name(f".{self.path.name}.{os.getpid()}")
-        temporary.write_text(json.dumps({**self.header, "cases": cases}, indent=1) + "\n")
+        temporary.write_text(json.dumps({**self.header, "cases": dict(sorted(cases.items()))}, indent=1) + "\n")
         os.replace(temporary, path)
 
 

@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from common.networks import build_sam
+from common.state import save_weights
 from tests.bundles.conftest import BUNDLES
 
+LAUNCHER = ["torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"]
 PLAIN = ("rotate", "scale", "translate", "shear", "gamma", "brightness", "noise", "blur")
 
 
-def _train(bundle: str, overlay: list[str], launcher: list[str], options: dict[str, object]) -> None:
+def _run(bundle: str, overlay: list[str], launcher: list[str], options: dict[str, object]) -> None:
     configs = [str(BUNDLES / bundle / "configs" / f"{name}.json") for name in ("train", *overlay)]
     command = [sys.executable, "-m", *launcher, "monai.bundle", "run", "--config_file", str(configs)]
     command += ["--bundle_root", str(BUNDLES / bundle)]
@@ -47,10 +50,9 @@ def test_two_processes_equal_one_with_double_batch(
         **{f"augmentation#{name}": 0.0 for name in PLAIN},
     }  # fmt: skip
     one, two = tmp_path / "one", tmp_path / "two"
-    _train(bundle, [], [], {**options, "batch_size": 4, "output_dir": one, "model_dir": one / "models"})
-    launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"]
-    _train(
-        bundle, ["multi_gpu_train"], launcher,
+    _run(bundle, [], [], {**options, "batch_size": 4, "output_dir": one, "model_dir": one / "models"})
+    _run(
+        bundle, ["multi_gpu_train"], LAUNCHER,
         {**options, "batch_size": 2, "output_dir": two, "model_dir": two / "models"},
     )  # fmt: skip
     first, second = (torch.load(folder / "checkpoints/last.pt", weights_only=True)["network"] for folder in (one, two))
@@ -60,3 +62,19 @@ def test_two_processes_equal_one_with_double_batch(
     curves = [_losses(folder / "train_log.csv") for folder in (one, two)]
     assert [place for place, _ in curves[0]] == [(1, 3), (2, 6)]
     torch.testing.assert_close(curves[1], curves[0], rtol=0, atol=1e-4)
+
+
+def test_soft_labels_of_two_processes_are_those_of_one(cohort: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save_weights(build_sam("mobile_sam", 5, 64), tmp_path / "model.pt")
+    options = {
+        "dataset_dir": cohort, "vfm": "mobile_sam", "image_size": 64, "batch_size": 1,
+        "model_file": tmp_path / "model.pt", "output_dir": tmp_path,
+    }  # fmt: skip
+    one, two = tmp_path / "one", tmp_path / "two"
+    _run("teacher_segmentation", ["soft_labels"], [], {**options, "soft_labels": one})
+    _run("teacher_segmentation", ["soft_labels"], LAUNCHER, {**options, "soft_labels": two})
+    names = sorted(path.name for path in one.iterdir())
+    assert sorted(path.name for path in two.iterdir()) == names
+    for name in names:  # one image at a time on one thread: the same bytes
+        assert (two / name).read_bytes() == (one / name).read_bytes(), name
