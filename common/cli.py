@@ -52,11 +52,11 @@ def _profile(args: argparse.Namespace) -> None:
 
 
 def _distil(args: argparse.Namespace) -> None:
-    from common.distillation.commands import Distillation, distil
+    from common.workflow.distil import Distillation, distil
 
     keys = [dict(pair.partition("=")[::2] for pair in pairs) for pairs in (args.set, args.distil, args.fine_tune)]
     request = Distillation(
-        args.dataset_dir, args.teacher, args.output, args.bundles, args.num_labelled, args.transfer_file, args.overlay,
+        args.dataset_dir, args.teacher, args.output, args.num_labelled, args.transfer_file, args.overlay,
         *keys,
     )  # fmt: skip
     print(distil(request, args.dry_run))
@@ -159,7 +159,6 @@ def _parser() -> argparse.ArgumentParser:
     distil.add_argument("--dataset-dir", type=Path, required=True, help="folder with dataset.json")
     distil.add_argument("--teacher", type=Path, required=True, metavar="RUN", help="output_dir of its training")
     distil.add_argument("--output", type=Path, required=True)
-    distil.add_argument("--bundles", type=Path, default=Path("bundles"), help="folder with the bundles")
     distil.add_argument("--num-labelled", type=int, help="labelled budget; all by default")
     distil.add_argument(
         "--transfer-file", type=Path, action="append", default=[], help="one more dataset.json to learn from"

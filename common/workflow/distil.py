@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from common.data import entries, read
-from common.distillation.soft_labels_reader import add_soft_labels
+from common.distillation import add_soft_labels
 from common.errors import TskdError
+from common.workflow.commands import STUDENT, TEACHER, bundle_command, config_files
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,6 @@ class Distillation:
         dataset_dir: folder with dataset.json.
         teacher: `output_dir` of the teacher's training, with versions.json and models/model.pt.
         output: folder to write: soft_labels, distilled and tskd, whose models/model.pt is the result.
-        bundles: folder with the bundles.
         num_labelled: the labelled budget, None for all of the training list.
         transfer_files: more dataset.json files to learn from, such as that of synthetic images.
         overlays: names of overlays of train.json for both trainings, such as segresnet or images_2d.
@@ -36,7 +36,6 @@ class Distillation:
     dataset_dir: Path
     teacher: Path
     output: Path
-    bundles: Path = Path("bundles")
     num_labelled: int | None = None
     transfer_files: Sequence[Path] = ()
     overlays: Sequence[str] = ()
@@ -64,13 +63,11 @@ class Distillation:
             "output_dir": output / "tskd", "model_dir": output / "tskd" / "models",
         }  # fmt: skip
         return {
-            "soft labels": self._bundle(
-                "teacher_segmentation", ["soft_labels"], {**study, **channels, **soft, **teacher, "output_dir": output}
+            "soft labels": _command(
+                TEACHER, ["soft_labels"], {**study, **channels, **soft, **teacher, "output_dir": output}
             ),
-            "distillation": self._bundle(
-                "student_segmentation", ["distill", *self.overlays], {**student, **soft, **first, **self.distil}
-            ),
-            "fine-tuning": self._bundle("student_segmentation", self.overlays, {**student, **second, **self.fine_tune}),
+            "distillation": _command(STUDENT, ["distill", *self.overlays], {**student, **soft, **first, **self.distil}),
+            "fine-tuning": _command(STUDENT, self.overlays, {**student, **second, **self.fine_tune}),
         }
 
     def missing_soft_labels(self) -> bool:
@@ -104,16 +101,12 @@ class Distillation:
             )
         return settings
 
-    def _bundle(self, name: str, overlays: Sequence[str], keys: Mapping[str, object]) -> list[str]:
-        root = self.bundles.resolve() / name
-        files = [root / "configs" / f"{config}.json" for config in ("train", *overlays)]
-        if missing := [str(file) for file in files if not file.is_file()]:
-            raise TskdError(
-                f"expected config files, not found: {', '.join(missing)}. Run in a clone, or give --bundles"
-            )
-        command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str([str(file) for file in files])]
-        command += ["--bundle_root", str(root)]
-        return command + [part for key, value in keys.items() for part in (f"--{key}", str(value))]
+
+def _command(bundle: str, overlays: Sequence[str], keys: Mapping[str, object]) -> list[str]:
+    configs = ["train", *overlays]
+    if missing := [file for file in config_files(bundle, configs) if not Path(file).is_file()]:
+        raise TskdError(f"expected config files, not found: {', '.join(missing)}")
+    return [sys.executable, "-m", *bundle_command(bundle, configs, keys)]
 
 
 def distil(request: Distillation, dry_run: bool = False) -> Path:

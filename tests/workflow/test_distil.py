@@ -10,7 +10,6 @@ import pytest
 from common.cli import main
 from common.data import write
 from common.options import check_overrides
-from tests.bundles.conftest import BUNDLES
 
 
 @pytest.fixture
@@ -29,7 +28,7 @@ def study(tmp_path: Path) -> Path:
 
 def call(study: Path, *more: str) -> int:
     places = ["--dataset-dir", str(study), "--teacher", str(study / "teacher"), "--output", str(study / "out")]
-    return main(["distil", *places, "--bundles", str(BUNDLES), *more])
+    return main(["distil", *places, *more])
 
 
 def test_prints_three_commands_whose_keys_exist(study, capsys):
