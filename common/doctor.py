@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 from common.errors import TskdError, plain_errors
 
 GIB = 2**30
-MARGIN = 0.9  # of the limit: the rest is for the images in memory, the validation and fragmentation
+MARGIN = 0.9  # of the limit: the rest is for the images in memory and fragmentation
 
 
 class Step(NamedTuple):
-    """One training step as it was measured; `peak` is None where the memory did not suffice."""
+    """One training step and validation as measured; `peak` is None where the memory did not suffice."""
 
     batch_size: int
     checkpointing: bool
@@ -115,10 +115,15 @@ def _proposal(step: Step | None, facts: Mapping[str, Any]) -> str:
             "Nothing fits. Choose a smaller image_size, a smaller vfm (mobile_sam), or fewer adapted blocks "
             "(--set fine_tuning#blocks=2), or train on a machine with more memory."
         )
-    return (
-        f"Proposed: --batch_size {step.batch_size} --accumulation_steps {facts['batch_size'] // step.batch_size} "
+    parts = facts["batch_size"] // step.batch_size
+    proposal = (
+        f"Proposed: --batch_size {step.batch_size} --accumulation_steps {parts} "
         f"--gradient_checkpointing {step.checkpointing}"
     )
+    if parts == 1:
+        return proposal
+    keys = " ".join(f"--{key} {parts * facts[key]}" for key in ("iterations_per_epoch", "warmup_steps"))
+    return f"{proposal} {keys}\n(an iteration is one batch of {step.batch_size}: {parts} of them make an update)"
 
 
 def _child(config: str, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,7 +133,7 @@ def _child(config: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     if done.returncode == 0:
         return json.loads(done.stdout.splitlines()[-1])
     message = (done.stderr.strip().splitlines() or ["no message"])[-1]
-    if done.returncode in (-9, 137) or "memory" in message.lower():  # ended by the system, or by torch
+    if done.returncode in (-9, 137) or "memory" in message.lower() or "ALLOC_FAILED" in message:  # by system or torch
         return {"peak": None, "seconds": None}
     raise TskdError(f"the measured step failed: {message.removeprefix('error: ')}")
 
@@ -155,18 +160,21 @@ def _facts(parser: Any) -> dict[str, Any]:
         "name": f"{parser['vfm']}, fine-tuning {parser['fine_tuning#mode']}",
         "image_size": parser["image_size"],
         "batch_size": parser["batch_size"],
+        "iterations_per_epoch": parser["iterations_per_epoch"],
+        "warmup_steps": parser["warmup_steps"],
         "device": torch.cuda.get_device_name(device) if cuda else "the CPU",
         "memory": torch.cuda.mem_get_info(device)[0] if cuda else _available(),
     }
 
 
 def _step(parser: Any) -> dict[str, Any]:
-    """Peak memory in bytes and seconds of a training step."""
+    """Seconds of a training step, and the peak memory in bytes of that and of a validation of as many images."""
     import torch
 
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.benchmark = True  # as train.json has it
     device = torch.device(parser.get_parsed_content("device"))
     size, batch_size = parser["image_size"], parser["batch_size"]
-    network = parser.get_parsed_content("network").train()
+    network = parser.get_parsed_content("train#trainer#network").train()
     optimizer, inferer = parser.get_parsed_content("optimizer"), parser.get_parsed_content("train#inferer")
     loss_function = parser.get_parsed_content("train#trainer#loss_function")
     average = parser.get_parsed_content("ema")  # not used here, but there in a training that has one
@@ -180,6 +188,8 @@ def _step(parser: Any) -> dict[str, Any]:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds = time.perf_counter() - begin
+    with torch.no_grad():
+        parser.get_parsed_content("network").eval()(image)
     del average
     return {"peak": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _peak(), "seconds": seconds}
 

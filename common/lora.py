@@ -8,7 +8,10 @@ layer is split into three exact ones for training and fused back on merging.
 from __future__ import annotations
 
 import copy
+import hashlib
 import logging
+import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -78,10 +81,12 @@ def prepare_fine_tuning(
         train_neck: also trains the encoder's neck in full ("lora" only); the neck is then part of the saved adapter.
 
     Raises:
-        TskdError: for an unknown mode, target, initialisation or number of blocks.
+        TskdError: for an unknown mode, rank, target, initialisation or number of blocks.
     """
     if mode not in ("lora", "decoder", "full"):
         raise TskdError(f"fine-tuning mode: expected lora, decoder or full, found {mode!r}")
+    if rank < 1:
+        raise TskdError(f"lora rank: expected 1 or more, found {rank}. To train the mask decoder alone: mode decoder")
     if init not in _INITS:
         raise TskdError(f"lora init: expected {' or '.join(_INITS)}, found {init!r}")
     network.requires_grad_(True)
@@ -100,6 +105,8 @@ def prepare_fine_tuning(
             modules_to_save=["neck"] if train_neck else None,
         )
         network.image_encoder = get_peft_model(encoder, config)  # type: ignore[assignment]
+        if hasattr(encoder, "disable_input_require_grads"):  # peft asks for the gradient of the embedded image as soon
+            encoder.disable_input_require_grads()  # as blocks are checkpointed, and no block would be left out
     logger.info("trainable parameters\n%s", trainable_table(network))
     return network
 
@@ -128,20 +135,30 @@ def _part(name: str) -> str:
 
 
 def merged(network: PromptFreeSam) -> PromptFreeSam:
-    """Copy of a fine-tuned network in the stock architecture, adapters merged into the weights and qkv fused."""
-    network = copy.deepcopy(network)
+    """Copy of a fine-tuned network in the stock architecture, adapters merged into the weights and qkv fused.
+
+    The copy is on the CPU: there the adapters' product is exact in float32, while a GPU may compute it in TF32.
+    """
+    network = copy.deepcopy(network).cpu()
     if isinstance(network.image_encoder, PeftModel):
         network.image_encoder = fuse_qkv(network.image_encoder.merge_and_unload())  # type: ignore[assignment]
     return network.requires_grad_(False)
 
 
 def save_adapter(network: PromptFreeSam, folder: str | Path) -> None:
-    """Writes the adapters, with the neck if it is trained, in peft's layout; nothing for a network without adapters.
+    """Writes the adapters, with the neck if it is trained, in peft's layout, in place of what the folder held.
 
-    The mask decoder and the no-prompt embedding are no part of the encoder: they are in the merged weights only.
+    A network without adapters has none to write: the folder of an earlier one is removed. The mask decoder and the
+    no-prompt embedding are no part of the encoder: they are in the merged weights only.
     """
+    folder = Path(folder)
+    new = folder.with_name(f".{folder.name}.{os.getpid()}")
     if isinstance(network.image_encoder, PeftModel):
-        network.image_encoder.save_pretrained(str(folder))
+        network.image_encoder.save_pretrained(str(new))
+    if (folder / "adapter_config.json").is_file():
+        shutil.rmtree(folder)
+    if new.is_dir():
+        os.replace(new, folder)
 
 
 def load_adapter(encoder: nn.Module, folder: str | Path) -> PeftModel:
@@ -165,6 +182,16 @@ def load_adapter(encoder: nn.Module, folder: str | Path) -> PeftModel:
         raise TskdError(f"{weights} does not fit the encoder: {'; '.join(wrong)}")
     set_peft_model_state_dict(model, found)
     return model.requires_grad_(False)
+
+
+def frozen_sha256(network: nn.Module) -> str:
+    """SHA-256 of the parameters that are not trained: which foundation model a checkpoint without them belongs to."""
+    digest = hashlib.sha256()
+    for name, parameter in network.named_parameters():
+        if not parameter.requires_grad:
+            digest.update(name.encode())
+            digest.update(parameter.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 class TrainableState:

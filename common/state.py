@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -30,6 +31,23 @@ def save_tensors(content: Mapping[str, Any], path: str | Path) -> None:
         with suppress(OSError):
             temporary.unlink()
         raise TskdError(f"{path}: cannot write it ({error}). Free disk space, or choose another folder") from error
+
+
+def copy_file(source: str | Path, target: str | Path) -> None:
+    """Copies a file atomically: the target is whole, or it is the old one.
+
+    Raises:
+        TskdError: when it cannot be written.
+    """
+    target = Path(target)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        shutil.copyfile(source, temporary)
+        os.replace(temporary, target)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        raise TskdError(f"{target}: cannot write it ({error}). Free disk space, or choose another folder") from error
 
 
 def read_tensors(path: str | Path) -> Any:

@@ -10,7 +10,7 @@ from common.data.folds import case_folds, outside_fold
 from common.data.own_images import prepare_images_masks
 from common.data.own_volumes import prepare_volumes_masks
 from common.data.phantom import prepare_phantom, virtual_patient
-from common.data.prepare import Patient, preparation, prepare_volumes
+from common.data.prepare import Patient, fingerprint, preparation, prepare_volumes
 from common.data.slices import write_slices
 from common.data.split import fair_order, grouped_folds, split_groups
 from common.data.train_test import prepare_isic2017, prepare_usgra
@@ -23,6 +23,7 @@ __all__ = [
     "check_for_training",
     "entries",
     "fair_order",
+    "fingerprint",
     "grouped_folds",
     "load_label",
     "load_volume",

@@ -132,9 +132,10 @@ def preparation(output: str | os.PathLike[str], settings: Mapping[str, Any]) -> 
     datalist.write_json(record, {"finished": True, "settings": settings})
 
 
-def fingerprint(path: Path) -> str:
+def fingerprint(path: str | Path) -> str:
     """sha256 of a file, or of the files of a folder in the order of their names."""
     digest = hashlib.sha256()
+    path = Path(path)
     for file in sorted(path.iterdir()) if path.is_dir() else [path]:
         if file.is_file():
             digest.update(file.read_bytes())

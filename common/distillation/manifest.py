@@ -2,21 +2,46 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from monai.transforms import Transform
+
 from common.errors import TskdError
 
 MANIFEST = "manifest.json"
-_OLDER: dict[str, Any] = {"logits": True, "tta": None, "fold_teachers": []}  # what older manifests don't say
+_OLDER: dict[str, Any] = {  # what older manifests don't say
+    "logits": True, "tta": None, "fold_teachers": [], "transforms": None, "autocast": None,
+}  # fmt: skip
 
 
 def case_file(folder: Path, case: str) -> Path:
     """Where the arrays of a case are."""
     return folder / f"{case}.safetensors"
+
+
+def transforms_sha256(preprocessing: Any) -> str:
+    """SHA-256 of the types and settings of a chain of MONAI's transforms."""
+    return hashlib.sha256(json.dumps(_settings(preprocessing), sort_keys=True).encode()).hexdigest()
+
+
+def _settings(value: Any) -> Any:
+    if isinstance(value, Transform):
+        return {type(value).__name__: {name: _settings(item) for name, item in vars(value).items()}}
+    if isinstance(value, Mapping):
+        return {str(name): _settings(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_settings(item) for item in value]
+    if isinstance(value, str | int | float | None):
+        return value
+    if isinstance(value, type | torch.dtype):
+        return str(value)
+    return type(value).__name__  # readers and the like
 
 
 def refuse_difference(folder: Path, expected: Mapping[str, Any], found: Mapping[str, Any]) -> None:

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from tqdm import tqdm
 
-from common.distillation.manifest import MANIFEST, Manifest, case_file
+from common.distillation.manifest import MANIFEST, Manifest, case_file, transforms_sha256
 from common.distillation.predictions import Predictions
 from common.distillation.soft_labels_check import check_soft_labels
 from common.errors import TskdError
@@ -92,7 +92,8 @@ def write_soft_labels(
     )
     header = {
         "teacher": sha256(teacher), "preprocessing": dict(description), "embedding": embedding, "logits": logits,
-        "dtype": "float16", "tta": dict(tta) if tta else None, "fold_teachers": [sha256(file) for file in fold_models],
+        "transforms": transforms_sha256(preprocessing), "autocast": dtype, "dtype": "float16",
+        "tta": dict(tta) if tta else None, "fold_teachers": [sha256(file) for file in fold_models],
     }  # fmt: skip
     wanted: dict[str, dict[str, Any]] = {
         entry["case"]: {"image": sha256(entry["image"])}

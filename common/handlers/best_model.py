@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ignite.engine import Engine, Events
@@ -24,22 +25,34 @@ class BestModel:
         export: writes what ships; called without arguments.
         metric: name of the metric in `validator.state.metrics`; larger is better.
         patience: validations without improvement after which the training ends, None for never.
+        exported: a file that `export` writes. Where it is missing, a continued run forgets the best value and exports
+            anew; None for not to look.
 
     Raises:
         TskdError: when the validation does not compute the metric.
     """
 
-    def __init__(self, validator: Engine, export: Callable[[], Any], metric: str, patience: int | None = None) -> None:
+    def __init__(
+        self,
+        validator: Engine,
+        export: Callable[[], Any],
+        metric: str,
+        patience: int | None = None,
+        exported: str | Path | None = None,
+    ) -> None:
         self.validator = validator
         self.export = export
         self.metric = metric
         self.patience = patience
+        self.exported = None if exported is None else Path(exported)
         self.best = float("-inf")
         self.stale = 0
+        self.improved = False  # in the last validation
 
     def attach(self, engine: Engine) -> None:
         """Registers on the validator's end and on the end of the training `engine`."""
         self.validator.add_event_handler(Events.COMPLETED, self, engine)
+        engine.add_event_handler(Events.EPOCH_STARTED, self._begin)
         engine.add_event_handler(Events.COMPLETED, self._finish)
 
     def __call__(self, validator: Engine, trainer: Engine) -> None:
@@ -49,14 +62,13 @@ class BestModel:
                 f"best model: expected the metric {self.metric!r}, the validation has {sorted(validator.state.metrics)}"
             )
         value = float(validator.state.metrics[self.metric])
-        if value > self.best:
+        self.improved = value > self.best
+        if self.improved:
             self.best, self.stale = value, 0
             self._export()
             return
         self.stale += 1
-        if self.patience is not None and self.stale >= self.patience:
-            logger.info("no better %s in %d validations (best %.4f): stopping", self.metric, self.stale, self.best)
-            trainer.terminate()
+        self._stop_if_stale(trainer)
 
     def state_dict(self) -> dict[str, float]:
         """Best value and number of validations since."""
@@ -64,7 +76,19 @@ class BestModel:
 
     def load_state_dict(self, state: dict[str, float]) -> None:
         """Restores `state_dict`."""
+        if self.exported is not None and not self.exported.is_file():
+            logger.warning("%s is not there: the next validation writes it, whatever its value", self.exported)
+            return
         self.best, self.stale = state["best"], int(state["stale"])
+
+    def _begin(self, engine: Engine) -> None:
+        self.improved = False
+        self._stop_if_stale(engine)  # a run that had ended by patience and is started again
+
+    def _stop_if_stale(self, trainer: Engine) -> None:
+        if self.patience is not None and self.stale >= self.patience:
+            logger.info("no better %s in %d validations (best %.4f): stopping", self.metric, self.stale, self.best)
+            trainer.terminate()
 
     def _finish(self, engine: Engine) -> None:
         if self.best == float("-inf"):

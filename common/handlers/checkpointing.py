@@ -12,21 +12,23 @@ from ignite.engine import Engine, Events
 
 from common import ranks
 from common.errors import TskdError
-from common.state import read_tensors, save_tensors
+from common.handlers.best_model import BestModel
+from common.state import copy_file, read_tensors, save_tensors
 
 logger = logging.getLogger(__name__)
 
 
 class Checkpointing:
-    """Saves `last.pt` after every epoch, atomically, and continues from it.
+    """Saves `last.pt` after every epoch, atomically, and continues from it; `best.pt` is the one of the best epoch.
 
     Args:
-        output_dir: folder of the run; the file is `output_dir/checkpoints/last.pt`.
+        output_dir: folder of the run; the files are in `output_dir/checkpoints`.
         objects: name -> object with `state_dict` and `load_state_dict` (network, optimizer, EMA, ...), or None for one
             that is switched off.
         resume: "auto" continues from `last.pt` where it exists, "never" starts anew, a path continues from that file.
         identity: what must not change between a run and its continuation (classes, number of labels, the soft labels'
             hash, ...); a checkpoint with other values is refused.
+        best: tells by its attribute `improved` whether the epoch is the best so far, or None for no `best.pt`.
 
     Raises:
         TskdError: on start, when the checkpoint cannot be read, belongs to another set-up, lacks objects or has other
@@ -39,10 +41,12 @@ class Checkpointing:
         objects: Mapping[str, Any],
         resume: str = "auto",
         identity: Mapping[str, Any] | None = None,
+        best: BestModel | None = None,
     ) -> None:
         self.path = Path(output_dir) / "checkpoints" / "last.pt"
         self.objects = {name: item for name, item in objects.items() if item is not None}
         self.resume = resume
+        self.best = best
         self.identity = {key: str(value) for key, value in (identity or {}).items()}
 
     def attach(self, engine: Engine) -> None:
@@ -66,6 +70,8 @@ class Checkpointing:
         content["progress"] = {"epoch": engine.state.epoch, "iteration": engine.state.iteration}
         content["identity"] = self.identity
         save_tensors(content, self.path)
+        if self.best is not None and self.best.improved:
+            copy_file(self.path, self.path.with_name("best.pt"))
 
     def load(self, engine: Engine) -> None:
         """Restores all objects, the epoch and the iteration; does nothing where there is no checkpoint."""

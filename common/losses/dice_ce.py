@@ -31,7 +31,7 @@ class DiceCELoss(nn.Module):
         scalar, which is 0 (with a gradient of 0) where every pixel is unlabelled.
 
     Raises:
-        TskdError: when the shapes do not belong together.
+        TskdError: when the shapes, or the number of class weights, do not fit.
     """
 
     def __init__(
@@ -55,6 +55,11 @@ class DiceCELoss(nn.Module):
             raise TskdError(
                 f"DiceCELoss: expected logits BNHW[D] and label B1HW[D], found {tuple(logits.shape)} and "
                 f"{tuple(label.shape)}"
+            )
+        if self.class_weights is not None and len(self.class_weights) != logits.shape[1]:
+            raise TskdError(
+                f"class_weights: expected one weight for each of the {logits.shape[1]} classes, background included, "
+                f"found {len(self.class_weights)}"
             )
         logits, target = logits.float(), label[:, 0].long()
         valid = target != IGNORE

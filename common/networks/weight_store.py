@@ -61,6 +61,11 @@ def cache_folder() -> Path:
     return base / "tskd"
 
 
+def hub_cache() -> Path | None:
+    """Folder for snapshots of the hub: below `TSKD_CACHE`; None for the hub client's own where that is unset."""
+    return cache_folder() / "hub" if os.environ.get("TSKD_CACHE") else None
+
+
 def get_weights(name: str, cache: str | Path | None = None) -> Path:
     """Make the weights of a foundation model available on this machine, downloading them if they are not yet there.
 
@@ -79,8 +84,7 @@ def get_weights(name: str, cache: str | Path | None = None) -> Path:
     folder = Path(cache) if cache is not None else cache_folder()
     source = SOURCES[name]
     if isinstance(source, HubFolder):
-        own = cache is not None or "TSKD_CACHE" in os.environ  # else share the hub client's cache with other programs
-        return hub_snapshot(source.repository, source.revision, folder / "hub" if own else None)
+        return hub_snapshot(source.repository, source.revision, hub_cache() if cache is None else folder / "hub")
     target = folder / f"{name}.pth"
     if isinstance(source, LocalFile):
         if target.is_file():

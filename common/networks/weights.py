@@ -15,7 +15,7 @@ from common.networks.conversion import State, is_transformers_layout, to_network
 from common.networks.resize import resize_positions
 from common.networks.sam import PromptFreeSam
 from common.networks.tiny_vit import TinyViT
-from common.networks.weight_store import default_weights, hub_snapshot
+from common.networks.weight_store import default_weights, hub_cache, hub_snapshot
 
 _HUB_ID = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)@(?P<revision>[\w./-]+)")
 _PER_TOKEN = re.compile(r"(mask_decoder\.output_hypernetworks_mlps\.)(\d+)(\..+)")
@@ -133,7 +133,7 @@ def find_weights(weights: str | Path, name: str) -> Path:
         return path
     match = _HUB_ID.fullmatch(str(weights))
     if match:
-        return hub_snapshot(match["repository"], match["revision"])
+        return hub_snapshot(match["repository"], match["revision"], hub_cache())
     raise TskdError(
         f"weights={str(weights)!r} for {name}: expected a .pth file, a folder with model.safetensors, or a hub id with "
         "its revision (owner/name@revision); found no such file or folder"

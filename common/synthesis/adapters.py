@@ -13,6 +13,7 @@ from monai.data import MetaTensor
 from monai.engines import DiffusionPrepareBatch, PrepareBatch, VPredictionPrepareBatch
 
 from common.errors import TskdError
+from common.inferers import autocast_dtype
 
 AXES = {"x": -2, "y": -1}  # of arrays that are x first
 
@@ -35,14 +36,14 @@ class DiffusionUNet(torch.nn.Module):
     Args:
         unet: network from B x C x X x Y and B timesteps to B x C' x X x Y. C is C' for images alone; what is more are
             the channels of a label map (`one_hot`), one a class, behind those of the image.
-        amp_dtype: type of `torch.autocast` around the network ("bfloat16", "float16"), None for float32. Only the
+        amp_dtype: type of `torch.autocast` around the network, "bfloat16" or None for float32. Only the
             network runs in it: schedule, noise and loss stay in float32.
     """
 
     def __init__(self, unet: UNet2DModel, amp_dtype: str | None = None) -> None:
         super().__init__()
         self.unet = unet
-        self.amp_dtype = getattr(torch, amp_dtype) if amp_dtype else None
+        self.amp_dtype = autocast_dtype(amp_dtype)
 
     def forward(self, x: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
         """Predicts noise (or velocity) in float32.

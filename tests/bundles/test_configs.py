@@ -160,6 +160,16 @@ def test_no_python_and_no_copies(bundle):
     } <= names  # fmt: skip
 
 
+@each_bundle
+def test_several_processes_begin_as_one_does(bundle):
+    """The overlay repeats every check and setting of train.json, whose list it replaces."""
+    one, several = (
+        json.loads((BUNDLES / bundle / f"configs/{name}.json").read_text())["initialize"]
+        for name in ("train", "multi_gpu_train")
+    )
+    assert set(one) <= set(several)
+
+
 def test_handlers_of_later_processes(monkeypatch):
     """What knows nothing of processes is switched off in all but the first."""
     files, overrides = ("train.json", "multi_gpu_train.json"), {"device": "cpu", "not_first": True}

@@ -1,5 +1,7 @@
 """Small prompt-free SAMs for the tests: the same random network at each call, and one that has learned something."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -11,10 +13,10 @@ VIT = {
 VFMS = ("sam_vit_b", "mobile_sam")
 
 
-def fresh(vfm: str) -> PromptFreeSam:
+def fresh(vfm: str, **options: Any) -> PromptFreeSam:
     """The same random network at each call, with no zeros in it."""
     torch.manual_seed(0)
-    network = build_sam(vfm, 3, 64, config=VIT if vfm == "sam_vit_b" else None)
+    network = build_sam(vfm, 3, 64, config=VIT if vfm == "sam_vit_b" else None, **options)
     for name, parameter in network.named_parameters():
         if "rel_pos" in name or "attention_biases" in name or name.endswith("qkv.bias"):
             nn.init.normal_(parameter, std=0.1)

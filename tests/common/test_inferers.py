@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from common.errors import TskdError
 from common.inferers import AutocastInferer
 
 
@@ -42,3 +43,8 @@ def test_gradients_reach_the_network_in_float32():
 def test_no_autocast_is_the_network_itself():
     network, x = Seen(), torch.rand(4, 8)
     assert torch.equal(AutocastInferer()(x, network), network(x))
+
+
+def test_float16_is_refused():
+    with pytest.raises(TskdError, match="amp_dtype: expected bfloat16 or None, found 'float16'"):
+        AutocastInferer("float16")

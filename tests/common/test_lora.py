@@ -107,9 +107,10 @@ def test_only_adapters_decoder_and_no_prompt_embedding_move(tuned):
     assert not any("iou_prediction_head" in name for name in trainable)
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("vfm", VFMS)
-def test_late_blocks_only(vfm, x):
-    network = prepare_fine_tuning(fresh(vfm), blocks=1)
+def test_late_blocks_only(vfm, checkpointing, x):
+    network = prepare_fine_tuning(fresh(vfm, gradient_checkpointing=checkpointing), blocks=1).train()
     adapters = [name for name, parameter in network.image_encoder.named_parameters() if parameter.requires_grad]
     last = "layers.2" if vfm == "sam_vit_b" else "layers.3.blocks.1"
     assert len(adapters) == 4  # A and B for q and v
@@ -221,3 +222,8 @@ def test_table_is_logged_at_the_start_by_part(mode, caplog):
         p.numel() for name, p in network.named_parameters() if "lora_" in name
     )
     assert sum(trainable.values()) == 2 * trainable["total"]
+
+
+def test_rank_0_points_to_the_decoder():
+    with pytest.raises(TskdError, match=r"expected 1 or more, found 0.*mode decoder"):
+        prepare_fine_tuning(fresh("mobile_sam"), rank=0)

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file, save_file
 
 from common.errors import TskdError
-from common.lora import TrainableState, load_adapter, merged, prepare_fine_tuning, save_adapter
+from common.lora import TrainableState, frozen_sha256, load_adapter, merged, prepare_fine_tuning, save_adapter
 from common.networks.qkv import split_qkv
 from tests.common.small_sam import VFMS, fresh, trained
 
@@ -96,3 +96,28 @@ def test_trainable_state_names_what_does_not_fit():
         TrainableState(other).load_state_dict(TrainableState(small).state_dict())
     with pytest.raises(ValueError, match=r"missing image_encoder.*lora_B"):
         TrainableState(small).load_state_dict(TrainableState(other).state_dict())
+
+
+def test_the_folder_holds_the_adapter_of_the_last_network_only(tmp_path):
+    folder = tmp_path / "adapter"
+    save_adapter(prepare_fine_tuning(fresh("mobile_sam"), rank=2), folder)
+    (folder / "left over").touch()
+    save_adapter(prepare_fine_tuning(fresh("mobile_sam"), rank=3), folder)
+    assert LoraConfig.from_pretrained(str(folder)).r == 3
+    assert not (folder / "left over").exists()
+    save_adapter(prepare_fine_tuning(fresh("mobile_sam"), mode="decoder"), folder)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_frozen_weights_have_a_hash():
+    def digest(**options):
+        network = fresh("mobile_sam")
+        with torch.no_grad():
+            network.image_encoder.layers[0].blocks[0].conv1.c.weight += options.pop("shift", 0)
+        return frozen_sha256(prepare_fine_tuning(network, **options))
+
+    torch.manual_seed(0)
+    first = digest()
+    torch.manual_seed(1)  # another random start of the adapters
+    assert digest() == first
+    assert digest(shift=1e-3) != first

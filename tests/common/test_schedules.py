@@ -33,9 +33,13 @@ def test_poly_is_sameds():
 
 
 def test_cosine_is_monais():
-    ours = warmup_schedule(optimizer(), "cosine", 5, 40)
-    stock = WarmupCosineSchedule(optimizer(), warmup_steps=5, t_total=40)
-    assert rates(ours, 40) == rates(stock, 40)
+    ours = warmup_schedule(optimizer(), "cosine", 5, 40, end=0.1)
+    stock = WarmupCosineSchedule(optimizer(), warmup_steps=5, t_total=40, end_lr=0.0005)
+    assert rates(ours, 40) == pytest.approx(rates(stock, 40))
+
+
+def test_cosine_stays_at_its_end():
+    assert rates(warmup_schedule(optimizer(), "cosine", 5, 20), 30)[20:] == [0] * 10
 
 
 def test_poly_without_warm_up_and_beyond_the_end():
@@ -55,6 +59,23 @@ def test_continues_from_its_state(kind):
     second.load_state_dict(first.state_dict())
     other.load_state_dict(first.optimizer.state_dict())
     assert rates(second, 12) == pytest.approx(whole[8:])
+
+
+@pytest.mark.parametrize("kind", ["poly", "cosine"])
+def test_continued_with_more_steps_follows_the_longer_schedule(kind):
+    whole = rates(warmup_schedule(optimizer(), kind, 3, 40), 40)
+    first = warmup_schedule(optimizer(), kind, 3, 20)
+    rates(first, 20)
+    other = optimizer()
+    second = warmup_schedule(other, kind, 3, 40)
+    second.load_state_dict(first.state_dict())
+    other.load_state_dict(first.optimizer.state_dict())
+    assert rates(second, 20)[1:] == pytest.approx(whole[21:])  # the first is the checkpoint's last
+
+
+def test_a_warm_up_longer_than_the_training_is_said(caplog):
+    warmup_schedule(optimizer(), "cosine", 250, 200)
+    assert "warmup_steps = 250" in caplog.text
 
 
 def test_unknown_kind():

@@ -80,8 +80,11 @@ def write(teacher, entries, weights, description, tmp_path):
 
     def function(limit: int = 100, **changes: Any) -> int:
         network = Counting(changes.pop("network", teacher), limit)
-        options = {"entries": entries, "output_dir": tmp_path / "soft", "teacher": weights, "description": description}
-        write_soft_labels(network, preprocessing=PREPROCESSING, **{"batch_size": 2, **options, **changes})
+        options = {
+            "entries": entries, "output_dir": tmp_path / "soft", "teacher": weights, "description": description,
+            "preprocessing": PREPROCESSING, "batch_size": 2,
+        }  # fmt: skip
+        write_soft_labels(network, **{**options, **changes})
         return network.count
 
     return function

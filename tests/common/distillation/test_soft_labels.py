@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from monai.transforms import Compose, ScaleIntensityRanged
 from PIL import Image
 from safetensors.torch import load_file
 
 from common.distillation import LoadSoftLabelsd, add_soft_labels, soft_labels_identity
 from common.errors import TskdError
+from tests.common.distillation.conftest import PREPROCESSING
 
 
 def change(image: str) -> None:
@@ -183,6 +185,12 @@ def test_another_preprocessing_is_refused_with_both_values(write, entries, descr
         write(description={**description, "image_size": 96})
     with pytest.raises(TskdError, match="embedding: expected False, found True"):
         write(embedding=False)
+    with pytest.raises(TskdError, match="autocast: expected bfloat16, found None"):
+        write(dtype="bfloat16")
+    first, second, _, last = PREPROCESSING.transforms
+    brighter = Compose([first, second, ScaleIntensityRanged("image", 0, 200, 0, 1), last])
+    with pytest.raises(TskdError, match=r"transforms: expected [0-9a-f]{64}, found [0-9a-f]{64}"):
+        write(preprocessing=brighter)
 
 
 def test_folders_are_joined_and_equal_case_names_told_apart_by_the_image(write, entries, tmp_path):

@@ -3,6 +3,7 @@
 import pytest
 
 from common.errors import TskdError
+from common.state import read_tensors
 
 
 def test_exports_on_improvement_only(validation, run_engine):
@@ -45,3 +46,34 @@ def test_undefined_metric_is_no_improvement(validation, run_engine):
     handler = validation([float("nan"), 0.1, float("nan")])
     run_engine([handler], 3)
     assert handler.exported == [2]
+
+
+def test_what_is_missing_is_exported_anew(training, validation, tmp_path):
+    model = tmp_path / "model.pt"
+    for exists, expected in ((True, []), (False, [3])):
+        run = tmp_path / str(exists)
+        first = validation([0.9, 0.5, 0.3, 0.2], exported=model)
+        training(run, max_epochs=2, before=[first], extra={"best": first.best}).go()
+        if exists:
+            model.touch()
+        else:
+            model.unlink()
+        second = validation([0.9, 0.5, 0.3, 0.2], exported=model)
+        training(run, before=[second], extra={"best": second.best}).go()
+        assert second.exported == expected
+
+
+def test_a_run_that_ended_by_patience_stays_so(place, training, validation, tmp_path):
+    for epochs, exported in ((4, [1, 2]), (None, [])):
+        handler = validation([0.2, 0.5, 0.4, 0.4, 0.9, 0.9], patience=2)
+        run = training(tmp_path, max_epochs=6, extra={"best": handler.best}, **{place: [handler]}).go()
+        assert handler.exported == exported
+        assert len(run.losses) == 3 * (epochs or 0)
+
+
+def test_best_checkpoint_is_that_of_the_best_epoch(place, training, validation, tmp_path):
+    handler = validation([0.3, 0.7, 0.5])
+    training(tmp_path, max_epochs=3, best=handler.best, extra={"best": handler.best}, **{place: [handler]}).go()
+    best, last = (read_tensors(tmp_path / f"checkpoints/{name}.pt") for name in ("best", "last"))
+    assert (best["progress"]["epoch"], last["progress"]["epoch"]) == (2, 3)
+    assert best.keys() == last.keys()

@@ -109,3 +109,8 @@ def test_wrong_shapes_are_both_named(logits, shape):
     with pytest.raises(TskdError) as caught:
         DiceCELoss()(logits, torch.zeros(shape))
     assert f"found (2, 4, 8, 6) and {shape}" in str(caught.value)
+
+
+def test_a_weight_for_each_class(logits, label):
+    with pytest.raises(TskdError, match=r"class_weights: expected one weight for each of the 4 classes.*found 3"):
+        DiceCELoss(class_weights=[1, 2, 3])(logits, label)

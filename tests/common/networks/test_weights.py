@@ -189,13 +189,14 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
         read_checkpoint(tmp_path / "code.pth")
 
 
-def test_default_and_hub_sources(stock_folder, monkeypatch, tiny_sam):
+def test_default_and_hub_sources(stock_folder, monkeypatch, tiny_sam, tmp_path):
     asked = []
+    monkeypatch.setenv("TSKD_CACHE", str(tmp_path))
     monkeypatch.setattr("common.networks.weights.default_weights", lambda vfm: asked.append(vfm) or stock_folder)
     monkeypatch.setattr("common.networks.weights.hub_snapshot", lambda *parts: asked.append(parts) or stock_folder)
     by_default = load_pretrained(tiny_sam(image_size=128))
     from_hub = load_pretrained(tiny_sam(image_size=128), "owner/name@0123abc")
-    assert asked == ["sam_vit_b", ("owner/name", "0123abc")]
+    assert asked == ["sam_vit_b", ("owner/name", "0123abc", tmp_path / "hub")]
     assert _equal(by_default.state_dict(), from_hub.state_dict())
 
 
