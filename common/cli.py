@@ -54,10 +54,10 @@ def _profile(args: argparse.Namespace) -> None:
 def _distil(args: argparse.Namespace) -> None:
     from common.workflow.distil import Distillation, distil
 
-    keys = [dict(pair.partition("=")[::2] for pair in pairs) for pairs in (args.set, args.distil, args.fine_tune)]
     request = Distillation(
         args.dataset_dir, args.teacher, args.output, args.num_labelled, args.transfer_file, args.overlay,
-        *keys,
+        every=dict(args.set), distil=dict(args.distil), fine_tune=dict(args.fine_tune),
+        soft_label=dict(args.soft_label_set), soft_labels=args.soft_labels,
     )  # fmt: skip
     print(distil(request, args.dry_run))
 
@@ -119,6 +119,14 @@ def _setting(text: str) -> tuple[str, object]:
         return key, value
 
 
+def _key_value(text: str) -> tuple[str, str]:
+    """KEY=VALUE as it is."""
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise argparse.ArgumentTypeError(f"expected KEY=VALUE, found {text!r}")
+    return key, value
+
+
 def _ship(args: argparse.Namespace) -> None:
     from common.export.ship import ship_run
 
@@ -166,12 +174,17 @@ def _parser() -> argparse.ArgumentParser:
     distil.add_argument(
         "--overlay", action="append", default=[], help="of both trainings, such as segresnet or images_2d"
     )
+    distil.add_argument("--soft-labels", type=Path, metavar="DIR", help="soft labels; OUTPUT/soft_labels by default")
     for option, what in (
         ("--set", "both trainings"),
         ("--distil", "the distillation"),
         ("--fine-tune", "the fine-tuning"),
+        ("--soft-label-set", "the writing of soft labels"),
     ):
-        distil.add_argument(option, nargs="+", default=[], metavar="KEY=VALUE", help=f"keys of {what}")
+        distil.add_argument(
+            option, type=_key_value, nargs="+", action="extend", default=[], metavar="KEY=VALUE",
+            help=f"keys of {what}",
+        )  # fmt: skip
     distil.add_argument("--dry-run", action="store_true", help="print the commands and run nothing")
     distil.set_defaults(function=_distil)
 

@@ -107,7 +107,7 @@ def write(dataset_file: str | os.PathLike[str], data: Mapping[str, Any]) -> None
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Write a JSON file in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.draft")
+    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
     draft.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     os.replace(draft, path)
 

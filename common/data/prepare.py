@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,10 +27,9 @@ _OURS = (
     "labels_2nd",
     "raw",
     "dataset.json",
-    ".dataset.json.draft",
     RECORD,
-    f".{RECORD}.draft",
 )
+_DRAFT = re.compile(rf"\.(dataset\.json|{re.escape(RECORD)})\.\d+\.draft")  # of a file that was never finished
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def preparation(output: str | os.PathLike[str], settings: Mapping[str, Any]) -> 
     if before is not None and same and before["finished"] and _complete(folder):
         yield False
         return
-    if names and not (same and set(names) <= set(_OURS)):
+    if names and not (same and all(name in _OURS or _DRAFT.fullmatch(name) for name in names)):
         raise TskdError(
             f"{folder}: expected an empty folder or the same preparation, found {', '.join(names[:5])}"
             f"{_difference(before, settings)}. Choose another output folder, or delete this one."

@@ -6,9 +6,14 @@ from common.distillation.loss import DistillationLoss, Term
 from common.distillation.prepare_batch import AugmentedBatch
 from common.distillation.schedules import FollowSchedules, Linear
 from common.distillation.soft_labels import write_soft_labels
-from common.distillation.soft_labels_reader import LoadSoftLabelsd, add_soft_labels, soft_labels_identity
+from common.distillation.soft_labels_reader import (
+    LoadSoftLabelsd,
+    add_soft_labels,
+    missing_soft_labels,
+    soft_labels_identity,
+)
 from common.distillation.teachers import AverageSoftLabelsd, add_teachers
-from common.distillation.transfer import FillLabeld, batch_counts, transfer_entries
+from common.distillation.transfer import FillLabeld, batch_counts, transfer_entries, transfer_identity
 
 __all__ = [
     "AugmentedBatch",
@@ -24,7 +29,9 @@ __all__ = [
     "add_soft_labels",
     "add_teachers",
     "batch_counts",
+    "missing_soft_labels",
     "soft_labels_identity",
     "transfer_entries",
+    "transfer_identity",
     "write_soft_labels",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import is_dataclass
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -10,6 +11,7 @@ from torch.nn import functional
 from common.errors import TskdError
 
 Schedule = Callable[[float], float]
+EPOCHS = (0, 1, 2, 5, 10, 20, 50, 100)  # where a schedule without a text of its own is looked at
 
 
 class Term(nn.Module):
@@ -60,6 +62,22 @@ class Term(nn.Module):
         """Keys of the target that the term reads."""
         return {self.target} | ({self.regions} if self.regions is not None else set())
 
+    @property
+    def description(self) -> str:
+        """Weight, loss with its settings, and what it compares; schedules in place of the numbers that they set."""
+        settings = {
+            f"{place}.{name}".lstrip("."): f"{value:g}" if isinstance(value, int | float) else value
+            for place, module in self.loss.named_modules()
+            for name, value in vars(module).items()
+            if isinstance(value, int | float | str) and not name.startswith("_") and name != "training"
+        } | {name: str(value.tolist()) for name, value in self.loss.named_buffers()}
+        if self.temperature_schedule is not None:
+            settings["temperature"] = _schedule_text(self.temperature_schedule)
+        weight = f"{self.weight:g}" if self.weight_schedule is None else _schedule_text(self.weight_schedule)
+        options = ", ".join(f"{name} {value}" for name, value in sorted(settings.items()))
+        compared = [self.student, self.target, *([self.regions] if self.regions is not None else [])]
+        return f"{weight} {type(self.loss).__name__}({options}) of {', '.join(compared)} at {self.resample}"
+
     def set_epoch(self, epoch: float) -> None:
         """Sets the scheduled numbers to those after `epoch` epochs."""
         if self.weight_schedule is not None:
@@ -89,6 +107,7 @@ class DistillationLoss(nn.Module):
 
     Attributes:
         targets: keys of the target that the terms read, sorted.
+        description: the terms with their weights and settings, which identifies a checkpoint.
 
     Raises:
         TskdError: when no term is left.
@@ -101,6 +120,7 @@ class DistillationLoss(nn.Module):
             raise TskdError("distillation loss: expected at least one term with a weight above 0, found none")
         self.terms: Mapping[str, Term] = nn.ModuleDict(kept)  # type: ignore[assignment]
         self.targets = sorted(set().union(*(term.targets for term in kept.values())))
+        self.description = "; ".join(f"{name}: {term.description}" for name, term in kept.items())
         self.last_terms: dict[str, Tensor] = {}
 
     def forward(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
@@ -123,6 +143,13 @@ def _get(mapping: Mapping[str, Tensor], key: str, side: str) -> Tensor:
     if key not in mapping:
         raise TskdError(f"distillation term: the {side} has no {key!r}, only {sorted(mapping)}")
     return mapping[key]
+
+
+def _schedule_text(schedule: Schedule) -> str:
+    """The schedule's own text, or its values: that of a plain function would hold its address."""
+    if is_dataclass(schedule):
+        return str(schedule)
+    return f"{type(schedule).__name__}({', '.join(f'{schedule(epoch):g}' for epoch in EPOCHS)})"
 
 
 def resized(x: Tensor, like: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from common.distillation.tta import with_tta
 from common.errors import TskdError
-from common.state import load_weights
+from common.networks.bundle_teacher import load_checkpoint
 
 Entry = Mapping[str, Any]
 
@@ -92,7 +92,7 @@ class Predictions:
     def _load(self, fold: int | None) -> None:
         """Puts the weights of a fold's model into the network, or those of the teacher."""
         if fold != self._loaded:
-            load_weights(self.network, self.teacher if fold is None else self.fold_models[fold])
+            load_checkpoint(self.network, self.teacher if fold is None else self.fold_models[fold])
             self._loaded = fold
 
     @torch.inference_mode()

@@ -15,10 +15,12 @@ from common.distillation.manifest import MANIFEST, case_file, refuse_difference
 from common.errors import TskdError
 from common.networks.weight_store import sha256
 
+Folders = str | Path | Sequence[str | Path]  # of the soft labels of one teacher
+
 
 def add_soft_labels(
     entries: Sequence[Mapping[str, Any]],
-    folders: str | Path | Sequence[str | Path],
+    folders: Folders,
     teacher: str | Path | None = None,
     preprocessing: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
@@ -35,6 +37,43 @@ def add_soft_labels(
             labels, whose file is gone or whose image has changed since.
     """
     folders = [folders] if isinstance(folders, str | Path) else folders
+    result, problems = _find(entries, folders, teacher, preprocessing)
+    if problems:
+        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise TskdError(
+            f"soft labels in {', '.join(map(str, folders))} do not cover the data: "
+            + "; ".join(problems[:5])
+            + more
+            + ". Run soft_labels.json of the teacher on this dataset.json."
+        )
+    return result
+
+
+def missing_soft_labels(
+    entries: Sequence[Mapping[str, Any]], folder: str | Path, teacher: str | Path | None = None
+) -> list[str]:
+    """One line for each entry that a folder has no soft labels of yet; empty where nothing is left to write.
+
+    Args:
+        entries: datalist entries with `image` and `case`.
+        folder: folder that `write_soft_labels` has written, is to complete or is to make.
+        teacher: weights file the soft labels must come from, or None to accept any one teacher.
+
+    Raises:
+        TskdError: when the folder holds soft labels of another teacher.
+    """
+    if not (Path(folder) / MANIFEST).is_file():
+        return [f"{entry['case']}: no soft labels" for entry in entries]
+    return _find(entries, [folder], teacher)[1]
+
+
+def _find(
+    entries: Sequence[Mapping[str, Any]],
+    folders: Sequence[str | Path],
+    teacher: str | Path | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Entries with the key `soft_labels`, and a line for each that has none."""
     if not folders:
         raise TskdError("soft labels: expected at least one folder, found none")
     manifests = {Path(folder): _read_manifest(Path(folder)) for folder in folders}
@@ -56,15 +95,7 @@ def add_soft_labels(
             problems.append(f"{case}: {path} is gone")
         else:
             result.append({**entry, "soft_labels": str(path)})
-    if problems:
-        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise TskdError(
-            f"soft labels in {', '.join(map(str, folders))} do not cover the data: "
-            + "; ".join(problems[:5])
-            + more
-            + ". Run soft_labels.json of the teacher on this dataset.json."
-        )
-    return result
+    return result, problems
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
@@ -109,8 +140,15 @@ class LoadSoftLabelsd(MapTransform):
         return entry
 
 
-def soft_labels_identity(folders: str | Path | Sequence[str | Path]) -> str:
-    """The teacher's sha256 of each folder, with those of its out-of-fold stand-ins, to identify a checkpoint."""
+def soft_labels_identity(folders: Any, weights: Sequence[float] | None = None) -> str:
+    """The sha256 of each teacher, with those of its out-of-fold stand-ins, to identify a checkpoint.
+
+    Args:
+        folders: as `common.distillation.add_teachers` takes them.
+        weights: weight of each teacher, whose order counts then; None for one teacher, whose folders have no order.
+    """
+    if weights is not None:
+        return ";".join(soft_labels_identity(of_one) for of_one in folders)
     folders = [folders] if isinstance(folders, str | Path) else folders
     manifests = [_read_manifest(Path(folder)) for folder in folders]
     return ",".join(sorted({"+".join([found["teacher"], *found.get("fold_teachers", [])]) for found in manifests}))

@@ -11,13 +11,13 @@ from monai.transforms import MapTransform
 from torch import Tensor
 from torch.nn import functional
 
-from common.distillation.soft_labels_reader import LoadSoftLabelsd, add_soft_labels
+from common.distillation.soft_labels_reader import Folders, LoadSoftLabelsd, add_soft_labels
 from common.errors import TskdError
 
 
 def add_teachers(
     entries: Sequence[Mapping[str, Any]],
-    folders: str | Path | Sequence[str | Path],
+    folders: Folders | Sequence[Folders],
     weights: Sequence[float] | None = None,
     teacher: str | Path | None = None,
     preprocessing: Mapping[str, Any] | None = None,
@@ -26,8 +26,9 @@ def add_teachers(
 
     Args:
         entries: datalist entries with `image` and `case`.
-        folders: folders of soft labels; with `weights` one a teacher, each with every entry.
-        weights: weight of each folder, above 0; None for one teacher, whose cases may lie in several folders.
+        folders: folder or folders of one teacher; with `weights` a list with the folder or folders of each teacher,
+            which together have every entry.
+        weights: weight of each teacher, above 0; None for one teacher.
         teacher: weights file that the soft labels of one teacher must come from, or None.
         preprocessing: values that each manifest's preprocessing must have (a subset of its keys).
 
@@ -35,11 +36,18 @@ def add_teachers(
         TskdError: when folders and weights do not belong together, or as `add_soft_labels`.
     """
     if weights is None:
-        return add_soft_labels(entries, folders, teacher=teacher, preprocessing=preprocessing)
+        listed = [folders] if isinstance(folders, str | Path) else folders
+        of_one = [folder for folder in listed if isinstance(folder, str | Path)]
+        if len(of_one) < len(listed):
+            raise TskdError(
+                f"soft_labels: expected the folder or folders of one teacher, found {folders}. To average several, "
+                "give teacher_weights, a number for each"
+            )
+        return add_soft_labels(entries, of_one, teacher=teacher, preprocessing=preprocessing)
     if isinstance(folders, str | Path) or len(folders) != len(weights) or not all(weight > 0 for weight in weights):
         raise TskdError(
-            "teacher_weights: expected a number above 0 for each folder of the list soft_labels, found "
-            f"{list(weights)} for {folders}. Null stands for one teacher, whose cases may lie in several folders."
+            "teacher_weights: expected a number above 0 for each folder, or list of folders, of the list soft_labels, "
+            f"found {list(weights)} for {folders}. Null stands for one teacher, whose cases may lie in several folders."
         )
     if teacher is not None:
         raise TskdError(f"teacher_model: expected null where teacher_weights are given, found {teacher}. Leave it out.")

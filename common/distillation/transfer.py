@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,9 +13,12 @@ from monai.transforms import MapTransform
 
 from common.data import entries, read
 from common.data.datalist import IGNORE
+from common.data.volumes import NIFTI
 from common.errors import TskdError
+from common.networks.weight_store import sha256
 
 PARTS = ("labelled", "unlabelled", "synthetic")
+UNCHECKED = "not checked"  # of a synthetic list's provenance, key `memorisation`
 
 
 def transfer_entries(
@@ -37,18 +42,65 @@ def transfer_entries(
         Entries {image, label?, group, case, part}, the parts one after the other.
 
     Raises:
-        TskdError: as `common.data.entries`.
+        TskdError: as `common.data.entries`; or synthetic images that no memorisation gate has seen; or an image or a
+            patient of another file is in the validation or test list of `dataset_file`.
     """
     found: dict[str, list[dict[str, str]]] = {part: [] for part in PARTS}
     budget = entries(dataset_file, "labelled", num_labelled) if num_labelled != 0 else []
     labelled = {entry["image"]: entry for entry in budget}
     for file in files:
-        synthetic = str(read(file)["provenance"].get("source", "")).startswith("synthetic")
+        if Path(file).resolve() != Path(dataset_file).resolve():  # whose own lists are kept apart
+            _refuse_held_out(file, dataset_file)
+        provenance = read(file)["provenance"]
+        synthetic = str(provenance.get("source", "")).startswith("synthetic")
+        if synthetic and provenance.get("memorisation") == UNCHECKED:
+            raise TskdError(
+                f"{file}: expected synthetic images that have passed the memorisation gate, found a list that says "
+                f"memorisation {UNCHECKED!r}: it may hold copies of training images. Run common.synthesis.gate on its "
+                "folder, or the inference.json of ddpm_synthesis, which ends with it."
+            )
         for entry in entries(file, "transfer"):
             part = "labelled" if entry["image"] in labelled else "synthetic" if synthetic else "unlabelled"
             entry = labelled[entry["image"]] if part == "labelled" and with_labels else entry
             found[part].append({**entry, "part": part})
     return [entry for part in PARTS for entry in found[part]]
+
+
+def _refuse_held_out(file: str | PathLike[str], dataset_file: str | PathLike[str]) -> None:
+    """Raises TskdError where `file` has 2-D images or, as another split of the same data, patients held out."""
+    own, images, problems = read(dataset_file), entries(file, "transfer"), []
+    listed = [(name, entry) for name in ("validation", "test") for entry in own[name]]
+    if read(file)["name"] == own["name"]:
+        groups = {entry["group"]: name for name, entry in listed}
+        problems += [
+            f"patient {g!r} of '{groups[g]}'" for g in sorted({entry["group"] for entry in images} & groups.keys())
+        ]
+    folder = Path(dataset_file).resolve().parent
+    held_out = {
+        sha256(folder / entry["image"]): f"{entry['case']!r} of '{name}'"
+        for name, entry in listed
+        if not entry["image"].endswith(NIFTI)  # a volume is no image to learn from
+    }
+    if held_out:
+        found = ((entry["case"], held_out.get(sha256(entry["image"]))) for entry in images)
+        problems += [f"image {place} as {case!r}" for case, place in found if place]
+    if problems:
+        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise TskdError(
+            f"{file}: expected nothing of the validation and test lists of {dataset_file}, found "
+            f"{'; '.join(problems[:5])}{more}. Learning from them would make every measured number too good: take them "
+            "out of the file, or leave the file out of transfer_files."
+        )
+
+
+def transfer_identity(data: Sequence[Mapping[str, Any]]) -> str:
+    """SHA-256 of which images are learned from, to identify a checkpoint: part, case and content, wherever they lie.
+
+    Args:
+        data: entries of `transfer_entries`, in the order in which they are drawn.
+    """
+    lines = [f"{entry['part']} {entry['case']} {sha256(entry['image'])}" for entry in data]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def batch_counts(

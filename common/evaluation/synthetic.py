@@ -15,7 +15,7 @@ from common.errors import TskdError
 from .figures import Picture
 from .tables import Table
 
-_NAMES = ("synthetic", "training_case")  # columns that name images, though some names look like numbers
+_NAMES = ("synthetic", "training_case", "feature_twin", "reason")  # texts, though some look like numbers
 
 
 def memorisation_table(folder: Path) -> Table | None:

@@ -6,6 +6,7 @@ from common.networks.parameter_groups import batch_norm_momentum, frozen, parame
 from common.networks.sam import PromptFreeSam
 from common.networks.taps import TappedNetwork
 from common.networks.tiny_vit import TinyViT
+from common.networks.vit_start import start_vit
 from common.networks.vit_weights import load_vit
 from common.networks.weight_store import default_weights, get_weights
 from common.networks.weights import load_pretrained, pretrained_file, read_checkpoint
@@ -26,4 +27,5 @@ __all__ = [
     "parameter_groups",
     "pretrained_file",
     "read_checkpoint",
+    "start_vit",
 ]

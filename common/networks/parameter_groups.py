@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -53,9 +53,13 @@ def batch_norm_momentum(network: nn.Module, momentum: float | None) -> nn.Module
 
 
 def parameter_groups(
-    network: nn.Module, learning_rate: float, layers: Sequence[str] = (), layer_decay: float | None = None
+    network: nn.Module,
+    learning_rate: float,
+    layers: Sequence[str] = (),
+    layer_decay: float | None = None,
+    lr_mult: Mapping[str, float] | None = None,
 ) -> list[dict[str, Any]]:
-    """Parameter groups for an optimizer: the deeper a layer lies, the faster it learns.
+    """Parameter groups for an optimizer: deeper layers learn faster, and modules may have a rate of their own.
 
     Of n layers, number i (from 0 at the image) learns at `learning_rate * layer_decay ** (n - i)`, everything outside
     of them (norms, decoder, head) at `learning_rate`. ULMFiT, arXiv 1801.06146; for vision transformers BEiT, arXiv
@@ -66,28 +70,31 @@ def parameter_groups(
         learning_rate: rate of the last layers.
         layers: names of modules from the image on, such as vit.patch_embedding, vit.blocks.0, ...
         layer_decay: factor from one layer to the one before it, above 0 and at most 1; None for one rate everywhere.
+        lr_mult: module -> factor of the learning rate of everything below it, above 0, such as {"vit": 0.05}.
 
     Returns:
-        Groups {params, lr} of the parameters that have a gradient, first layer first, each parameter once.
+        Groups {params, lr} of the parameters that have a gradient, the slowest first, each parameter once.
 
     Raises:
-        TskdError: `layer_decay` is out of its range, or a layer is no module of the network.
+        TskdError: `layer_decay` or a factor is out of its range, or a layer is no module of the network.
     """
-    trained = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
-    if layer_decay is None:
-        return [{"params": list(trained.values()), "lr": learning_rate}]
-    if not 0 < layer_decay <= 1:
+    if layer_decay is not None and not 0 < layer_decay <= 1:
         raise TskdError(f"layer_decay: expected a number above 0 and at most 1, or null, found {layer_decay}")
     inner = network.network if isinstance(network, TappedNetwork) else network
-    groups = []
-    for position, layer in enumerate(layers):
-        own = {id(parameter) for parameter in _module(inner, layer, "layers").parameters()}
-        taken = {name: parameter for name, parameter in trained.items() if id(parameter) in own}
-        trained = {name: parameter for name, parameter in trained.items() if name not in taken}
-        rate = learning_rate * layer_decay ** (len(layers) - position)
-        groups.append({"params": list(taken.values()), "lr": rate})
-    groups.append({"params": list(trained.values()), "lr": learning_rate})
-    return [group for group in groups if group["params"]]
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    factors = {id(parameter): 1.0 for parameter in network.parameters()}
+    for module, factor in (lr_mult or {}).items():
+        if factor <= 0:
+            raise TskdError(f"lr_mult: expected numbers above 0, found {factor} for {module}. To train nothing: freeze")
+        factors.update({id(parameter): factor for parameter in _module(inner, module, "lr_mult").parameters()})
+    for position, layer in enumerate(layers if layer_decay is not None else ()):
+        decay = layer_decay ** (len(layers) - position)  # type: ignore[operator]
+        for parameter in _module(inner, layer, "layers").parameters():
+            factors[id(parameter)] *= decay
+    groups: dict[float, list[nn.Parameter]] = {}
+    for parameter in trained:
+        groups.setdefault(factors[id(parameter)], []).append(parameter)
+    return [{"params": groups[factor], "lr": learning_rate * factor} for factor in sorted(groups)]
 
 
 def _module(network: nn.Module, name: str, key: str) -> nn.Module:

@@ -43,6 +43,8 @@ _MONAI = [
 ]
 _UNUSED = re.compile(r"(cls_token$|head\.|classifier\.|pooler\.)")  # what a segmentation encoder has no use for
 _NEVER_RUN = re.compile(r"blocks\.\d+\.norm_cross_attn\.")  # in MONAI's blocks, but without cross-attention not called
+# Largest shift of a norm that stands for q's bias: float32 keeps the rest to 1e-4, bfloat16 (8 bits) to some per cent
+_LARGEST_SHIFT, _LARGEST_SHIFT_AUTOCAST = 1e3, 8.0
 _PATCHES, _POSITIONS = "patch_embedding.patch_embeddings.weight", "patch_embedding.position_embeddings"
 
 
@@ -52,6 +54,8 @@ def load_vit(
     encoder: str = "vit",
     pixel_mean: float | Sequence[float] = 0.5,
     pixel_std: float | Sequence[float] = 0.5,
+    amp_dtype: str | None = None,
+    init_weights: str | Path | None = None,
 ) -> nn.Module:
     """Fill a network's ViT, in place, with weights that were trained on ImageNet.
 
@@ -68,13 +72,21 @@ def load_vit(
         encoder: name of the ViT in the network.
         pixel_mean: mean that the model's normalisation subtracts from intensities in [0, 1], one or one a colour.
         pixel_std: deviation that it divides by.
+        amp_dtype: autocast type that the network is trained in, which limits what is folded; None for float32.
+        init_weights: None; weights of the whole network would be lost in part.
 
     Returns:
         The same network.
 
     Raises:
-        TskdError: nothing usable at `weights`, or keys, shapes or settings that are not the encoder's.
+        TskdError: nothing usable at `weights`, or keys, shapes or settings that are not the encoder's; biases that
+            cannot be folded; or `init_weights`.
     """
+    if init_weights is not None:
+        raise TskdError(
+            f"init_weights: expected null where the encoder begins with encoder_weights, found {init_weights}. Leave "
+            "it out, or fine-tune a whole student with train.json alone"
+        )
     if weights is None:
         raise TskdError(
             "encoder_weights: expected ImageNet weights (a file, a folder or a hub id owner/name@revision), found null"
@@ -89,7 +101,7 @@ def load_vit(
     state = _with_own_pixels(state, expected[_PATCHES].shape[1], pixel_mean, pixel_std)
     state = _with_own_grid(state, vit)
     if "blocks.0.attn.qkv.bias" not in expected:
-        state = fold_qkv_bias(state)
+        state = fold_qkv_bias(state, amp_dtype)
     if wrong := misfits(expected, state):
         more = f" and {len(wrong) - 8} more" if len(wrong) > 8 else ""
         raise TskdError(
@@ -120,16 +132,22 @@ def to_monai_layout(state: State) -> State:
     return result
 
 
-def fold_qkv_bias(state: State) -> State:
-    """The same attention without biases of q, k and v, exactly.
+def fold_qkv_bias(state: State, amp_dtype: str | None = None) -> State:
+    """The same attention without biases of q, k and v, exactly but for rounding.
 
     A shift d of the norm before makes up for q's bias: W_q d = b_q. It shifts all keys alike, as k's own bias does,
     and the softmax does not see that. It shifts all values alike and with them their weighted mean: that and v's own
     bias go into the output projection's bias.
 
+    Args:
+        state: weights under MONAI's names, with qkv biases.
+        amp_dtype: autocast type that they are used in, None for float32. The shift is rounded with what it shifts: of a
+            large one little else is left in 8 or 11 bits.
+
     Raises:
         TskdError: where W_q is so nearly singular that there is no such shift of reasonable size.
     """
+    largest = _LARGEST_SHIFT if amp_dtype is None else _LARGEST_SHIFT_AUTOCAST
     result = dict(state)
     for key in [key for key in state if re.fullmatch(r"blocks\.\d+\.attn\.qkv\.bias", key)]:
         block = key.removesuffix("attn.qkv.bias")
@@ -140,10 +158,14 @@ def fold_qkv_bias(state: State) -> State:
         query_bias, _, value_bias = result.pop(key).double().chunk(3)
         shift = torch.linalg.lstsq(query, query_bias[:, None], driver="gelsd").solution[:, 0]
         left = (query @ shift - query_bias).abs().max()
-        if left > 1e-5 or shift.abs().max() > 1e3:
+        if left > 1e-5 or shift.abs().max() > largest:
+            single = (
+                "" if amp_dtype is None else f", or train in single precision (--amp_dtype None instead of {amp_dtype})"
+            )
             raise TskdError(
                 f"{key}: q's bias cannot be folded into the norm before (largest shift {float(shift.abs().max()):.1e}, "
-                f"{float(left):.1e} left over). Set `network_def#qkv_bias` to true in all configs of the bundle"
+                f"expected {largest:g} or less; {float(left):.1e} left over). Set `network_def#qkv_bias` to true in "
+                f"all configs of the bundle{single}"
             )
         bias = state[f"{output}.bias"].double() + state[f"{output}.weight"].double() @ (value_bias - value @ shift)
         result[norm] = (state[norm].double() + shift).to(state[norm])

@@ -10,7 +10,15 @@ from common.synthesis.adapters import (
 )
 from common.synthesis.export import export_model, load_network, load_scheduler, weights_sha256
 from common.synthesis.features import EncoderFeatures, RandomFeatures, teacher_features
-from common.synthesis.fidelity import compare, diversity, frechet_distance, kernel_distance, measure, precision_recall
+from common.synthesis.fidelity import (
+    compare,
+    diversity,
+    frechet_distance,
+    kernel_distance,
+    measure,
+    precision_recall,
+    project,
+)
 from common.synthesis.folder import SyntheticFolder
 from common.synthesis.generate import generate
 from common.synthesis.guard import check_training_images
@@ -20,7 +28,8 @@ from common.synthesis.loss import DiffusionLoss
 from common.synthesis.memorisation import gate
 from common.synthesis.pretrained import initial_network
 from common.synthesis.preview import SamplePreview
-from common.synthesis.sampling import SAMPLERS, SeededSampler, build_sampler, labels_for
+from common.synthesis.sampling import SAMPLERS, SeededSampler, build_sampler, folder_settings, labels_for
+from common.synthesis.training_record import check_trained_on, training_record
 
 __all__ = [
     "SAMPLERS",
@@ -34,10 +43,12 @@ __all__ = [
     "SyntheticFolder",
     "WarpedLabels",
     "build_sampler",
+    "check_trained_on",
     "check_training_images",
     "compare",
     "diversity",
     "export_model",
+    "folder_settings",
     "frechet_distance",
     "from_model_range",
     "gate",
@@ -52,8 +63,10 @@ __all__ = [
     "measure",
     "one_hot",
     "precision_recall",
+    "project",
     "teacher_features",
     "to_model_range",
+    "training_record",
     "validation_images",
     "weights_sha256",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -39,11 +39,7 @@ def prepare(images: torch.Tensor, resolution: int = 64) -> torch.Tensor:
 
 
 def most_alike(
-    queries: torch.Tensor,
-    references: torch.Tensor,
-    max_shift: int = 3,
-    query_groups: Sequence[str] | None = None,
-    reference_groups: Sequence[str] | None = None,
+    queries: torch.Tensor, references: torch.Tensor, max_shift: int = 3
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Highest normalised cross-correlation of each query with any reference, over 4 flips and all small shifts.
 
@@ -55,44 +51,92 @@ def most_alike(
         queries: N x R x R from `prepare`.
         references: M x R x R from `prepare`, on the same device.
         max_shift: pixels, in both directions and on both axes.
-        query_groups: N patients; with `reference_groups`, a query is compared only with other patients' images.
-        reference_groups: M patients.
 
     Returns:
         Correlation (N, at most 1, -1 where there was nothing to compare with) and index of the reference (N).
     """
-    side = queries.shape[-1] - 2 * max_shift
-    middle = queries[:, max_shift : max_shift + side, max_shift : max_shift + side].reshape(len(queries), -1)
-    vectors = _normalise(middle)
     best = torch.full((len(queries),), -1.0, device=queries.device)
     twin = torch.zeros(len(queries), dtype=torch.long, device=queries.device)
-    own = None if query_groups is None else np.asarray(query_groups)
-    for index, reference in enumerate(references):
-        flips = torch.stack([reference, reference.flip(0), reference.flip(1), reference.flip(0, 1)])
-        windows = functional.unfold(flips[:, None], (side, side)).transpose(1, 2).reshape(-1, side * side)
-        score = (vectors @ _normalise(windows).T).amax(1)
-        if own is not None and reference_groups is not None:
-            score[torch.from_numpy(own == reference_groups[index]).to(score.device)] = -1.0
+    for index, score in enumerate(_scores(queries, references, max_shift)):
         better = score > best
         best = torch.where(better, score, best)
         twin[better] = index
-    return best.clamp(max=1.0), twin
+    return best, twin
+
+
+def most_alike_strangers(
+    queries: torch.Tensor,
+    references: torch.Tensor,
+    query_groups: Sequence[str],
+    reference_groups: Sequence[str],
+    duplicate: float,
+    max_shift: int = 3,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The same for images of other patients only, without those that are the same picture.
+
+    Args:
+        queries: N x R x R from `prepare`.
+        references: M x R x R from `prepare`, on the same device.
+        query_groups: N patients.
+        reference_groups: M patients.
+        duplicate: correlation from which two images are one picture listed under two patients.
+        max_shift: pixels, in both directions and on both axes.
+
+    Returns:
+        Correlation (N, below `duplicate`, -1 where there was nothing to compare with), index of the reference (N), and
+        which pairs were left out as duplicates (N x M).
+    """
+    same = same_group(query_groups, reference_groups, queries.device)
+    best = torch.full((len(queries),), -1.0, device=queries.device)
+    twin = torch.zeros(len(queries), dtype=torch.long, device=queries.device)
+    repeated = torch.zeros_like(same)
+    for index, score in enumerate(_scores(queries, references, max_shift)):
+        repeated[:, index] = (score >= duplicate) & ~same[:, index]
+        better = (score > best) & ~same[:, index] & ~repeated[:, index]
+        best = torch.where(better, score, best)
+        twin[better] = index
+    return best, twin, repeated
 
 
 def most_alike_features(
-    queries: torch.Tensor,
-    references: torch.Tensor,
-    query_groups: Sequence[str] | None = None,
-    reference_groups: Sequence[str] | None = None,
+    queries: torch.Tensor, references: torch.Tensor, left_out: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same as `most_alike` with the cosine of feature vectors N x D and M x D, centred on the references."""
+    """The same as `most_alike` with the cosine of feature vectors N x D and M x D, centred on the references.
+
+    `left_out` (N x M) names pairs that are not compared.
+    """
     centre = references.mean(0)
     scores = functional.normalize(queries - centre) @ functional.normalize(references - centre).T
-    if query_groups is not None and reference_groups is not None:
-        same = np.asarray(query_groups)[:, None] == np.asarray(reference_groups)[None]
-        scores[torch.from_numpy(same).to(scores.device)] = -1.0
+    if left_out is not None:
+        scores[left_out] = -1.0
     best, twin = scores.max(1)
     return best, twin
+
+
+def same_group(first: Sequence[str], second: Sequence[str], device: torch.device) -> torch.Tensor:
+    """Which pairs are of one patient: N x M."""
+    return torch.from_numpy(np.asarray(first)[:, None] == np.asarray(second)[None]).to(device)
+
+
+def structureless(images: torch.Tensor, max_shift: int = 3) -> torch.Tensor:
+    """Which of N x R x R images from `prepare` have nothing to compare in their middle (N)."""
+    middle = _middle(images, max_shift)
+    return (middle - middle.mean(1, keepdim=True)).norm(dim=1) <= _FLAT * middle.shape[1] ** 0.5
+
+
+def _scores(queries: torch.Tensor, references: torch.Tensor, max_shift: int) -> Iterator[torch.Tensor]:
+    """For each reference: its correlation with every query (N, at most 1)."""
+    side = queries.shape[-1] - 2 * max_shift
+    vectors = _normalise(_middle(queries, max_shift))
+    for reference in references:
+        flips = torch.stack([reference, reference.flip(0), reference.flip(1), reference.flip(0, 1)])
+        windows = functional.unfold(flips[:, None], (side, side)).transpose(1, 2).reshape(-1, side * side)
+        yield (vectors @ _normalise(windows).T).amax(1).clamp(max=1.0)
+
+
+def _middle(images: torch.Tensor, max_shift: int) -> torch.Tensor:
+    side = images.shape[-1] - 2 * max_shift
+    return images[:, max_shift : max_shift + side, max_shift : max_shift + side].reshape(len(images), -1)
 
 
 def _normalise(vectors: torch.Tensor) -> torch.Tensor:

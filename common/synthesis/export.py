@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,17 @@ from common.errors import TskdError
 from common.handlers.ema import ema_weights
 from common.state import save_weights
 from common.synthesis.adapters import DiffusionUNet
+from common.synthesis.training_record import NAME, training_record
 
 WEIGHTS = Path("unet", "diffusion_pytorch_model.safetensors")
 
 
 def export_model(
-    network: DiffusionUNet, scheduler: DDPMScheduler, models_dir: str | os.PathLike[str], ema: EMAModel | None = None
+    network: DiffusionUNet,
+    scheduler: DDPMScheduler,
+    models_dir: str | os.PathLike[str],
+    ema: EMAModel | None = None,
+    items: Sequence[Mapping[str, str]] | None = None,
 ) -> Path:
     """Write `pipeline/` (diffusers layout, safetensors) and `model.pt` (tensors only), from the averaged weights.
 
@@ -37,6 +43,7 @@ def export_model(
         scheduler: training schedule.
         models_dir: the bundle's `models` folder; both are replaced there.
         ema: average to ship; None ships the network's own weights.
+        items: the list that it was trained on, for `pipeline/training.json` (`training_record`); None leaves that out.
 
     Of several processes, only the first writes.
 
@@ -49,13 +56,15 @@ def export_model(
         return pipeline_dir
     if ema is not None:
         with ema_weights(ema, network):
-            return export_model(network, scheduler, models_dir)
+            return export_model(network, scheduler, models_dir, None, items)
     draft = pipeline_dir.with_name(f".pipeline.{os.getpid()}")
     old = pipeline_dir.with_name(f".pipeline.old.{os.getpid()}")
     unet: Any = network.unet
     if isinstance(unet, PeftModel):
         unet = copy.deepcopy(unet).merge_and_unload()
     DDPMPipeline(unet, scheduler).save_pretrained(draft, safe_serialization=True)  # type: ignore[arg-type]
+    if items is not None:
+        (draft / NAME).write_text(json.dumps(training_record(items), indent=1) + "\n", encoding="utf-8")
     if pipeline_dir.exists():
         pipeline_dir.rename(old)
     draft.rename(pipeline_dir)

@@ -16,6 +16,8 @@ from common.errors import TskdError
 from common.synthesis.fidelity_report import write_report
 from common.synthesis.images import intensity_window, load_images, picture_size
 
+FID_DIMENSIONS = 64  # of the features for FID; with fewer images than this it is not given
+
 
 def kernel_distance(first: torch.Tensor, second: torch.Tensor) -> float:
     """Kernel Inception distance: unbiased squared MMD with the kernel (a.b / D + 1)^3 (arXiv 1801.01401).
@@ -41,6 +43,19 @@ def kernel_distance(first: torch.Tensor, second: torch.Tensor) -> float:
 def frechet_distance(first: torch.Tensor, second: torch.Tensor) -> float:
     """Fréchet distance of vectors N x D and M x D (MONAI's). Too high in small samples: compare equal sizes."""
     return float(FIDMetric()(first.double(), second.double()))
+
+
+def project(vectors: torch.Tensor, dimensions: int = FID_DIMENSIONS, seed: int = 0) -> torch.Tensor:
+    """Vectors N x D in fixed random orthonormal directions, N x `dimensions`; as they are where D is no larger.
+
+    A Fréchet distance needs more images than dimensions. The directions are the same for every sample of one D, so the
+    numbers of two samples compare, of whatever size they are.
+    """
+    size = vectors.shape[1]
+    if size <= dimensions:
+        return vectors
+    drawn = torch.randn(size, dimensions, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return vectors.double() @ torch.linalg.qr(drawn).Q
 
 
 def precision_recall(real: torch.Tensor, synthetic: torch.Tensor, neighbours: int = 3) -> tuple[float, float]:
@@ -101,8 +116,8 @@ def measure(
         experiment: name of that experiment.
 
     Returns:
-        {modality, features, pairs: {pair: {images, kid, fid, precision, recall, nearest_min, nearest_median,
-        real_nearest_min, real_nearest_median}}}, also written to `output_file`.
+        {modality, features, fid_features, pairs: {pair: {images, kid, fid, precision, recall, nearest_min,
+        nearest_median, real_nearest_min, real_nearest_median}}}, also written to `output_file`.
 
     Raises:
         TskdError: too few images or patients to compare, or no mlflow where it is asked for.
@@ -137,6 +152,7 @@ def measure(
     report = {
         "modality": data["modality"],
         "features": getattr(features, "name", type(features).__name__),
+        "fid_features": f"at most {FID_DIMENSIONS} random orthonormal directions of the features (seed 0)",
         "pairs": {name: compare(*(_thin(x, min(count, len(pair[1]))) for x in pair)) for name, pair in pairs.items()},
     }
     write_report(report, Path(output_file), mlflow_uri, experiment)
@@ -146,15 +162,17 @@ def measure(
 def compare(real: torch.Tensor, other: torch.Tensor) -> dict[str, float | None]:
     """All measures of a pair of samples N x D, after bringing the real one to mean 0 and mean variance 1.
 
-    `fid` is None where there are no more images than features: its covariance matrices would be singular.
+    `fid` is that of the features in `FID_DIMENSIONS` directions (`project`). It is None where there are no more images
+    than that, or than features: its covariance matrices would be singular.
     """
     centre, spread = real.mean(0), real.var(0).mean().sqrt().clamp_min(1e-12)
     real, other = (real - centre) / spread, (other - centre) / spread
     precision, recall = precision_recall(real, other)
+    few, few_other = project(real), project(other)
     return {
         "images": len(real),
         "kid": kernel_distance(real, other),
-        "fid": frechet_distance(other, real) if min(len(real), len(other)) > real.shape[1] else None,
+        "fid": frechet_distance(few_other, few) if min(len(real), len(other)) > few.shape[1] else None,
         "precision": precision,
         "recall": recall,
         **diversity(other),

@@ -19,7 +19,7 @@ def write_report(report: Mapping[str, Any], path: Path, mlflow_uri: str | None, 
     """Write the report of `fidelity.measure` as JSON and as a table, and send it to MLflow if asked to.
 
     Args:
-        report: {modality, features, pairs: {pair: {measure: number or None}}}.
+        report: {modality, features, fid_features, pairs: {pair: {measure: number or None}}}.
         path: JSON file; the table has the suffix .csv and one line a number.
         mlflow_uri: tracking store, such as "sqlite:////runs/ddpm/mlruns.db"; None for none.
         experiment: the run's experiment there; metrics are named `pair/measure`.
@@ -37,7 +37,9 @@ def write_report(report: Mapping[str, Any], path: Path, mlflow_uri: str | None, 
     write_text(path.with_suffix(".csv"), text.getvalue())
     if mlflow_uri is not None:
         metrics = {f"{pair}/{name}": value for (pair, name), value in found.items() if value is not None}
-        _to_mlflow(metrics, {key: report[key] for key in ("modality", "features")}, mlflow_uri, experiment)
+        _to_mlflow(
+            metrics, {key: report[key] for key in ("modality", "features", "fid_features")}, mlflow_uri, experiment
+        )
 
 
 def _to_mlflow(metrics: Mapping[str, float], parameters: Mapping[str, str], uri: str, experiment: str) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from common.synthesis.pictures import contact_sheet, read_image, save, write_ima
 
 GROUP = "synthetic"
 UNCHECKED = "not checked"
+PUBLISHED = ("dataset.json", "contact_sheet.png", "memorisation.csv", "memorisation.json", "memorisation.png")
 
 
 class SyntheticFolder:
@@ -30,8 +33,11 @@ class SyntheticFolder:
         sampling.json       what the images were made with; other settings in the same folder are refused
         images/000000.png   8 bit, 1 or 3 channels; a file that is there is complete
         labels/000000.png   the label map that the image was drawn to, for a model that takes one
-        dataset.json        entries under `unlabelled`, or `training` with labels; written when all images are there
-        contact_sheet.png   the first 64
+        dataset.json        entries under `unlabelled`, or `training` with labels; the memorisation gate writes it
+        contact_sheet.png   the first 64 that are listed
+
+    A new image takes an older list, and what else the gate wrote, away: a list never stands beside images that it does
+    not know.
 
     Attached to a MONAI evaluator whose batches are image numbers, it writes what the evaluator predicts and shows the
     progress in images per second.
@@ -64,6 +70,7 @@ class SyntheticFolder:
         self.labels = labels
         self._bar: tqdm | None = None
         self._claim()
+        self._begun = time.time()
 
     def image_path(self, number: int) -> Path:
         """Where image `number` is or will be."""
@@ -74,7 +81,8 @@ class SyntheticFolder:
         return [k for k in range(self.rank, self.num_images, self.world_size) if not self.image_path(k).exists()]
 
     def write(self, numbers: Iterable[int], images: torch.Tensor) -> None:
-        """Write images B x C x X x Y in [0, 1] under their numbers."""
+        """Write images B x C x X x Y in [0, 1] under their numbers; a list of earlier images is removed first."""
+        withdraw(self.path)
         for number, image in zip(numbers, images, strict=True):
             if self.labels is not None:  # first: an image that is there is finished
                 write_labels(_labels_path(self.path, number), self.labels(number))
@@ -98,8 +106,12 @@ class SyntheticFolder:
         if self._bar is not None:
             self._bar.update(count)
 
+    def complete(self) -> bool:
+        """Whether every image of every process is there."""
+        return all(self.image_path(k).exists() for k in range(self.num_images))
+
     def finish(self, dataset_file: str | os.PathLike[str]) -> bool:
-        """Write dataset.json and the contact sheet once every image of every process is there.
+        """List all images as not checked once they are all there; only the memorisation gate makes a list of use.
 
         Args:
             dataset_file: dataset.json of the training images, for modality, channels, labels and licence.
@@ -107,11 +119,33 @@ class SyntheticFolder:
         Returns:
             False, and nothing is written, while other processes still have images to make.
         """
-        if not all(self.image_path(k).exists() for k in range(self.num_images)):
+        if not self.complete():
             return False
-        shown = [read_image(self.image_path(k)) for k in range(min(64, self.num_images))]
-        save(contact_sheet(shown), self.path / "contact_sheet.png")
-        write_dataset(self.path, dataset_file, range(self.num_images), UNCHECKED)
+        publish(self.path, dataset_file, range(self.num_images), UNCHECKED)
+        return True
+
+    def judge(self, gate: Callable[[], Any]) -> bool:
+        """Run the memorisation gate once every image is there, in one of the processes that share the work.
+
+        A file lock says which: it ends with the process, however that ends, and the next start gates again.
+
+        Args:
+            gate: writes dataset.json.
+
+        Returns:
+            Whether this process ran it.
+        """
+        if not self.complete():
+            return False
+        listed = self.path / "dataset.json"
+        with (self.path / ".gate.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            if listed.exists() and listed.stat().st_mtime >= self._begun:  # another process was faster
+                return False
+            gate()
         return True
 
     def _claim(self) -> None:
@@ -138,6 +172,27 @@ class SyntheticFolder:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def withdraw(folder: str | os.PathLike[str]) -> None:
+    """Remove the list of a folder's images and what the memorisation gate wrote beside it."""
+    for name in PUBLISHED:
+        Path(folder, name).unlink(missing_ok=True)
+
+
+def publish(
+    folder: str | os.PathLike[str],
+    dataset_file: str | os.PathLike[str],
+    numbers: Sequence[int],
+    memorisation: Any,
+) -> None:
+    """Write the contact sheet of the first 64 images `numbers`, and last of all their dataset.json.
+
+    Arguments are those of `write_dataset`.
+    """
+    if shown := [read_image(Path(folder, "images", f"{k:06d}.png")) for k in numbers[:64]]:
+        save(contact_sheet(shown), Path(folder, "contact_sheet.png"))
+    write_dataset(folder, dataset_file, numbers, memorisation)
 
 
 def write_dataset(
@@ -186,16 +241,27 @@ def write_dataset(
     )
 
 
-def image_numbers(folder: str | os.PathLike[str]) -> list[int]:
+def image_numbers(folder: str | os.PathLike[str], num_images: int | None = None) -> list[int]:
     """Numbers of the images that are in the folder, in order.
 
+    Args:
+        folder: folder with images/.
+        num_images: only those below it, which must all be there; None for all.
+
     Raises:
-        TskdError: there is none.
+        TskdError: there is none, or one of the first `num_images` is missing.
     """
     found = sorted(int(path.stem) for path in Path(folder, "images").glob("*.png") if re.fullmatch(r"\d+", path.stem))
     if not found:
         raise TskdError(f"{Path(folder, 'images')}: expected images 000000.png, ..., found none. Run inference first.")
-    return found
+    if num_images is None:
+        return found
+    if missing := sorted(set(range(num_images)) - set(found)):
+        raise TskdError(
+            f"{Path(folder, 'images')}: expected images 000000.png to {num_images - 1:06d}.png, found "
+            f"{len(missing)} of them missing, such as {missing[0]:06d}.png. Run inference again: it makes these only."
+        )
+    return list(range(num_images))
 
 
 def _labels_path(folder: str | os.PathLike[str], number: int) -> Path:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
@@ -13,7 +11,7 @@ from tqdm import tqdm
 from common.synthesis.adapters import DiffusionUNet
 from common.synthesis.folder import SyntheticFolder
 from common.synthesis.label_maps import WarpedLabels
-from common.synthesis.sampling import SeededSampler
+from common.synthesis.sampling import SeededSampler, folder_settings
 
 
 def generate(
@@ -24,7 +22,7 @@ def generate(
     num_images: int,
     model: str,
     sampler: str = "dpmsolver++",
-    steps: int = 25,
+    steps: int | None = None,
     seed: int = 0,
     batch_size: int = 8,
     device: str | torch.device = "cpu",
@@ -45,7 +43,7 @@ def generate(
         num_images: images 0 .. num_images - 1.
         model: what identifies the weights (`weights_sha256`).
         sampler: one of `sampling.SAMPLERS`.
-        steps: denoising steps.
+        steps: denoising steps; None for the sampler's default.
         seed: seed of the set; image k depends on it and on k.
         batch_size: images asked for at a time; changes no image.
         device: where the network runs.
@@ -57,10 +55,11 @@ def generate(
         The folder; `finish` has been called on it.
 
     Raises:
-        TskdError: the folder holds images of another model, sampler, number of steps or seed.
+        TskdError: the folder holds images of another model, schedule, sampler, number of steps or seed, or of another
+            kind of device or precision.
     """
     draw = SeededSampler(scheduler, sampler, steps, seed, labels=labels)
-    settings: Mapping[str, Any] = {"model": model, **draw.settings}
+    settings = folder_settings(model, network, device, draw)
     folder = SyntheticFolder(output_dir, num_images, settings, rank, world_size, labels)
     network = network.to(device).eval()
     pending = folder.pending()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -64,10 +64,11 @@ def validation_images(
         labelled: with their label maps 1 x X x Y (uint8), for a network that is conditioned on them.
     """
     held_out, channels = entries(dataset_file, "validation"), read(dataset_file)["channels"]
-    images, cases, _ = load_images(held_out, size, channels, limit, intensity_window(dataset_file))
+    window = intensity_window(dataset_file)
+    images, cases, _ = load_images(held_out, size, channels, limit, window)
     found: list[dict[str, Any]] = [{"image": image, "case": case} for image, case in zip(images, cases, strict=True)]
     if labelled:
-        labels = [label for entry in held_out for label in _label_maps(entry, size)]
+        labels = [label for entry in held_out for label in _label_maps(entry, size, window)]
         for item, k in zip(found, _spread(len(labels), limit), strict=True):
             item["label"] = labels[k]
     return found
@@ -77,6 +78,24 @@ def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     """(x, y) of a PNG or JPEG image."""
     with Image.open(path) as picture:
         return picture.size
+
+
+def volume_slices(
+    path: str | os.PathLike[str], window: tuple[float, float] | None = None
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The slices of a volume as `tskd prepare` stores them: (k, uint8 [X, Y]).
+
+    Args:
+        path: NIfTI file.
+        window: fixed intensity window (CT); None takes the volume's percentiles.
+
+    Yields:
+        Slices in LPS order; those with one grey everywhere (padding) are left out, as the preparers do.
+    """
+    volume = np.rint(scale_intensity(to_lps(*load_volume(path))[0], window=window) * 255).astype(np.uint8)
+    for k in range(volume.shape[2]):
+        if volume[:, :, k].min() < volume[:, :, k].max():
+            yield k, volume[:, :, k]
 
 
 def intensity_window(dataset_file: str | os.PathLike[str]) -> tuple[float, float] | None:
@@ -93,9 +112,9 @@ def _pictures(
     entry: Mapping[str, str], channels: int, window: tuple[float, float] | None
 ) -> Iterable[tuple[str, torch.Tensor]]:
     if entry["image"].endswith(NIFTI):
-        volume = scale_intensity(to_lps(*load_volume(entry["image"]))[0], window=window)
-        for k in range(volume.shape[2]):
-            yield f"{entry['case']}_{k:03d}", torch.from_numpy(volume[:, :, k]).expand(channels, -1, -1)
+        for k, grey in volume_slices(entry["image"], window):
+            image = torch.from_numpy(grey.astype(np.float32) / 255)
+            yield f"{entry['case']}_{k:03d}", image.expand(channels, -1, -1)
         return
     try:
         yield entry["case"], read_image(entry["image"], channels)
@@ -103,14 +122,17 @@ def _pictures(
         raise TskdError(f"{entry['image']}: expected a PNG or JPEG image, found {error}. Prepare it again.") from error
 
 
-def _label_maps(entry: Mapping[str, str], size: int | Sequence[int]) -> list[torch.Tensor]:
+def _label_maps(
+    entry: Mapping[str, str], size: int | Sequence[int], window: tuple[float, float] | None
+) -> list[torch.Tensor]:
     """Label maps 1 x X x Y of one entry, in the order of `_pictures`."""
     size = (size, size) if isinstance(size, int) else tuple(size)
     if not entry["image"].endswith(NIFTI):
         return [read_labels(entry["label"], size)]
     array, affine = load_volume(entry["image"])
     labels = torch.from_numpy(to_lps(load_label(entry["label"], array.shape, affine), affine)[0])
-    slices = labels.permute(2, 0, 1)[:, None].float()
+    shown = [k for k, _ in volume_slices(entry["image"], window)]
+    slices = labels.permute(2, 0, 1)[shown][:, None].float()
     return list(functional.interpolate(slices, size, mode="nearest-exact").to(torch.uint8))
 
 

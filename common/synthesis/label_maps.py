@@ -56,11 +56,8 @@ class WarpedLabels:
     @property
     def settings(self) -> dict[str, Any]:
         """What the maps depend on besides seed and number: how many real ones, and the hash of their files."""
-        digest = hashlib.sha256()
-        for path in self.paths:
-            digest.update(Path(path).read_bytes())
         warp = {"rotate": self.rotate, "scale": self.scale, "translate": self.translate, "elastic": self.elastic}
-        return {"count": len(self.paths), "sha256": digest.hexdigest(), **warp}
+        return {"count": len(self.paths), "sha256": labels_sha256(self.paths), **warp}
 
     def __call__(self, number: int) -> torch.Tensor:
         """Label map 1 x X x Y (uint8) of image `number`."""
@@ -83,6 +80,14 @@ class WarpedLabels:
             bend = gaussian_filter(rng.standard_normal(self.size), sigma=0.08 * side, mode="reflect")
             points[axis] += bend * (self.elastic * side / bend.std())
         return points
+
+
+def labels_sha256(paths: Sequence[str | os.PathLike[str]]) -> str:
+    """SHA-256 of label files, one after the other."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(Path(path).read_bytes())
+    return digest.hexdigest()
 
 
 def read_labels(path: str | os.PathLike[str], size: Sequence[int]) -> torch.Tensor:

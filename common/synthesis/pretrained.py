@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
+from diffusers.pipelines.ddpm.pipeline_ddpm import DDPMPipeline
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from common.errors import TskdError
 from common.synthesis.adapters import DiffusionUNet
-from common.synthesis.export import load_scheduler
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def initial_network(
     Args:
         network: network of the config, with random weights; changed in place, or left as it is without `init_from`.
         scheduler: training schedule of the config.
-        init_from: folder of a diffusers pipeline with `unet/` and `scheduler/`.
+        init_from: folder of a diffusers pipeline, with `unet/` and `scheduler/` or all in one folder.
         lora_rank: None trains all weights; a number freezes them and trains LoRA of that rank (arXiv 2106.09685, alpha
             equal to the rank) on the attention's projections, and the first and last layer where they were fitted.
 
@@ -49,8 +49,8 @@ def initial_network(
         if lora_rank is not None:
             raise TskdError(f"lora_rank: expected null without init_from, found {lora_rank}. Adapters need a network.")
         return network
-    _check_schedule(load_scheduler(init_from), scheduler, init_from)
-    unet = _read(init_from)
+    unet, schedule = _read(init_from)
+    _check_schedule(schedule, scheduler, init_from)
     own = network.unet.config
     fitted = _fit_channels(unet, own["in_channels"], own["out_channels"], init_from)
     unet.register_to_config(sample_size=own["sample_size"])
@@ -69,16 +69,25 @@ def initial_network(
     return network
 
 
-def _read(folder: str | os.PathLike[str]) -> UNet2DModel:
+def _read(folder: str | os.PathLike[str]) -> tuple[UNet2DModel, DDPMScheduler]:
+    """UNet and noise schedule of a folder that `DDPMPipeline.from_pretrained` takes."""
+    expected = (
+        f"init_from: expected in {folder} a pipeline that diffusers.DDPMPipeline.from_pretrained loads: a UNet2DModel "
+        "with its weights, and a schedule (in unet/ and scheduler/, or all in one folder)"
+    )
+    place = Path(folder, "unet") if Path(folder, "unet").is_dir() else Path(folder)
     try:
         unet, found = UNet2DModel.from_pretrained(
-            str(folder), subfolder="unet", local_files_only=True, output_loading_info=True, low_cpu_mem_usage=False
+            str(place), local_files_only=True, output_loading_info=True, low_cpu_mem_usage=False
         )
+        pipeline: Any = DDPMPipeline.from_pretrained(str(folder), unet=unet, local_files_only=True)
     except (OSError, RuntimeError, ValueError) as error:
-        raise TskdError(f"{Path(folder, 'unet')}: expected a UNet2DModel with its weights, found: {error}") from error
+        raise TskdError(f"{expected}; found: {error}. Give a folder that one of its trainings has written.") from error
     if wrong := [f"{kind} {', '.join(map(str, names[:4]))}" for kind, names in found.items() if names]:
-        raise TskdError(f"{Path(folder, 'unet')}: expected the weights of its config.json, found {'; '.join(wrong)}")
-    return unet
+        raise TskdError(
+            f"{expected}; found in {place} other weights than those of its config.json: {'; '.join(wrong)}."
+        )
+    return unet, DDPMScheduler.from_config(pipeline.scheduler.config)
 
 
 def _check_schedule(found: DDPMScheduler, wanted: DDPMScheduler, folder: str | os.PathLike[str]) -> None:

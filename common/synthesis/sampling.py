@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,11 +15,14 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from monai.inferers import Inferer
 
+from common.data.datalist import entries
 from common.errors import TskdError
 from common.synthesis.adapters import from_model_range, label_classes, one_hot
-from common.synthesis.label_maps import WarpedLabels
+from common.synthesis.label_maps import WarpedLabels, labels_sha256
+from common.synthesis.training_record import read_record
 
 SAMPLERS = ("ddpm", "ddim", "dpmsolver++")
+FEW = 25  # steps that are enough for all but "ddpm" with cosine betas
 AT_ONCE = 8  # images in one call of the network on an accelerator, always
 
 # The last timestep is pure noise in training, so sampling starts there (arXiv 2305.08891); diffusers' default spacing
@@ -57,13 +62,15 @@ class SeededSampler(Inferer):
     All noise of image k comes from one CPU generator seeded by (seed, k): the starting noise and, for "ddpm", that of
     every step. So neither the batch it is in nor the device changes it. What the network adds up in another order for
     another batch size would still change the last bits. On a CPU, where batches gain little, images are therefore made
-    one by one; on an accelerator always `AT_ONCE` together, the last group filled up. So an image has the same bytes on
-    the same device, however many are asked for at a time.
+    one by one, and on one thread (more threads add up in yet another order); on an accelerator always `AT_ONCE`
+    together, the last group filled up. So an image has the same bytes on the same device, however many are asked for at
+    a time.
 
     Args:
         scheduler: training schedule.
         sampler: one of `SAMPLERS`.
-        steps: denoising steps, at most those of the training schedule.
+        steps: denoising steps, at most those of the training schedule; None takes all of these for "ddpm" and 25 for
+            the others.
         seed: seed of the whole set.
         shape: (channels, x, y) of an image; taken from the network where left out.
         labels: label map of each number, for a network that is conditioned on one.
@@ -76,15 +83,18 @@ class SeededSampler(Inferer):
         self,
         scheduler: DDPMScheduler,
         sampler: str = "dpmsolver++",
-        steps: int = 25,
+        steps: int | None = None,
         seed: int = 0,
         shape: Sequence[int] | None = None,
         labels: WarpedLabels | None = None,
     ) -> None:
         super().__init__()
         limit = scheduler.config["num_train_timesteps"]
+        if steps is None:
+            steps = limit if sampler == "ddpm" else min(FEW, limit)
         if not 1 <= steps <= limit:
             raise TskdError(f"steps: expected 1 to {limit} (the training schedule's), found {steps}")
+        self.schedule = schedule_sha256(scheduler)
         self.scheduler = build_sampler(scheduler, sampler)
         self.sampler, self.steps, self.seed = sampler, steps, seed
         self.shape = None if shape is None else tuple(shape)
@@ -94,15 +104,22 @@ class SeededSampler(Inferer):
     def settings(self) -> dict[str, Any]:
         """What, besides the model, an image depends on."""
         more = {} if self.labels is None else {"label_maps": self.labels.settings}
-        return {"sampler": self.sampler, "steps": self.steps, "seed": self.seed, **more}
+        own = {"sampler": self.sampler, "steps": self.steps, "seed": self.seed, "schedule": self.schedule}
+        return {**own, **more}
 
     @torch.no_grad()
     def __call__(  # type: ignore[override]
         self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
     ) -> torch.Tensor:
         """Images of the numbers `inputs` (B whole numbers): B x C x X x Y in [0, 1], on the device of `inputs`."""
-        size = 1 if inputs.device.type == "cpu" else AT_ONCE
-        return torch.cat([self._draw(part, size, network) for part in inputs.flatten().split(size)])
+        if inputs.device.type != "cpu":
+            return torch.cat([self._draw(part, AT_ONCE, network) for part in inputs.flatten().split(AT_ONCE)])
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return torch.cat([self._draw(part, 1, network) for part in inputs.flatten().split(1)])
+        finally:
+            torch.set_num_threads(threads)
 
     def _draw(self, inputs: torch.Tensor, size: int, network: Callable[..., torch.Tensor]) -> torch.Tensor:
         """Images of at most `size` numbers, made in a batch of exactly `size`."""
@@ -124,24 +141,73 @@ class SeededSampler(Inferer):
         return from_model_range(image[: len(inputs)])
 
 
+def folder_settings(model: str, network: Any, device: str | torch.device, draw: SeededSampler) -> dict[str, Any]:
+    """All that the images of a `SyntheticFolder` depend on: model, precision, kind of device, and the sampler's own.
+
+    Args:
+        model: what identifies the weights (`weights_sha256`).
+        network: a `DiffusionUNet`.
+        device: where it runs.
+        draw: samples the images.
+    """
+    precision = None if network.amp_dtype is None else str(network.amp_dtype).removeprefix("torch.")
+    return {"model": model, "device": torch.device(device).type, "amp_dtype": precision, **draw.settings}
+
+
+def schedule_sha256(scheduler: DDPMScheduler) -> str:
+    """SHA-256 of a schedule's settings as `scheduler_config.json` has them, without the versions of libraries."""
+    config = {key: value for key, value in scheduler.config.items() if not key.startswith("_")}
+    return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()
+
+
 def labels_for(
-    network: Any, dataset_file: str | os.PathLike[str], seed: int = 0, num_labelled: int | None = None
+    network: Any,
+    dataset_file: str | os.PathLike[str],
+    seed: int = 0,
+    num_labelled: int | None = None,
+    pipeline_dir: str | os.PathLike[str] | None = None,
 ) -> WarpedLabels | None:
     """The label maps that a network draws images to, at its image size; None for a network that takes none.
 
+    Args:
+        network: a `DiffusionUNet`.
+        dataset_file: dataset.json of its training.
+        seed: seed of the whole set.
+        num_labelled: label maps of the first so many training entries; None for those that it was trained with.
+        pipeline_dir: its exported pipeline, whose `training.json` tells the labelled budget of its training; None, or a
+            pipeline from elsewhere, leaves the budget to `num_labelled` alone.
+
     Raises:
-        TskdError: the dataset has other classes than the network.
+        TskdError: the dataset has other classes than the network or other label maps than its training, or more are
+            asked for than that had.
     """
     classes = label_classes(network)
     if classes == 0:
         return None
-    labels = WarpedLabels(dataset_file, image_shape(network)[1:], seed, num_labelled)
+    record = None if pipeline_dir is None else read_record(pipeline_dir)
+    known = record["label_maps"] if record else None
+    if known and num_labelled is not None and num_labelled > known["count"]:
+        raise TskdError(
+            f"num_labelled: expected at most the {known['count']} label maps that the diffusion model in "
+            f"{pipeline_dir} was trained with, found {num_labelled}. Leave it out to take those."
+        )
+    budget = known["count"] if known and num_labelled is None else num_labelled
+    labels = WarpedLabels(dataset_file, image_shape(network)[1:], seed, budget)
     if labels.num_classes != classes:
         raise TskdError(
             f"{dataset_file}: expected the {classes} classes that the diffusion model was trained with, found "
             f"{labels.num_classes} (key 'labels'). Give the dataset.json of its training."
         )
+    if known and labels_sha256(_first_labels(dataset_file, known["count"])) != known["sha256"]:
+        raise TskdError(
+            f"{dataset_file}: expected the {known['count']} label maps that the diffusion model in {pipeline_dir} was "
+            "trained with at the head of 'training', found others. Give the dataset.json of its training."
+        )
     return labels
+
+
+def _first_labels(dataset_file: str | os.PathLike[str], count: int) -> list[str]:
+    return [entry["label"] for entry in entries(dataset_file, "labelled", count)]
 
 
 def image_seed(seed: int, number: int) -> int:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common.data import entries, read
-from common.distillation import add_soft_labels
+from common.data import read
+from common.distillation import missing_soft_labels, transfer_entries
 from common.errors import TskdError
 from common.workflow.commands import STUDENT, TEACHER, bundle_command, config_files
 
@@ -31,6 +31,8 @@ class Distillation:
         every: keys for both trainings.
         distil: keys for the distillation.
         fine_tune: keys for the fine-tuning.
+        soft_label: keys for the writing of soft labels.
+        soft_labels: folder of soft labels, None for the one in `output`.
     """
 
     dataset_dir: Path
@@ -42,42 +44,64 @@ class Distillation:
     every: Mapping[str, str] = field(default_factory=dict)
     distil: Mapping[str, str] = field(default_factory=dict)
     fine_tune: Mapping[str, str] = field(default_factory=dict)
+    soft_label: Mapping[str, str] = field(default_factory=dict)
+    soft_labels: Path | None = None
 
     def commands(self) -> dict[str, list[str]]:
-        """The three commands by name, in order.
+        """The three commands by name, in order. A key that is given wins over a default; paths are this command's.
 
         Raises:
-            TskdError: where the teacher's run or a config is missing.
+            TskdError: where the teacher's run or a config is missing, or a key is given that is one of these paths.
         """
         settings, data = self._teacher_settings(), read(self._dataset_file)
-        output, model = self.output.resolve(), self.teacher.resolve() / "models"
-        soft = {"soft_labels": output / "soft_labels"}
-        study = {"dataset_dir": self.dataset_dir.resolve(), "num_classes": len(data["labels"])}
-        budget = {} if self.num_labelled is None else {"num_labelled": self.num_labelled}
-        files, channels = [str(file) for file in self._files], {"in_channels": data["channels"]}
-        teacher = {key: settings[key] for key in ("vfm", "image_size")} | {"model_dir": model, "dataset_files": files}
-        student = {**study, **channels, **budget, **self.every}
-        first = {"teacher_model": model / "model.pt", "transfer_files": files, "output_dir": output / "distilled"}
-        second = {
-            "init_weights": output / "distilled" / "models" / "model.pt", "learning_rate": 0.0003,
-            "output_dir": output / "tskd", "model_dir": output / "tskd" / "models",
+        model, distilled, tuned = (
+            folder / "models" for folder in (self.teacher.resolve(), self._output / "distilled", self._output / "tskd")
+        )
+        defaults = {"num_classes": len(data["labels"]), "in_channels": data["channels"]}
+        if self.num_labelled is not None:
+            defaults["num_labelled"] = self.num_labelled
+        places, files = {"dataset_dir": self._dataset_file.parent}, [str(file) for file in self._files]
+        soft = {
+            **places, "soft_labels": self._soft_labels, "model_dir": model, "dataset_files": files,
+            "output_dir": self._output,
         }  # fmt: skip
+        first = {
+            **places, "soft_labels": self._soft_labels, "teacher_model": model / "model.pt", "transfer_files": files,
+            "output_dir": distilled.parent, "model_dir": distilled,
+        }  # fmt: skip
+        second = {
+            **places, "init_weights": distilled / "model.pt", "output_dir": tuned.parent, "model_dir": tuned
+        }  # fmt: skip
+        teacher = {key: settings[key] for key in ("vfm", "image_size")}
         return {
-            "soft labels": _command(
-                TEACHER, ["soft_labels"], {**study, **channels, **soft, **teacher, "output_dir": output}
+            "soft labels": _command(TEACHER, ["soft_labels"], {**defaults, **teacher, **self.soft_label}, soft),
+            "distillation": _command(
+                STUDENT, ["distill", *self.overlays], {**defaults, **self.every, **self.distil}, first
             ),
-            "distillation": _command(STUDENT, ["distill", *self.overlays], {**student, **soft, **first, **self.distil}),
-            "fine-tuning": _command(STUDENT, self.overlays, {**student, **second, **self.fine_tune}),
+            "fine-tuning": _command(
+                STUDENT, self.overlays, {**defaults, "learning_rate": 0.0003, **self.every, **self.fine_tune}, second
+            ),
         }
 
     def missing_soft_labels(self) -> bool:
-        """Whether any image to learn from has no soft labels of this teacher yet."""
-        images = [entry for file in self._files for entry in entries(file, "transfer")]
+        """Whether any image to learn from has no soft labels of this teacher yet.
+
+        Raises:
+            TskdError: where the folder is another teacher's, or as `common.distillation.transfer_entries`.
+        """
+        images = transfer_entries(self._files, self._dataset_file, self.num_labelled)
         try:
-            add_soft_labels(images, self.output / "soft_labels", teacher=self.teacher / "models" / "model.pt")
-        except TskdError:
-            return True
-        return False
+            return bool(missing_soft_labels(images, self._soft_labels, self.teacher / "models" / "model.pt"))
+        except TskdError as error:
+            raise TskdError(f"{error} With tskd distil that is --soft-labels DIR.") from error
+
+    @property
+    def _output(self) -> Path:
+        return self.output.resolve()
+
+    @property
+    def _soft_labels(self) -> Path:
+        return self._output / "soft_labels" if self.soft_labels is None else self.soft_labels.resolve()
 
     @property
     def _dataset_file(self) -> Path:
@@ -102,15 +126,25 @@ class Distillation:
         return settings
 
 
-def _command(bundle: str, overlays: Sequence[str], keys: Mapping[str, object]) -> list[str]:
+def _command(
+    bundle: str, overlays: Sequence[str], keys: Mapping[str, object], paths: Mapping[str, object]
+) -> list[str]:
     configs = ["train", *overlays]
+    if taken := sorted(keys.keys() & paths.keys()):
+        raise TskdError(
+            f"expected keys that tskd distil does not set itself, found {', '.join(taken)}. Say where things are with "
+            "--dataset-dir, --teacher, --transfer-file, --soft-labels and --output"
+        )
     if missing := [file for file in config_files(bundle, configs) if not Path(file).is_file()]:
         raise TskdError(f"expected config files, not found: {', '.join(missing)}")
-    return [sys.executable, "-m", *bundle_command(bundle, configs, keys)]
+    return [sys.executable, "-m", *bundle_command(bundle, configs, {**keys, **paths})]
 
 
 def distil(request: Distillation, dry_run: bool = False) -> Path:
     """Prints each command and runs it; soft labels that are there already are not written again.
+
+    Where keys for the soft labels are given, their command always runs: it keeps what these keys would write, too, and
+    refuses a folder that was written with others.
 
     Args:
         request: what is asked for.
@@ -126,7 +160,7 @@ def distil(request: Distillation, dry_run: bool = False) -> Path:
         print(f"# {name}\n{shlex.join(['python', *command[1:]])}", flush=True)
         if dry_run:
             continue
-        if name == "soft labels" and not request.missing_soft_labels():
+        if name == "soft labels" and not request.soft_label and not request.missing_soft_labels():
             print("# all written before", flush=True)
         elif subprocess.run(command).returncode != 0:
             raise TskdError(f"{name} failed, see above. The same command goes on from the last epoch that it finished.")

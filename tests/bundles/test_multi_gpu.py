@@ -1,6 +1,7 @@
 """The multi-process overlay, with two gloo processes on the CPU."""
 
 import csv
+import math
 import os
 import subprocess
 import sys
@@ -8,10 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from monai.networks.nets import UNETR
 
+from common.data import entries
+from common.distillation import write_soft_labels
 from common.networks import build_sam
-from common.state import save_weights
+from common.state import load_weights, save_weights
 from tests.bundles.conftest import BUNDLES
+from tests.common.distillation.conftest import PREPROCESSING
 
 LAUNCHER = ["torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"]
 PLAIN = ("rotate", "scale", "translate", "shear", "gamma", "brightness", "noise", "blur")
@@ -78,3 +83,30 @@ def test_soft_labels_of_two_processes_are_those_of_one(cohort: Path, tmp_path: P
     assert sorted(path.name for path in two.iterdir()) == names
     for name in names:  # one image at a time on one thread: the same bytes
         assert (two / name).read_bytes() == (one / name).read_bytes(), name
+
+
+@pytest.fixture(scope="module")
+def soft(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Soft labels of a small SAM that knows nothing."""
+    folder = tmp_path_factory.mktemp("soft")
+    torch.manual_seed(0)
+    save_weights(build_sam("mobile_sam", 5, 64), folder / "model.pt")
+    teacher = load_weights(build_sam("mobile_sam", 5, 64), folder / "model.pt")
+    images = entries(cohort / "dataset.json", "transfer")
+    write_soft_labels(teacher, images, PREPROCESSING, folder, folder / "model.pt", {"in_channels": 1})
+    return folder
+
+
+@pytest.mark.parametrize("method", ["distill", "mae", "mocov3", "pseudo_label"])
+def test_each_way_of_pretraining_runs_in_two_processes(method: str, soft: Path, cohort: Path, tmp_path: Path) -> None:
+    options = {
+        "dataset_dir": cohort, "image_size": 64, "batch_size": 2, "max_epochs": 1, "iterations_per_epoch": 2,
+        "warmup_steps": 1, "val_interval": 1, "output_dir": tmp_path, "model_dir": tmp_path / "models",
+        **({"soft_labels": soft} if method in ("distill", "pseudo_label") else {}),
+    }  # fmt: skip
+    _run("student_segmentation", [method, "multi_gpu_train"], LAUNCHER, options)
+    ((place, loss),) = _losses(tmp_path / "train_log.csv")
+    assert place == (1, 2)
+    assert math.isfinite(loss)
+    student = UNETR(1, 5, (64, 64), spatial_dims=2, hidden_size=192, mlp_dim=768, num_heads=3, feature_size=8)
+    load_weights(student, tmp_path / "models/model.pt")  # strictly, as the fine-tuning does with init_weights

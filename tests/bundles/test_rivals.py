@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from monai.networks.nets import UNETR
 from transformers import ViTConfig, ViTModel
 
 from common.distillation.soft_labels import sha256
 from common.networks import build_sam, load_vit
 from common.state import load_weights
+from tests.bundles.conftest import BUNDLES, user_error
 
 TOY = {"image_size": 64, "max_epochs": 2, "iterations_per_epoch": 4, "batch_size": 4, "warmup_steps": 1}
 VFM = {"vfm": "mobile_sam", "image_size": 64}
@@ -121,3 +123,23 @@ def test_imagenet(folder: Path, cohort: Path, run_bundle: Callable[..., Any]) ->
     exported = torch.load(run / "models/model.pt", weights_only=True)
     for name, value in load_vit(_student(), folder / "vit_tiny").vit.state_dict().items():
         torch.testing.assert_close(exported[f"vit.{name}"], value)
+
+
+def test_imagenet_is_built_on_the_configured_network(folder: Path) -> None:
+    """Batch norms have the momentum of the config; a student to begin with is refused."""
+    tiny = {"hidden_size": 192, "intermediate_size": 768, "num_attention_heads": 3}
+    ViTModel(ViTConfig(**tiny)).save_pretrained(folder / "vit_tiny")
+    parser = ConfigParser()
+    parser.read_config([str(BUNDLES / f"student_segmentation/configs/{name}.json") for name in ("train", "imagenet")])
+    parser.update({
+        "image_size": 64, "network_def#norm_name": "batch", "encoder_weights": str(folder / "vit_tiny"),
+        "batch_norm_momentum": 0.3, "pixel_mean": [0.485, 0.456, 0.406], "pixel_std": [0.229, 0.224, 0.225],
+    })  # fmt: skip
+    network = parser.get_parsed_content("initialised")
+    momenta = {module.momentum for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)}
+    assert momenta == {0.3}
+    parser.update({"init_weights": "student.pt"})
+    parser.parse(True)
+    with pytest.raises(RuntimeError, match="evaluate") as raised:
+        parser.get_parsed_content("initialised")
+    assert "init_weights: expected null" in user_error(raised.value)

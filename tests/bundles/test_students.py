@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,14 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 from monai.networks.nets import UNet
+from PIL import Image
 from safetensors.torch import load_file
 
-from common.data import entries
+from common.data import entries, write
 from common.distillation import write_soft_labels
 from common.networks import build_sam
 from common.networks.weight_store import sha256
-from tests.bundles.conftest import BUNDLES
+from tests.bundles.conftest import BUNDLES, user_error
 from tests.common.distillation.conftest import PREPROCESSING
 
 TOY = {"image_size": 64, "max_epochs": 1, "iterations_per_epoch": 2, "batch_size": 2, "warmup_steps": 1}
@@ -114,3 +116,80 @@ def test_all_terms_two_teachers_and_labels_then_fine_tuning(
     moved = {name for name, value in first.items() if not torch.equal(value, tuned[name])}
     assert not [name for name in moved if name.startswith(("vit.patch_embedding.", "vit.blocks.0."))]
     assert "vit.blocks.11.norm1.weight" in moved
+
+
+@pytest.fixture
+def archive(soft: Path, cohort: Path, tmp_path: Path) -> Path:
+    """One more data set, of one image that the cohort has not, with soft labels of the same teacher."""
+    (entry,) = entries(cohort / "dataset.json", "transfer")[:1]
+    (tmp_path / "archive").mkdir()
+    Image.open(entry["image"]).rotate(90).save(tmp_path / "archive/a.png")
+    data = {
+        **json.loads((cohort / "dataset.json").read_text()), "name": "archive", "training": [], "validation": [],
+        "test": [], "unlabelled": [{"image": "a.png", "group": "a", "case": "archive_a"}],
+    }  # fmt: skip
+    write(tmp_path / "archive/dataset.json", data)
+    teacher = build_sam("mobile_sam", 5, 64)
+    teacher.load_state_dict(torch.load(soft.parent / "model.pt", weights_only=True))
+    images = entries(tmp_path / "archive/dataset.json", "transfer")
+    write_soft_labels(
+        teacher, images, PREPROCESSING, tmp_path / "archive/soft", soft.parent / "model.pt", {"in_channels": 1}
+    )
+    return tmp_path / "archive"
+
+
+def refusal(run: Callable[..., Any], *configs: str, **keys: Any) -> str:
+    with pytest.raises(Exception, match=r"evaluate|belongs to another run") as raised:
+        run("student_segmentation", "train", *configs, **TOY, **keys)
+    return user_error(raised.value)
+
+
+def test_a_finished_run_is_not_taken_for_one_of_other_images_terms_or_weights(
+    soft: Path, archive: Path, cohort: Path, tmp_path: Path, run_bundle: Callable[..., Any]
+) -> None:
+    files = [str(cohort / "dataset.json"), str(archive / "dataset.json")]
+    keys: dict[str, Any] = {"dataset_dir": str(cohort), "output_dir": str(tmp_path / "distilled")}
+    keys["soft_labels"] = [str(soft), str(archive / "soft")]
+    run_bundle("student_segmentation", "train", "distill", **TOY, **keys)
+    run_bundle("student_segmentation", "train", "distill", **TOY, **keys)  # the same once more has nothing to do
+    message = refusal(run_bundle, "distill", **keys, transfer_files=files)
+    assert "belongs to another run; transfer: this run has " in message
+    more = {"labelled_weight": 0.5, "batch_ratio": {"labelled": 1, "unlabelled": 1}, "num_labelled": 5}
+    message = refusal(run_bundle, "distill", **keys, **more)
+    for text in ("batch_ratio: this run has {'labelled': 1, 'unlabelled': 1}, the checkpoint None", "loss: this run"):
+        assert text in message
+    assert "labelled: 0.5 DiceCELoss(ce_weight 0.2, dice_weight 0.8, include_background 0)" in message
+
+    pseudo = {**keys, "output_dir": str(tmp_path / "pseudo_label")}
+    run_bundle("student_segmentation", "train", "pseudo_label", **TOY, **pseudo)
+    assert "transfer: this run has " in refusal(run_bundle, "pseudo_label", **pseudo, transfer_files=files)
+
+    model = tmp_path / "distilled/models/model.pt"
+    tuning = {"dataset_dir": str(cohort), "init_weights": str(model)}
+    tuning |= {"output_dir": str(tmp_path / "tuned"), "model_dir": str(tmp_path / "tuned/models")}
+    run_bundle("student_segmentation", "train", **TOY, **tuning)
+    shutil.move(model, tmp_path / "moved.pt")
+    run_bundle("student_segmentation", "train", **TOY, **{**tuning, "init_weights": str(tmp_path / "moved.pt")})
+    state = torch.load(tmp_path / "moved.pt", weights_only=True)
+    torch.save({name: value + 1 for name, value in state.items()}, model)  # distilled anew, into the same folder
+    assert "belongs to another run; init_weights: this run has " in refusal(run_bundle, **tuning)
+
+
+@pytest.mark.parametrize(
+    "switch",
+    [
+        {"loss__terms__labelled__weight": 0.5},
+        {"labelled_weight": {"_target_": "common.distillation.Linear", "start": 0.5, "end": 0.1, "epochs": 4}},
+    ],
+    ids=["term", "schedule"],
+)
+def test_labels_are_read_however_their_term_is_switched_on(
+    switch: dict[str, Any], soft: Path, cohort: Path, tmp_path: Path, run_bundle: Callable[..., Any]
+) -> None:
+    run_bundle(
+        "student_segmentation", "train", "distill", **TOY, **switch, dataset_dir=str(cohort), soft_labels=str(soft),
+        num_labelled=5, batch_ratio={"labelled": 1, "unlabelled": 1}, output_dir=str(tmp_path),
+    )  # fmt: skip
+    shares = {row["term"]: row for row in rows(tmp_path / "gradient_shares.csv")}
+    assert float(shares["labelled"]["weight"]) == 0.5
+    assert float(shares["labelled"]["value"]) > 0.1

@@ -1,15 +1,19 @@
 """`tskd distil`: three commands that say what they do, in the order of the method."""
 
+import hashlib
 import json
 import shlex
+import subprocess
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fire.parser import DefaultParseValue
 
 from common.cli import main
 from common.data import write
-from common.options import check_overrides
+from common.options import check_overrides, command_line
 
 
 @pytest.fixture
@@ -70,3 +74,150 @@ def test_what_is_missing_is_named(study, remove, message, capsys):
 def test_an_unknown_overlay_is_named(study, capsys):
     assert call(study, "--overlay", "segresnext", "--dry-run") == 2
     assert "segresnext.json" in capsys.readouterr().err
+
+
+def printed(capsys) -> list[dict[str, Any]]:
+    """Options of the commands that a dry run has printed: soft labels, distillation, fine-tuning."""
+    *lines, _ = capsys.readouterr().out.splitlines()
+    return [command_line(shlex.split(line)[4:]) for line in lines[1::2]]
+
+
+def test_keys_that_are_given_win_over_what_the_command_would_choose(study, capsys):
+    assert call(study, "--dry-run") == 0
+    soft, distil, tune = printed(capsys)
+    assert ("learning_rate" in distil, tune["learning_rate"]) == (False, "0.0003")
+    more = ["--set", "learning_rate=0.01", "--set", "seed=3", "--fine-tune", "num_labelled=0", "--num-labelled", "1"]
+    more += ["--soft-label-set", "image_size=512", "--soft-label-set", "batch_size=2", "tta={'flips': [1]}"]
+    assert call(study, *more, "--dry-run") == 0
+    soft, distil, tune = printed(capsys)
+    assert [(one["learning_rate"], one["seed"]) for one in (distil, tune)] == [("0.01", "3")] * 2
+    assert (distil["num_labelled"], tune["num_labelled"]) == ("1", "0")
+    assert (soft["image_size"], soft["batch_size"], soft["tta"]) == ("512", "2", "{'flips': [1]}")
+    assert not {"image_size", "tta"} & (distil.keys() | tune.keys())
+
+
+def test_soft_labels_may_lie_elsewhere(study, capsys):
+    assert call(study, "--soft-labels", str(study / "soft/of another"), "--dry-run") == 0
+    soft, distil, _ = printed(capsys)
+    assert soft["soft_labels"] == distil["soft_labels"] == str(study / "soft/of another")
+
+
+@pytest.mark.parametrize(
+    ("option", "key"),
+    [
+        ("--set", "output_dir"),
+        ("--distil", "soft_labels"),
+        ("--fine-tune", "init_weights"),
+        ("--soft-label-set", "model_dir"),
+    ],
+)
+def test_paths_are_the_commands_own(study, option, key, capsys):
+    assert call(study, option, f"{key}=elsewhere", "--dry-run") == 2
+    assert f"expected keys that tskd distil does not set itself, found {key}. Say where" in capsys.readouterr().err
+
+
+def test_a_key_without_a_value_is_refused(study, capsys):
+    with pytest.raises(SystemExit):
+        call(study, "--set", "learning_rate", "0.01", "--dry-run")
+    assert "expected KEY=VALUE, found 'learning_rate'" in capsys.readouterr().err
+
+
+@pytest.fixture
+def recorded(monkeypatch) -> list[list[str]]:
+    """The commands that would have been run."""
+    commands: list[list[str]] = []
+
+    def run(command: list[str]) -> subprocess.CompletedProcess[bytes]:
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr("common.workflow.distil.subprocess.run", run)
+    return commands
+
+
+def steps(commands: list[list[str]]) -> list[str]:
+    return [command_line(command)["output_dir"].rpartition("/")[2] for command in commands]
+
+
+def write_soft(study: Path, folder: str = "out/soft_labels", cases: tuple[str, ...] = ("a",), **more: Any) -> None:
+    """What `write_soft_labels` leaves: a manifest and one file a case."""
+    content = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("image", "weights")}
+    manifest = {"teacher": content["weights"], "preprocessing": {}, **more}
+    (study / folder).mkdir(parents=True)
+    for case in cases:
+        (study / folder / f"{case}.safetensors").write_bytes(b"arrays")
+    manifest["cases"] = {case: {"image": content["image"]} for case in cases}
+    (study / folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_complete_soft_labels_are_not_written_again(study, recorded, capsys):
+    write_soft(study)
+    assert call(study) == 0
+    assert steps(recorded) == ["distilled", "tskd"]
+    assert "# all written before" in capsys.readouterr().out
+    recorded.clear()
+    assert call(study, "--soft-label-set", "embedding=False") == 0  # these may be others: the writer compares
+    assert steps(recorded) == ["out", "distilled", "tskd"]
+    recorded.clear()
+    write_soft(study, "elsewhere")
+    assert call(study, "--soft-labels", str(study / "elsewhere")) == 0
+    assert steps(recorded) == ["distilled", "tskd"]
+
+
+@pytest.mark.parametrize(
+    "state", ["none", "no manifest", "a case is missing", "a file is gone", "an image has changed"]
+)
+def test_incomplete_soft_labels_are_completed(study, recorded, state):
+    if state != "none":
+        write_soft(study, cases=("b",) if state == "a case is missing" else ("a",))
+    if state == "no manifest":  # as several processes leave it that were stopped
+        (study / "out/soft_labels/manifest.json").rename(study / "out/soft_labels/manifest.0.json")
+    elif state == "a file is gone":
+        (study / "out/soft_labels/a.safetensors").unlink()
+    elif state == "an image has changed":
+        (study / "a.png").write_bytes(b"another")
+    assert call(study) == 0
+    assert steps(recorded) == ["out", "distilled", "tskd"]
+
+
+def test_soft_labels_of_another_teacher_are_refused(study, recorded, capsys):
+    write_soft(study, teacher="f00d")
+    assert call(study) == 2
+    error = capsys.readouterr().err
+    assert "soft_labels/manifest.json does not match; teacher: expected " in error
+    assert "found f00d" in error
+    assert "into another folder. With tskd distil that is --soft-labels DIR." in error
+    assert not recorded
+
+
+def test_a_step_that_fails_is_named_and_is_the_last(study, recorded, monkeypatch, capsys):
+    def run(command: list[str]) -> subprocess.CompletedProcess[bytes]:
+        recorded.append(command)
+        return subprocess.CompletedProcess(command, int(steps([command]) == ["distilled"]))
+
+    monkeypatch.setattr("common.workflow.distil.subprocess.run", run)
+    assert call(study) == 2
+    assert steps(recorded) == ["out", "distilled"]
+    assert "distillation failed, see above" in capsys.readouterr().err
+
+
+def test_paths_with_spaces_survive(study, recorded):
+    place = study / "my study"
+    study.rename(study.with_name("old"))
+    study.mkdir()
+    study.with_name("old").rename(place)
+    (place / "more of it").mkdir()
+    more = {**json.loads((place / "dataset.json").read_text()), "name": "more", "training": []}
+    more["unlabelled"] = [{"image": "c.png", "group": "c", "case": "c"}]
+    write(place / "more of it/dataset.json", more)
+    (place / "more of it/c.png").write_bytes(b"more")
+    assert call(place, "--transfer-file", str(place / "more of it/dataset.json")) == 0
+    soft, distil, tune = ({key: DefaultParseValue(value) for key, value in command_line(c).items()} for c in recorded)
+    files = [str(place / "dataset.json"), str(place / "more of it/dataset.json")]
+    assert soft["dataset_files"] == distil["transfer_files"] == files
+    assert soft["soft_labels"] == distil["soft_labels"] == str(place / "out/soft_labels")
+    assert (soft["model_dir"], distil["teacher_model"]) == (
+        str(place / "teacher/models"), str(place / "teacher/models/model.pt"),
+    )  # fmt: skip
+    assert tune["init_weights"] == str(place / "out/distilled/models/model.pt")
+    assert {one["dataset_dir"] for one in (soft, distil, tune)} == {str(place)}

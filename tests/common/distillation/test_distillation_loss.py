@@ -204,3 +204,20 @@ def test_a_loss_without_temperature_has_none_to_schedule():
 def test_needs_a_term(nothing):
     with pytest.raises(TskdError, match="at least one term with a weight above 0"):
         DistillationLoss(nothing)
+
+
+def test_the_description_tells_weights_settings_and_schedules_apart():
+    def text(**changes) -> str:
+        options = {"loss": LogitsKLLoss(2.0), "weight": 1.0, "student": "logits", "target": "logits", **changes}
+        return DistillationLoss({"kl": Term(**options), "off": Term(LogitsKLLoss(), 0.0, "a", "b")}).description
+
+    assert text() == "kl: 1 LogitsKLLoss(temperature 2) of logits, logits at target"
+    assert text() == text(loss=LogitsKLLoss(2), weight=1)  # as a command line writes the same numbers
+    changes = [
+        {}, {"weight": 0.5}, {"loss": LogitsKLLoss(3.0)}, {"loss": SoftDiceLoss()}, {"target": "other"},
+        {"resample": None}, {"regions": "logits"}, {"weight": Linear(1.0, 0.0, 5)}, {"weight": lambda epoch: 1.0},
+        {"weight": Linear(1.0, 0.0, 6)}, {"weight": lambda epoch: 1 + epoch}, {"temperature": Linear(2.0, 1.0, 5)},
+        {"loss": DiceCELoss(class_weights=[1, 2])}, {"loss": DiceCELoss(class_weights=[1, 3])},
+    ]  # fmt: skip
+    assert len({text(**change) for change in changes}) == len(changes)
+    assert not [change for change in changes if " at 0x" in text(**change)]  # no address, which changes with every run

@@ -5,7 +5,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from common.distillation import AverageSoftLabelsd, LoadSoftLabelsd, add_soft_labels, add_teachers
+from common.distillation import (
+    AverageSoftLabelsd,
+    LoadSoftLabelsd,
+    add_soft_labels,
+    add_teachers,
+    soft_labels_identity,
+)
 from common.distillation.teachers import averaged
 from common.errors import TskdError
 from common.networks import build_sam
@@ -66,6 +72,26 @@ def test_only_what_is_wanted(folders, entries):
     assert "logits" not in AverageSoftLabelsd([1, 1], logits=False)(entry)
     with pytest.raises(TskdError, match="expected 'embedding', found"):  # the first teacher has none
         AverageSoftLabelsd([1, 1])(add_teachers(entries, folders[::-1], [1, 1])[0])
+
+
+def test_a_teacher_may_have_several_folders(folders, entries, weights, write, tmp_path):
+    expected = [AverageSoftLabelsd([1, 3])(entry) for entry in add_teachers(entries, folders, [1, 3])]
+    write(output_dir=tmp_path / "half", entries=entries[:2])
+    write(output_dir=tmp_path / "rest", entries=entries[2:])
+    halves = [[tmp_path / "half", tmp_path / "rest"], folders[1]]
+    found = [AverageSoftLabelsd([1, 3])(entry) for entry in add_teachers(entries, halves, [1, 3])]
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one["logits"], other["logits"], rtol=0, atol=2e-2)  # batches of other images
+    assert soft_labels_identity(halves, [1, 3]) == soft_labels_identity(folders, [1, 3])
+    with pytest.raises(TskdError, match=r"half.* do not cover the data: case_2: no soft labels"):
+        add_teachers(entries, [[tmp_path / "half"], folders[1]], [1, 1])
+    with pytest.raises(TskdError, match=r"expected the folder or folders of one teacher, found .* teacher_weights"):
+        add_teachers(entries, halves)
+
+
+def test_the_identity_knows_which_teacher_has_which_weight(folders):
+    assert soft_labels_identity(folders, [1, 3]) != soft_labels_identity(folders[::-1], [1, 3])
+    assert soft_labels_identity(folders) == soft_labels_identity(folders[::-1])  # of one teacher in several folders
 
 
 @pytest.mark.parametrize("shares", [[1.0], [1.0, 0.0], [1.0, 1.0, 1.0]])

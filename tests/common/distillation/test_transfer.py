@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.data import write
-from common.distillation import FillLabeld, batch_counts, transfer_entries
+from common.data import read, write
+from common.distillation import FillLabeld, batch_counts, transfer_entries, transfer_identity
 from common.errors import TskdError
 
 LABELS = {"0": "background", "1": "liver"}
@@ -61,6 +61,17 @@ def test_only_the_budgets_labels_are_seen(files):
     assert {entry["part"] for entry in transfer_entries(files[:1], files[1])} == {"synthetic"}
 
 
+def test_synthetic_images_that_no_gate_has_seen_are_refused(files):
+    data = read(files[0])
+    for finding in ("not checked", {"threshold": 0.7}):
+        write(files[0], {**data, "provenance": {**data["provenance"], "memorisation": finding}})
+        if finding == "not checked":
+            with pytest.raises(TskdError, match=r"drawn/dataset\.json: .*memorisation 'not checked'.* Run .*gate"):
+                transfer_entries(files, files[1], 2)
+        else:
+            assert len(transfer_entries(files, files[1], 2)) == 16
+
+
 def test_counts_of_a_batch(files):
     data = transfer_entries(files, files[1], 2)
     assert batch_counts(data, {"labelled": 2, "unlabelled": 4, "synthetic": 2}, 8) == [(2, 2), (11, 4), (3, 2)]
@@ -88,3 +99,67 @@ def test_missing_labels_say_so():
     assert bool((filled["label"] == 255).all())
     label = torch.zeros(1, 5, 7)
     assert FillLabeld()({"image": image, "label": label})["label"] is label
+
+
+def test_the_identity_tells_which_images_these_are_and_not_where_they_lie(tmp_path):
+    def identity(folder: str, pixels: bytes = b"pixels", **more) -> str:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "a.png").write_bytes(pixels)
+        entry = {"image": str(tmp_path / folder / "a.png"), "group": "g", "case": "a", "part": "unlabelled", **more}
+        return transfer_identity([entry])
+
+    here = identity("here")
+    assert identity("there") == here
+    assert len({here, identity("here", b"others"), identity("here", case="b"), identity("here", part="labelled")}) == 4
+
+
+def split(path: Path, name: str, **lists: list[str]) -> Path:
+    """A data set of 2-D images that are as their case names say, one a patient."""
+    path.parent.mkdir()
+    data = {
+        "name": name,
+        "modality": "MR",
+        "channels": 1,
+        "labels": LABELS,
+        "training": [],
+        "validation": [],
+        "test": [],
+    }
+    for key, cases in lists.items():
+        data[key] = [
+            {"image": f"{case}.png", "group": f"patient {case}", "case": f"{path.parent.name}_{case}"} for case in cases
+        ]
+        for case in cases:
+            (path.parent / f"{case}.png").write_bytes(case.encode())
+            if key != "unlabelled":
+                data[key][cases.index(case)]["label"] = "label.png"
+    write(path, data)
+    return path
+
+
+def test_images_of_the_validation_and_test_lists_are_refused(tmp_path):
+    own = split(tmp_path / "own" / "dataset.json", "study", training=["a", "b"], validation=["c"], test=["d", "e"])
+    again = split(tmp_path / "again" / "dataset.json", "collection", unlabelled=["a", "c", "x"], training=["d"])
+    with pytest.raises(TskdError) as error:
+        transfer_entries([own, again], own, 1)
+    for text in (
+        f"{again}: expected nothing of the validation and test lists of {own}, found ",
+        "image 'own_c' of 'validation' as 'again_c'", "image 'own_d' of 'test' as 'again_d'",
+    ):  # fmt: skip
+        assert text in str(error.value)
+    assert "own_a" not in str(error.value)
+    other = split(tmp_path / "other" / "dataset.json", "collection", unlabelled=["a", "x"], test=["c", "d"])
+    assert len(transfer_entries([own, other], own, 1)) == 4  # what it holds out itself is not learned from
+
+
+def test_patients_of_the_validation_and_test_lists_of_another_fold_are_refused(tmp_path):
+    """Their slices are other files than the volumes of these lists."""
+    own = split(tmp_path / "fold0" / "dataset.json", "study", training=["a"])
+    data = read(own)
+    data["test"] = [{"image": "d.nii.gz", "label": "d_label.nii.gz", "group": "patient d", "case": "fold0_d"}]
+    write(own, data)
+    fold = split(tmp_path / "fold1" / "dataset.json", "study", training=["a", "d"])
+    with pytest.raises(TskdError, match=r"found patient 'patient d' of 'test'\. Learning from them"):
+        transfer_entries([own, fold], own)
+    elsewhere = split(tmp_path / "archive" / "dataset.json", "archive", training=["a", "d"])  # a namesake
+    assert len(transfer_entries([own, elsewhere], own)) == 3

@@ -84,7 +84,10 @@ def report(tmp_path_factory: pytest.TempPathFactory, write_run: Writer, write_da
     runs = [write_run(root / "runs" / f"{m}_{b}_{s}", m, b, s) for m in METHODS for b in (80, 40) for s in (0, 1)]
     dataset = write_dataset(root / "data", "phantom", "training")
     write_dataset(root / "synthetic", "synthetic", "unlabelled")
-    check = "synthetic,training_case,similarity,flagged\n000000,1_012,0.25,no\n000001,2_003,0.75,yes\n"
+    check = (
+        "synthetic,training_case,similarity,flagged,reason,feature_similarity,feature_twin\n"
+        "000000,1_012,0.25,no,,0.5,1_012\n000001,2_003,0.75,yes,pixels,0.6,3_001\n"
+    )
     (root / "synthetic" / "memorisation.csv").write_text(check)
     summary = {"quantile": 0.999, "held_out": {"images": 40, "flagged": 1}}
     (root / "synthetic" / "memorisation.json").write_text(json.dumps(summary))
@@ -217,7 +220,7 @@ def test_page_says_what_was_run_and_names_no_folder(report: Path, page: Page) ->
     assert str(report.parent) not in text
     assert page.tables["Data: phantom"][1] == ["training", "6", "3"]
     check = page.tables["Memorisation check of 2 synthetic images"]
-    assert check[1:] == [["similarity", "0.25", "0.5", "0.75"]]
+    assert check[1:] == [["similarity", "0.25", "0.5", "0.75"], ["feature similarity", "0.5", "0.55", "0.6"]]
     assert "Flagged: 1 of 2 synthetic images" in text
     assert "flagged by the same rule: 1 of 40" in text
     assert page.tables["Trials of search"][1:] == [["0", "complete", "0.8123", "0.001"], ["1", "pruned", "–", "0.01"]]

@@ -1,11 +1,12 @@
 """A stock network in a stock bundle becomes a teacher; what does not fit is named."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from monai.networks.nets import UNet
+from monai.networks.nets import UNETR, UNet
 from torch.nn import functional
 
 from common.errors import TskdError
@@ -58,3 +59,72 @@ def test_what_does_not_fit(bundle):
     (bundle / "configs" / "inference.json").write_text("{}")
     with pytest.raises(TskdError, match="expected network_def in inference, evaluate, train"):
         BundleTeacher(bundle, 3, 1, 16)
+
+
+@pytest.mark.parametrize("key", ["model", "state_dict"])
+@torch.no_grad()
+def test_a_checkpoint_of_a_training_script(bundle, key):
+    """MONAI's and Lightning's checkpoints have the weights under a key, beside the optimiser."""
+    file, x = bundle / "models" / "model.pt", torch.rand(1, 1, 16, 16)
+    expected = BundleTeacher(bundle, 3, 1, 16)(x)
+    torch.save({key: torch.load(file, weights_only=True), "epoch": 3}, file)
+    assert torch.equal(BundleTeacher(bundle, 3, 1, 16)(x), expected)
+
+
+SCRIPT = """
+from monai.networks.nets import UNETR, UNet
+from scripts.parts import FACTOR
+
+class Own(UNet):
+    def forward(self, x):
+        return FACTOR * super().forward(x)
+"""
+
+
+@torch.no_grad()
+def test_a_network_in_the_bundles_own_scripts(bundle, tmp_path_factory, monkeypatch):
+    x = torch.rand(1, 1, 16, 16)
+    plain = BundleTeacher(bundle, 3, 1, 16)(x)
+    monkeypatch.setitem(sys.modules, "scripts", sys)  # somebody else's
+    modules, path = set(sys.modules), list(sys.path)
+    (bundle / "configs" / "inference.json").write_text(
+        json.dumps({"network_def": {"_target_": "scripts.net.Own", **UNET}})
+    )
+    (bundle / "scripts").mkdir()
+    (bundle / "scripts" / "__init__.py").touch()
+    (bundle / "scripts" / "net.py").write_text(SCRIPT)
+    for factor in (2, 3):  # as two bundles with scripts of the same name
+        (bundle / "scripts" / "parts.py").write_text(f"FACTOR = {factor}  # {'-' * factor}")
+        teacher = BundleTeacher(bundle, 3, 1, 16)
+        assert teacher.name == "Own"
+        torch.testing.assert_close(teacher(x), factor * plain)
+        assert sys.path == path
+        assert sys.modules["scripts"] is sys
+        assert not {name for name in set(sys.modules) - modules if name.startswith("scripts")}
+
+
+def test_an_image_size_that_is_no_multiple_of_4(bundle):
+    with pytest.raises(TskdError, match=r"image_size: expected a multiple of 4, .* found 18"):
+        BundleTeacher(bundle, 3, 1, 18)
+
+
+@torch.no_grad()
+def test_other_sizes(bundle):
+    """The networks of other bundles are not asked which sizes they take; what they say is passed on."""
+    assert [BundleTeacher(bundle, 3, 1, size).stride for size in (12, 24, 48, 96, 128)] == [4, 8, 16, 32, 32]
+    teacher = BundleTeacher(bundle, 3, 1, 16)
+    assert teacher.forward_features(torch.rand(1, 1, 24, 24))["logits_low"].shape == (1, 3, 6, 6)
+    teacher.network = UNETR(1, 3, (16, 16), feature_size=2, hidden_size=12, mlp_dim=12, num_heads=1, spatial_dims=2)
+    with pytest.raises(
+        TskdError, match=r"images of 32 x 32, found .* invalid for input of size 48\. Leave the scales of"
+    ):
+        teacher.forward_features(torch.rand(1, 1, 32, 32))
+
+
+def test_the_state_dict_is_the_networks(bundle):
+    teacher = BundleTeacher(bundle, 3, 1, 16)
+    state = torch.load(bundle / "models" / "model.pt", weights_only=True)
+    assert teacher.state_dict().keys() == state.keys()
+    other = {name: value + 1 for name, value in state.items()}
+    teacher.load_state_dict(other)
+    assert all(torch.equal(value, other[name]) for name, value in teacher.network.state_dict().items())

@@ -117,3 +117,22 @@ def test_errors():
         parameter_groups(network, 0.1, [], 1.5)
     with pytest.raises(TskdError, match="expected something left to train"):
         frozen(network, [name for name, _ in network.named_children()])
+
+
+def test_modules_have_rates_of_their_own():
+    network, layers = student("train")
+    tapped = TappedNetwork(network, "vit.norm", 16, (1, 1, 64, 64))
+    found = rates(tapped, parameter_groups(tapped, 0.1, layers, lr_mult={"vit": 0.05, "vit.norm": 2.0}))
+    for name, rate in found.items():
+        factor = 2.0 if ".vit.norm." in name else 0.05 if ".vit." in name else 1.0
+        assert rate == pytest.approx(0.1 * factor), name
+    with_decay = rates(tapped, parameter_groups(tapped, 0.1, layers, 0.5, {"vit": 0.05}))
+    assert with_decay["network.vit.blocks.11.norm1.weight"] == pytest.approx(0.005 * 0.5)
+
+
+@pytest.mark.parametrize(
+    ("mult", "message"), [({"vti": 0.1}, "no module 'vti'; did you mean vit"), ({"vit": 0.0}, r"found 0\.0 for vit")]
+)
+def test_a_factor_that_does_not_fit(mult, message):
+    with pytest.raises(TskdError, match=message):
+        parameter_groups(student("train")[0], 0.1, lr_mult=mult)

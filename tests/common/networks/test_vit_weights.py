@@ -1,5 +1,6 @@
 """ImageNet weights in MONAI's ViT."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -149,3 +150,40 @@ def test_a_singular_query_is_refused(pretrained, tmp_path):
     with pytest.raises(TskdError, match=r"blocks\.2\.attn\.qkv\.bias: .*Set `network_def#qkv_bias` to true"):
         load_vit(unetr(), tmp_path / "singular.pth")
     load_vit(unetr(qkv_bias=True), tmp_path / "singular.pth")
+
+
+def query_shift(model: ViTModel, block: int) -> torch.Tensor:
+    """The shift of the norm that stands for the bias of q."""
+    q = model.layers[block].attention.q_proj
+    return torch.linalg.solve(q.weight.double(), q.bias.double())
+
+
+@torch.no_grad()
+def test_under_autocast_features_are_off_by_a_few_per_cent_at_most(pretrained, tmp_path):
+    """With q biases as large as they may be: the error is that of bfloat16, not of what was folded."""
+    model = copy.deepcopy(pretrained)
+    for block in range(12):
+        model.layers[block].attention.q_proj.bias.mul_(7.9 / query_shift(model, block).abs().max())
+    model.save_pretrained(tmp_path)
+    image = torch.rand(2, 1, 48, 48, generator=torch.Generator().manual_seed(0))
+    expected = tokens(model, image)
+    network = load_vit(unetr(), tmp_path, amp_dtype="bfloat16")
+    with torch.autocast("cpu", torch.bfloat16):
+        found = network.vit(image)[0].float()
+    assert (found - expected).norm() < 0.03 * expected.norm()
+
+
+def test_a_shift_that_bfloat16_would_not_survive_is_refused(pretrained, folder):
+    assert max(query_shift(pretrained, block).abs().max() for block in range(12)) > 100
+    message = (
+        r"largest shift 1\.2e\+01, expected 8 or less; .*#qkv_bias` to true in all .*--amp_dtype None instead of bf"
+    )
+    with pytest.raises(TskdError, match=message):
+        load_vit(unetr(), folder, amp_dtype="bfloat16")
+    load_vit(unetr(qkv_bias=True), folder, amp_dtype="bfloat16")
+    load_vit(unetr(), folder)
+
+
+def test_weights_of_a_whole_student_are_not_overwritten(folder):
+    with pytest.raises(TskdError, match=r"init_weights: expected null .* found student\.pt\. Leave it out"):
+        load_vit(unetr(), folder, init_weights="student.pt")

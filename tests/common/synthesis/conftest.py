@@ -46,6 +46,12 @@ def network() -> DiffusionUNet:
 
 
 @pytest.fixture(params=["epsilon", "v_prediction"])
-def scheduler(request: pytest.FixtureRequest) -> DDPMScheduler:
-    """The training schedule, for both kinds of prediction."""
-    return DDPMScheduler(1000, beta_schedule="squaredcos_cap_v2", prediction_type=request.param)
+def prediction_type(request: pytest.FixtureRequest) -> str:
+    """What the network predicts."""
+    return request.param
+
+
+@pytest.fixture(params=["squaredcos_cap_v2", "linear"])
+def scheduler(request: pytest.FixtureRequest, prediction_type: str) -> DDPMScheduler:
+    """The training schedule, for both kinds of prediction and of betas."""
+    return DDPMScheduler(1000, beta_schedule=request.param, prediction_type=prediction_type)

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,8 +12,9 @@ import torch
 from diffusers import DDPMScheduler
 from monai.bundle import ConfigParser, ConfigWorkflow
 from PIL import Image
+from torch._dynamo.eval_frame import OptimizedModule
 
-from common.data.datalist import check, read
+from common.data.datalist import check, entries, read, write
 from common.errors import TskdError
 from common.synthesis import export_model, load_network
 
@@ -96,6 +99,15 @@ def test_train_sample_gate_and_measure(workflow, tmp_path, cohort):
         run(workflow("inference.json", kind="inference", **options, seed=1))
     assert "seed: the folder has 0, this run 1" in cause(refused.value)
 
+    with pytest.raises(RuntimeError) as refused:
+        run(workflow("inference.json", kind="inference", **options, amp_dtype="bfloat16"))
+    assert "amp_dtype: the folder has None, this run 'bfloat16'" in cause(refused.value)
+    run(workflow("inference.json", kind="inference", **{**options, "num_images": 3}))
+    found = read(synthetic / "dataset.json")["provenance"]["memorisation"]
+    assert found["synthetic"]["images"] == 3
+    assert found["features"] == "random convolutions (seed 0) at 64 px"
+    run(workflow("inference.json", kind="inference", **options))
+
     flow = workflow("inference.json", kind="inference", **options)
     flow.initialize()
     assert flow.check_properties() == []
@@ -116,15 +128,93 @@ def test_a_pretrained_pipeline_learns_to_draw_to_label_maps(workflow, tmp_path, 
     assert all(torch.equal(adapted[name], before[name]) for name in frozen)
     assert adapted["unet.conv_in.weight"].shape[1] == 1 + len(read(cohort)["labels"])
 
-    run(workflow("inference.json", kind="inference", num_images=4, steps=2, num_labelled=10, **{"gate#quantile": 1.0}))
+    run(workflow("inference.json", kind="inference", num_images=4, steps=2, **{"gate#quantile": 1.0}))
     folder = tmp_path / "run" / "synthetic"
     check(folder / "dataset.json")
     assert len(read(folder / "dataset.json")["training"]) == 4
     assert read(folder / "dataset.json")["provenance"]["label_maps"]["count"] == 10
 
 
+def test_a_gate_that_fails_leaves_no_list_and_another_dataset_is_refused(workflow, tmp_path, cohort, make_network):
+    data = read(cohort)
+    for entry in (entry for name in ("training", "validation", "test") for entry in data[name]):
+        entry.update({key: str(cohort.parent / entry[key]) for key in ("image", "label")})
+    one, rest = (
+        [entry for entry in data["training"] if (entry["group"] == data["training"][0]["group"]) == same]
+        for same in (True, False)
+    )
+    for name, training in (("one", one), ("rest", rest)):
+        write(tmp_path / f"{name}.json", {**data, "training": training})
+    schedule = DDPMScheduler(1000, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
+    export_model(make_network(), schedule, tmp_path / "models", items=entries(tmp_path / "one.json", "transfer"))
+    options = {"kind": "inference", "num_images": 3, "steps": 2}
+    run(workflow("inference.json", **options))
+    folder = tmp_path / "run" / "synthetic"
+    assert (folder / "dataset.json").is_file()
+    with pytest.raises(RuntimeError) as failed:
+        run(workflow("inference.json", **options, dataset_file=str(tmp_path / "one.json")))
+    assert "at least two patients" in cause(failed.value)
+    assert {path.name for path in folder.iterdir()} == {"images", "sampling.json", ".gate.lock"}
+    with pytest.raises(RuntimeError) as refused:
+        workflow("inference.json", **options, dataset_file=str(tmp_path / "rest.json")).initialize()
+    assert f"found {len(one)} of them neither in 'training' nor in 'unlabelled'" in cause(refused.value)
+
+
+def torchrun(*names, **options):
+    """Run configs with two processes; returns what they printed."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"]
+    command += ["monai.bundle", "run", "--config_file", str([str(BUNDLE / "configs" / name) for name in names])]
+    command += ["--logging_file", str(BUNDLE / "configs" / "logging.conf")]
+    for key, value in {"bundle_root": BUNDLE, **options}.items():
+        command += [f"--{key}", str(value)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+def test_two_processes_draw_the_images_of_one_and_one_of_them_gates(workflow, tmp_path, cohort, make_network):
+    schedule = DDPMScheduler(1000, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
+    pipeline = export_model(make_network(), schedule, tmp_path / "models", items=entries(cohort, "transfer"))
+    options = {"num_images": 5, "steps": 3, "batch_size": 2}
+    run(workflow("inference.json", kind="inference", **options))
+    one, two = tmp_path / "run" / "synthetic", tmp_path / "two"
+    printed = torchrun(
+        "inference.json", pipeline_dir=pipeline, dataset_file=cohort, synthetic_dir=two, device="cpu", **options
+    )
+    assert printed.count("memorisation gate:") == 1
+    names = sorted(path.relative_to(one).as_posix() for path in one.rglob("*"))
+    assert sorted(path.relative_to(two).as_posix() for path in two.rglob("*")) == names
+    for name in (name for name in names if Path(name).suffix):
+        assert (two / name).read_bytes() == (one / name).read_bytes(), name
+
+
+def test_two_processes_train_one_model(workflow, tmp_path, cohort):
+    run(workflow("train.json", **TINY))
+    options = {**TINY, "dataset_file": cohort, "output_dir": tmp_path / "two", "model_dir": tmp_path / "two" / "models"}
+    torchrun("train.json", "multi_gpu_train.json", **options)
+    assert [(row["epoch"], row["name"]) for row in losses(tmp_path / "two")] == [
+        (row["epoch"], row["name"]) for row in losses(tmp_path / "run")
+    ]
+    one, two = tmp_path / "models" / "pipeline", tmp_path / "two" / "models" / "pipeline"
+    assert (two / "training.json").read_bytes() == (one / "training.json").read_bytes()
+    average = torch.load(tmp_path / "two" / "checkpoints" / "last.pt", weights_only=True)["ema"]["shadow_params"]
+    for shipped, expected in zip(load_network(two).parameters(), average, strict=True):
+        assert torch.equal(shipped, expected)
+
+
+@pytest.mark.parametrize("overlay", [[], ["multi_gpu_train.json"]])
+def test_the_network_is_compiled_where_that_is_asked_for_in_all_processes(overlay):
+    for wanted in (False, True):
+        parser = ConfigParser()
+        parser.read_config([str(BUNDLE / "configs" / name) for name in ("train.json", *overlay)])
+        parser.update({**{key: value for key, value in TINY.items() if "#" in key}, "image_size": 16})
+        parser.update({"compile": wanted, "device": "cpu"})
+        network = parser.get_parsed_content("train#trainer#network#module" if overlay else "train#trainer#network")
+        assert isinstance(network, OptimizedModule) == wanted
+
+
 def test_a_stopped_training_continues_as_if_it_had_not_stopped(workflow, tmp_path):
-    schedule = {**TINY, "lr_scheduler#t_total": 6, "preview_interval": 5}
+    schedule = {**TINY, "lr_scheduler#total_steps": 6, "preview_interval": 5}
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     run(workflow("train.json", **schedule, output_dir=str(whole)))
     run(workflow("train.json", **{**schedule, "max_epochs": 1}, output_dir=str(parts)))

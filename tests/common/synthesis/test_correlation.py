@@ -6,7 +6,13 @@ import torch
 
 from common.data.datalist import entries
 from common.synthesis import load_images
-from common.synthesis.correlation import most_alike, most_alike_features, prepare
+from common.synthesis.correlation import (
+    most_alike,
+    most_alike_features,
+    most_alike_strangers,
+    prepare,
+    structureless,
+)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +42,7 @@ ALTERATIONS = {
 def test_altered_copies_find_their_original_and_exceed_every_other_patient(real, name):
     images, groups = real
     pixels = prepare(images)
-    threshold = most_alike(pixels, pixels, 3, groups, groups)[0].max()
+    threshold = most_alike_strangers(pixels, pixels, groups, groups, 1.1)[0].max()
     chosen = torch.arange(0, len(images), 5)
     similarity, twin = most_alike(prepare(ALTERATIONS[name](images[chosen])), pixels)
     assert torch.equal(twin, chosen)
@@ -59,15 +65,27 @@ def test_equals_the_textbook_correlation():
 def test_the_same_patient_is_left_out(real):
     pixels, groups = prepare(real[0]), real[1]
     alone, _ = most_alike(pixels, pixels)
-    others, twin = most_alike(pixels, pixels, 3, groups, groups)
+    others, twin, repeated = most_alike_strangers(pixels, pixels, groups, groups, 0.98)
     torch.testing.assert_close(alone, torch.ones_like(alone))
     assert others.max() < 0.9
     assert all(groups[k] != groups[int(t)] for k, t in enumerate(twin))
+    assert not repeated.any()
+
+
+def test_one_picture_of_two_patients_is_no_measure_of_how_alike_patients_are(real):
+    images, groups = real
+    pixels, groups = prepare(torch.cat([images, images[:1].flip(2)])), [*groups, "another patient"]
+    others, _, repeated = most_alike_strangers(pixels, pixels, groups, groups, 0.98)
+    assert others.max() < 0.9
+    assert repeated.nonzero().tolist() == [[0, len(images)], [len(images), 0]]
 
 
 def test_an_empty_image_is_like_nothing(real):
-    similarity, _ = most_alike(prepare(torch.full((1, 1, 64, 64), 0.3)), prepare(real[0]))
+    empty = prepare(torch.full((1, 1, 64, 64), 0.3))
+    similarity, _ = most_alike(empty, prepare(real[0]))
     assert similarity.item() == 0
+    assert structureless(empty).tolist() == [True]
+    assert not structureless(prepare(real[0])).any()
 
 
 def test_colour_and_size_are_brought_together(real):
@@ -81,5 +99,5 @@ def test_features_are_compared_by_their_cosine_and_apart_by_patient():
     vectors = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]])  # mean 0
     best, twin = most_alike_features(torch.tensor([[2.0, 0.0]]), vectors)
     assert (best.item(), twin.item()) == (1.0, 0)
-    best, twin = most_alike_features(torch.tensor([[2.0, 0.0]]), vectors, ["a"], ["a", "b", "c"])
+    best, twin = most_alike_features(torch.tensor([[2.0, 0.0]]), vectors, torch.tensor([[True, False, False]]))
     assert (best.item(), twin.item()) == (0.0, 1)

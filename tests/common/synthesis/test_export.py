@@ -1,13 +1,24 @@
 """What ships is the average, in the layout of diffusers."""
 
+import json
+
 import pytest
 import torch
 from diffusers import DDPMPipeline
 from diffusers.training_utils import EMAModel
 
+from common.data.datalist import entries, read, write
 from common.errors import TskdError
 from common.state import load_weights
-from common.synthesis import export_model, load_network, load_scheduler, weights_sha256
+from common.synthesis import (
+    WarpedLabels,
+    check_trained_on,
+    export_model,
+    load_network,
+    load_scheduler,
+    training_record,
+    weights_sha256,
+)
 
 
 @pytest.fixture
@@ -24,6 +35,37 @@ def test_stock_pipeline_loads_and_samples_what_was_exported(tmp_path, network, s
     assert images.shape == (2, 16, 16, 1)
     for name, value in pipeline.unet.state_dict().items():
         assert torch.equal(value, network.unet.state_dict()[name])
+
+
+def test_the_pipeline_knows_its_training_images_and_no_names(tmp_path, network, scheduler, cohort):
+    items = entries(cohort, "labelled", 5)
+    folder = export_model(network, scheduler, tmp_path, items=items)
+    record = json.loads((folder / "training.json").read_text())
+    assert record["images"] == sorted(record["images"])
+    assert len(set(record["images"])) == 5
+    assert record["label_maps"] == {"count": 5, "sha256": WarpedLabels(cohort, 16, num_labelled=5).settings["sha256"]}
+    assert not any(item["case"] in (folder / "training.json").read_text() for item in items)
+    assert training_record(items[::-1])["images"] == record["images"]
+    assert type(DDPMPipeline.from_pretrained(folder).unet) is type(network.unet)
+
+    check_trained_on(folder, cohort)
+    for section in ("training", "unlabelled"):  # without labels an image still has to be listed
+        data = {**read(cohort), "unlabelled": []}
+        kept = [entry for entry in data["training"] if entry["case"] != items[2]["case"]]
+        rest = [{key: items[2][key] for key in ("image", "group", "case")}] if section == "unlabelled" else []
+        for entry in (entry for name in ("training", "validation", "test") for entry in data[name]):
+            entry.update({key: str(cohort.parent / entry[key]) for key in ("image", "label")})
+        write(tmp_path / "dataset.json", {**data, "training": kept, "unlabelled": rest})
+        if rest:
+            check_trained_on(folder, tmp_path / "dataset.json")
+        else:
+            with pytest.raises(TskdError, match=r"expected all 5 images .* found 1 of them"):
+                check_trained_on(folder, tmp_path / "dataset.json")
+
+
+def test_a_pipeline_without_a_record_is_let_through_with_a_warning(tmp_path, network, scheduler, cohort, caplog):
+    check_trained_on(export_model(network, scheduler, tmp_path), cohort)
+    assert "nobody can tell which images" in caplog.text
 
 
 def test_the_average_is_shipped_and_training_weights_stay(tmp_path, network, scheduler, ema):
@@ -58,9 +100,9 @@ def test_schedule_survives_the_round_trip(tmp_path, network, scheduler):
 
 
 def test_a_missing_pipeline_is_named(tmp_path):
-    for read in (load_network, load_scheduler, weights_sha256):
+    for load in (load_network, load_scheduler, weights_sha256):
         with pytest.raises(TskdError, match="Train the bundle"):
-            read(tmp_path / "nowhere")
+            load(tmp_path / "nowhere")
 
 
 def test_weights_of_another_network_are_refused(tmp_path, network, make_network, scheduler):

@@ -23,6 +23,7 @@ from common.synthesis import (
     load_images,
     measure,
     precision_recall,
+    project,
     teacher_features,
 )
 
@@ -80,6 +81,19 @@ def test_fid_is_not_given_where_it_has_no_meaning():
     assert compare(normal(9), normal(9, seed=1))["fid"] is not None
 
 
+def test_fid_is_given_where_there_are_fewer_images_than_features_and_compares_over_sizes():
+    real, other = normal(400, size=176), normal(400, 0.5, size=176, seed=1)
+    near = compare(real[:100], normal(100, size=176, seed=2))["fid"]
+    far = compare(real[:100], other[:100])["fid"]
+    assert 0 < near < far - 10
+    assert compare(real[:64], other[:64])["fid"] is None
+    # the shift of 0.5 in 176 dimensions is seen in 64 of them, whatever the size of the sample
+    assert compare(real, other)["fid"] == pytest.approx(64 * 0.25, rel=0.5)
+    directions = project(torch.eye(176)).T
+    torch.testing.assert_close(directions @ directions.T, torch.eye(64, dtype=torch.float64))
+    assert torch.equal(project(normal(9)), normal(9))
+
+
 def test_random_features_are_fixed_and_take_grey_and_colour():
     images = torch.rand(3, 1, 40, 30)
     first = RandomFeatures()(images)
@@ -125,6 +139,7 @@ def test_numbers_are_the_same_as_json_as_a_table_and_in_mlflow(cohort, tmp_path)
         read(cohort)["modality"],
         "random convolutions (seed 0) at 64 px",
     )
+    assert report["fid_features"] == "at most 64 random orthonormal directions of the features (seed 0)"
     flat = {f"{pair}/{name}": value for pair, values in report["pairs"].items() for name, value in values.items()}
     rows = list(csv.DictReader((tmp_path / "f.csv").open()))
     assert {row["modality"] for row in rows} == {report["modality"]}

@@ -1,6 +1,8 @@
 """A synthetic dataset: the same images however the work is cut, and never two models in one folder."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +21,10 @@ SCHEDULER = DDPMScheduler(1000, beta_schedule="squaredcos_cap_v2", prediction_ty
 
 
 @pytest.fixture
-def run(network, cohort, tmp_path):
-    def run(folder="a", num_images=5, model="weights", **options):
-        generate(network, SCHEDULER, tmp_path / folder, cohort, num_images, model, **{"steps": 2, **options})
+def run(make_network, cohort, tmp_path):
+    def run(folder="a", num_images=5, model="weights", amp_dtype=None, schedule=SCHEDULER, **options):
+        network = make_network(amp_dtype=amp_dtype)
+        generate(network, schedule, tmp_path / folder, cohort, num_images, model, **{"steps": 2, **options})
         return tmp_path / folder
 
     return run
@@ -57,6 +60,8 @@ def test_a_stopped_run_continues_and_leaves_finished_images_alone(run):
         ({"sampler": "ddim"}, r"sampler: the folder has 'dpmsolver\+\+', this run 'ddim'"),
         ({"seed": 1}, "seed: the folder has 0, this run 1"),
         ({"steps": 3}, "steps: the folder has 2, this run 3"),
+        ({"schedule": DDPMScheduler(1000)}, "schedule: the folder has"),
+        ({"amp_dtype": "bfloat16"}, "amp_dtype: the folder has None, this run 'bfloat16'"),
     ],
 )
 def test_other_settings_in_the_same_folder_are_refused_with_both_values(run, change, message):
@@ -76,6 +81,48 @@ def test_dataset_says_what_the_images_are_and_that_no_gate_has_run(run, cohort):
     assert expected.items() <= data["provenance"].items()
     assert len(entries(folder / "dataset.json", "transfer")) == 5
     assert Image.open(folder / "contact_sheet.png").size == (18 * 5, 18)
+
+
+def test_new_images_take_an_older_list_away(run):
+    folder = run("a")
+    assert {"dataset.json", "contact_sheet.png"} < {path.name for path in folder.iterdir()}
+    (folder / "memorisation.json").write_text("{}")
+    more = SyntheticFolder(folder, 6, json.loads((folder / "sampling.json").read_text()))
+    more.write([5], torch.rand(1, 1, 16, 16))
+    assert sorted(path.name for path in folder.iterdir()) == ["images", "sampling.json"]
+
+
+def test_a_process_leaves_the_draft_of_another_alone(run):
+    folder = run("a", num_images=1)
+    (folder / ".dataset.json.draft").write_text("half a li")  # of a process that is writing the same list
+    run("a", num_images=2)
+    assert (folder / ".dataset.json.draft").read_text() == "half a li"
+    assert len(read(folder / "dataset.json")["unlabelled"]) == 2
+
+
+def test_one_process_gates_and_a_dead_one_holds_nobody_up(tmp_path):
+    folders = [SyntheticFolder(tmp_path, 2, {}, rank, 2) for rank in range(2)]
+    runs = []
+
+    def gate(name):
+        def gate():
+            assert not folders[1 - name].judge(lambda: runs.append("at the same time"))
+            (tmp_path / "dataset.json").write_text("{}")
+            runs.append(name)
+
+        return gate
+
+    folders[0].write([0], torch.rand(1, 1, 4, 4))
+    assert not folders[0].judge(gate(0))  # the other one still has an image to make
+    folders[1].write([1], torch.rand(1, 1, 4, 4))
+    with pytest.raises(ZeroDivisionError):
+        folders[1].judge(lambda: 1 / 0)
+    assert folders[1].judge(gate(1))
+    assert not folders[0].judge(gate(0))  # done by the other
+    assert runs == [1]
+    holder = "import fcntl, os, sys; file = open(sys.argv[1], 'w'); fcntl.flock(file, fcntl.LOCK_EX); os.abort()"
+    subprocess.run([sys.executable, "-c", holder, str(tmp_path / ".gate.lock")], capture_output=True)
+    assert SyntheticFolder(tmp_path, 2, {}).judge(lambda: None)
 
 
 def test_a_rank_outside_the_world_is_refused(tmp_path):

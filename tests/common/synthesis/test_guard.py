@@ -7,7 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.data.datalist import entries, write
+from common.data.datalist import entries, read, write
+from common.data.phantom import prepare_phantom
+from common.data.prepare import Patient, prepare_volumes
+from common.data.slices import write_slices
+from common.data.volumes import load_volume, scale_intensity, to_lps
 from common.errors import TskdError
 from common.synthesis import check_training_images
 
@@ -45,6 +49,38 @@ def test_held_out_entries_are_refused_by_list(flat, section):
 def test_a_renamed_copy_is_refused_by_content(flat):
     Image.open(flat.parent / "e.png").convert("RGB").save(flat.parent / "c.png")
     with pytest.raises(TskdError, match=r"c\.png .*has the pixels of .*e\.png \(in 'test'\)"):
+        check_training_images(flat, entries(flat, "transfer"))
+
+
+@pytest.mark.parametrize("window", [None, (0.0, 600.0)])
+def test_slices_of_a_held_out_volume_are_refused_by_content(tmp_path, window):
+    source = read(prepare_phantom(tmp_path / "phantom", 4, 0, 32, 4, 1, 1))
+    codes = {name: [entry["group"] for entry in source[name]] for name in ("training", "validation", "test")}
+    raw, patients = tmp_path / "phantom" / "raw", []
+    for code in sorted({code for listed in codes.values() for code in listed}):
+        image = raw / f"{code}.nii.gz"
+        patients.append(Patient(code, image if image.exists() else raw / code, raw / f"{code}_label.nii.gz"))
+    codes["training"] = sorted(set(codes["training"]))
+    header = {key: source[key] for key in ("name", "modality", "channels", "labels", "provenance")}
+    dataset_file = prepare_volumes(tmp_path / "data", patients, codes, header, window=window)
+    check_training_images(dataset_file, entries(dataset_file, "transfer"))
+
+    (held_out,) = (patient for patient in patients if patient.group in codes["test"])
+    volume = scale_intensity(to_lps(*load_volume(held_out.image))[0], window=window)
+    planted = write_slices(tmp_path / "data", "another patient", volume)
+    write(dataset_file, {**read(dataset_file), "unlabelled": planted})
+    with pytest.raises(TskdError, match=rf"another patient_000\.png .*has the pixels of .*{held_out.group}\.nii\.gz"):
+        check_training_images(dataset_file, entries(dataset_file, "transfer"))
+
+
+def test_images_of_16_bits_are_told_apart_where_8_bits_would_clip(flat):
+    pixels = np.full((8, 8), 3000, np.uint16)
+    pixels[0, 0] = 4000
+    Image.fromarray(pixels).save(flat.parent / "e.png")
+    Image.fromarray(pixels.T + 1000).save(flat.parent / "c.png")
+    check_training_images(flat, entries(flat, "transfer"))
+    Image.fromarray(pixels).save(flat.parent / "c.png")
+    with pytest.raises(TskdError, match=r"c\.png .*has the pixels of .*e\.png"):
         check_training_images(flat, entries(flat, "transfer"))
 
 

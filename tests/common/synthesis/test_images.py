@@ -45,7 +45,23 @@ def test_slices_of_a_volume_equal_the_prepared_pngs(prepare, window):
     held_out = validation_images(dataset_file, (8, 6))
     assert [entry["case"] for entry in held_out] == [case.replace("a", "b") for case in cases]
     assert groups == ["a"] * 3
-    torch.testing.assert_close(torch.stack([e["image"] for e in held_out]), flat, atol=0.51 / 255, rtol=0)
+    torch.testing.assert_close(torch.stack([e["image"] for e in held_out]), flat, atol=1e-7, rtol=0)
+
+
+def test_padding_slices_of_a_volume_are_left_out_with_their_labels(tmp_path):
+    volume = np.random.default_rng(0).integers(0, 900, (8, 6, 4)).astype(np.int16)
+    volume[:, :, [0, 3]] = 0
+    label = np.zeros_like(volume, np.uint8) + np.arange(4, dtype=np.uint8)
+    affine = np.diag([-1.5, -1.5, 3.0, 1.0])
+    write_volume(tmp_path / "image.nii.gz", volume, affine)
+    write_volume(tmp_path / "label.nii.gz", label, affine)
+    patients = [Patient(name, tmp_path / "image.nii.gz", tmp_path / "label.nii.gz") for name in "ab"]
+    labels = {str(index): f"class {index}" for index in range(4)}
+    split = {"training": ["a"], "validation": ["b"], "test": []}
+    dataset_file = prepare_volumes(tmp_path / "out", patients, split, {**HEADER, "labels": labels})
+    held_out = validation_images(dataset_file, (8, 6), labelled=True)
+    assert [item["case"] for item in held_out] == ["b_001", "b_002"]
+    assert [item["label"].unique().tolist() for item in held_out] == [[1], [2]]
 
 
 def test_size_channels_and_limit(cohort):

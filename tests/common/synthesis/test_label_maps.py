@@ -1,9 +1,13 @@
 """Label maps are real ones, warped, a function of seed and number; and images come with the map they were drawn to."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from diffusers import DDPMScheduler
+from monai.transforms import Resize
 from PIL import Image
 
 from common.data.datalist import check, entries, read, write
@@ -13,6 +17,7 @@ from common.synthesis import (
     DiffusionUNet,
     SeededSampler,
     WarpedLabels,
+    export_model,
     gate,
     generate,
     labels_for,
@@ -21,6 +26,7 @@ from common.synthesis import (
 )
 from common.synthesis.label_maps import read_labels
 
+BUNDLE = Path(__file__).resolve().parents[3] / "bundles" / "ddpm_synthesis"
 SCHEDULER = DDPMScheduler(1000, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
 
 
@@ -135,6 +141,31 @@ def test_a_dataset_of_other_classes_is_refused(conditional, network, cohort, tmp
     write(tmp_path / "more.json", {**data, "labels": {**data["labels"], str(len(data["labels"])): "more"}})
     with pytest.raises(TskdError, match="classes that the diffusion model was trained with"):
         labels_for(conditional, tmp_path / "more.json")
+
+
+def test_the_labelled_budget_is_that_of_the_training(conditional, cohort, tmp_path):
+    items = entries(cohort, "labelled", 5)
+    pipeline = export_model(conditional, SCHEDULER, tmp_path, items=items)
+    assert labels_for(conditional, cohort, pipeline_dir=pipeline).paths == [item["label"] for item in items]
+    assert len(labels_for(conditional, cohort, 0, 3, pipeline).paths) == 3
+    with pytest.raises(TskdError, match=r"num_labelled: expected at most the 5 label maps .* found 6"):
+        labels_for(conditional, cohort, 0, 6, pipeline)
+    data = read(cohort)
+    for item in (item for name in ("training", "validation", "test") for item in data[name]):
+        item.update({key: str(cohort.parent / item[key]) for key in ("image", "label")})
+    write(tmp_path / "other.json", {**data, "training": data["training"][::-1]})
+    for num_labelled in (None, 2):
+        with pytest.raises(TskdError, match="at the head of 'training', found others"):
+            labels_for(conditional, tmp_path / "other.json", 0, num_labelled, pipeline)
+
+
+def test_training_takes_the_same_pixels_of_a_label_map_as_sampling(tmp_path):
+    labels = torch.from_numpy(np.random.default_rng(0).integers(0, 5, (37, 29), dtype=np.uint8))
+    Image.fromarray(labels.numpy().T).save(tmp_path / "label.png")
+    overlay = json.loads((BUNDLE / "configs" / "label_maps.json").read_text())
+    (mode,) = (step["mode"][1] for step in overlay["train#preprocessing#transforms"] if step["_target_"] == "Resized")
+    trained = Resize((16, 16), mode=mode)(labels[None].float())
+    assert torch.equal(trained.to(torch.uint8).as_tensor(), read_labels(tmp_path / "label.png", (16, 16)))
 
 
 def test_images_with_masks_are_a_training_list_of_their_own(conditional, cohort, tmp_path):

@@ -9,12 +9,16 @@ import pytest
 import torch
 from PIL import Image
 
-from common.data.datalist import entries, read, write
+from common.data.datalist import check, entries, read, write
 from common.data.phantom import prepare_phantom, virtual_patient
 from common.data.volumes import scale_intensity
 from common.errors import TskdError
 from common.synthesis import RandomFeatures, SyntheticFolder, gate, load_images
+from common.synthesis.comparison import Limits, Looks, Verdict, judge
+from common.synthesis.correlation import most_alike_features, prepare
 from common.synthesis.memorisation import share
+from common.synthesis.memorisation_report import pairs
+from common.synthesis.pictures import contact_sheet, read_image
 
 COPIES = 6
 
@@ -65,6 +69,105 @@ def test_new_patients_pass_at_the_rate_of_the_quantile(judged, new_patients):
     assert low <= 0.05
 
 
+def test_a_picture_of_two_patients_does_not_switch_the_gate_off(cohort, new_patients, tmp_path, caplog):
+    data, folder = read(cohort), cohort.parent
+    for entry in (entry for name in ("training", "validation", "test") for entry in data[name]):
+        entry.update({key: str(folder / entry[key]) for key in ("image", "label")})
+    first = data["training"][0]
+    (tmp_path / "again.png").write_bytes(Path(first["image"]).read_bytes())
+    data["unlabelled"] = [{"image": str(tmp_path / "again.png"), "group": "somebody else", "case": "again"}]
+    write(tmp_path / "dataset.json", data)
+    copies = load_images(entries(cohort, "transfer")[1:4], 64)[0].flip(2) * 0.8
+    folder = plant(tmp_path / "images", torch.cat([copies, new_patients]), cohort)
+    # the threshold is the largest similarity: that of the duplicate, if it counted
+    report = gate(folder, tmp_path / "dataset.json", quantile=1.0)
+    rows = list(csv.DictReader((folder / "memorisation.csv").open()))
+    assert [row["flagged"] for row in rows[:3]] == ["yes"] * 3
+    assert report["threshold"] == pytest.approx(gate(folder, cohort, quantile=1.0)["threshold"])
+    assert report["duplicates_across_patients"] == 1
+    assert f"{first['case']} and" in caplog.text or f"and {first['case']}" in caplog.text
+
+
+def test_an_exact_copy_is_flagged_whatever_the_threshold():
+    training = Looks(
+        prepare(torch.rand(4, 1, 64, 64, generator=torch.manual_seed(0))), None, list("abcd"), list("aabb")
+    )
+    assert judge(training, training, Limits(0.999, None, []), 3).flagged.tolist() == [True] * 4
+
+
+def test_images_without_structure_are_left_out_and_say_why(cohort, new_patients, tmp_path):
+    folder = plant(tmp_path, torch.cat([torch.full((2, 1, 64, 64), 0.4), new_patients[:6]]), cohort)
+    report = gate(folder, cohort)
+    rows = list(csv.DictReader((folder / "memorisation.csv").open()))
+    assert [(row["flagged"], row["reason"]) for row in rows[:2]] == [("yes", "no structure")] * 2
+    assert [row["reason"] for row in rows[2:]] == ["pixels" if row["flagged"] == "yes" else "" for row in rows[2:]]
+    assert report["structureless"] == 2
+    check(folder / "dataset.json", labelled=False)
+
+
+def test_only_the_images_asked_for_are_listed(cohort, new_patients, tmp_path):
+    folder = plant(tmp_path, new_patients[:8], cohort)
+    assert gate(folder, cohort, num_images=3)["synthetic"]["images"] == 3
+    assert {entry["case"] for entry in entries(folder / "dataset.json", "transfer")} <= {
+        f"synthetic_{k:06d}" for k in range(3)
+    }
+    (folder / "images" / "000001.png").unlink()
+    with pytest.raises(TskdError, match=r"1 of them missing, such as 000001\.png"):
+        gate(folder, cohort, num_images=3)
+
+
+def test_the_contact_sheet_shows_what_is_listed(judged):
+    folder, _ = judged
+    kept = [entry["image"] for entry in entries(folder / "dataset.json", "transfer")]
+    assert len(kept) < len(list((folder / "images").iterdir()))
+    shown = np.asarray(contact_sheet([read_image(path) for path in kept[:64]]))
+    np.testing.assert_array_equal(np.asarray(Image.open(folder / "contact_sheet.png")), shown)
+
+
+def test_volumes_among_the_training_images_are_refused(cohort, new_patients, tmp_path):
+    data = read(cohort)
+    for entry in (entry for name in ("training", "validation", "test") for entry in data[name]):
+        entry.update({key: str(cohort.parent / entry[key]) for key in ("image", "label")})
+    volume = {"image": data["test"].pop()["image"], "group": "x", "case": "x"}
+    write(tmp_path / "dataset.json", {**data, "unlabelled": [volume]})
+    folder = plant(tmp_path / "images", new_patients[:2], cohort)
+    with pytest.raises(TskdError, match=r"expected 2-D images .*found 1 volumes such as .*\.nii\.gz"):
+        gate(folder, tmp_path / "dataset.json")
+
+
+def test_what_the_features_flag_is_shown_with_the_features_twin(cohort, new_patients, tmp_path):
+    """Features that only see the mean: an image is like the one of the same brightness, whatever it shows."""
+
+    class Brightness(torch.nn.Module):
+        def forward(self, images):
+            dark = images.mean((1, 2, 3))
+            return torch.stack([torch.cos(dark * 6), torch.sin(dark * 6)], dim=1)
+
+    folder = plant(tmp_path, new_patients[:20], cohort)
+    report = gate(folder, cohort, quantile=0.5, features=Brightness())
+    rows = list(csv.DictReader((folder / "memorisation.csv").open()))
+    by_features = [row for row in rows if "features" in row["reason"]]
+    assert by_features
+    real_images = load_images(entries(cohort, "transfer"), 64)[0]
+    images = torch.stack([read_image(folder / "images" / f"{row['synthetic']}.png") for row in rows])
+    twins = most_alike_features(Brightness()(images), Brightness()(real_images))[1]
+    assert [row["feature_twin"] for row in rows] == [entries(cohort, "transfer")[k]["case"] for k in twins.tolist()]
+    found = read(folder / "dataset.json")["provenance"]["memorisation"]
+    assert (found["features"], found["feature_threshold"]) == ("Brightness", report["feature_threshold"])
+
+    limits = Limits(0.9, 0.99, [])
+    real = [{"image": item["image"], "case": "", "group": ""} for item in entries(cohort, "transfer")[:3]]
+    drawn = [{"image": str(folder / "images/000000.png"), "case": "", "group": ""}] * 2
+    no = torch.tensor([False, False])
+    verdict = Verdict(
+        torch.tensor([0.91, 0.0]), torch.tensor([0, 0]), torch.tensor([0.0, 1.0]), torch.tensor([1, 2]), (no, no), no
+    )
+    sheet = np.asarray(pairs(drawn, real, verdict, limits, 1))
+    for position, twin in enumerate([2, 0]):  # the second one exceeds its threshold by more, in features
+        tile = sheet[:64, position * 130 + 64 : position * 130 + 128]
+        np.testing.assert_array_equal(tile, np.asarray(Image.open(real[twin]["image"])))
+
+
 def test_report_and_provenance_agree(judged):
     folder, report = judged
     assert json.loads((folder / "memorisation.json").read_text()) == report
@@ -72,6 +175,7 @@ def test_report_and_provenance_agree(judged):
     assert {key: report[key] for key in found} == found
     assert report["training_groups"] == 12
     assert report["held_out"]["images"] == 12
+    assert report["held_out"]["patients"] == 2
     # 16 pairs, 4 a row, each picture 128 x 64 with a line of text
     assert Image.open(folder / "memorisation.png").size == (4 * 130, 4 * 78)
 
@@ -111,6 +215,7 @@ def test_one_patient_gives_no_threshold(cohort, new_patients, tmp_path):
     folder = plant(tmp_path / "images", new_patients[:2], cohort)
     with pytest.raises(TskdError, match="at least two patients"):
         gate(folder, tmp_path / "one.json")
+    assert sorted(path.name for path in folder.iterdir()) == ["images", "sampling.json"]  # no list of unchecked images
 
 
 def test_the_same_patient_under_two_names_is_warned_of(cohort, new_patients, tmp_path, caplog):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from diffusers import DDPMPipeline, DDPMScheduler
+from safetensors.torch import load_file, save_file
 
 from common.errors import TskdError
 from common.synthesis import DiffusionUNet, export_model, initial_network, label_classes, load_network
@@ -98,10 +99,29 @@ def test_channels_that_cannot_be_fitted_are_refused(make_network, pretrained):
         initial_network(make_network(channels=2), SCHEDULER, pretrained())
 
 
+def test_a_flat_folder_is_taken_as_the_stock_pipeline_takes_it(make_network, pretrained, tmp_path):
+    folder, flat, images = pretrained(), tmp_path / "flat", torch.randn(2, 1, 16, 16)
+    flat.mkdir()
+    for path in (*folder.glob("*.json"), *folder.glob("unet/*"), *folder.glob("scheduler/*")):
+        (flat / path.name).write_bytes(path.read_bytes())
+    stock = DDPMPipeline.from_pretrained(flat).unet
+    network = initial_network(make_network(), SCHEDULER, flat).eval()
+    torch.testing.assert_close(network(images, TIMES), stock(images, TIMES).sample)
+    with pytest.raises(TskdError, match="--prediction_type v_prediction"):
+        initial_network(make_network(), DDPMScheduler(1000), flat)
+
+
+def test_weights_that_lack_some_of_the_network_are_refused(make_network, pretrained):
+    weights = pretrained() / "unet" / "diffusion_pytorch_model.safetensors"
+    save_file({name: value for name, value in load_file(weights).items() if "conv_out" not in name}, weights)
+    with pytest.raises(TskdError, match=r"init_from: .* other weights .* missing_keys conv_out"):
+        initial_network(make_network(), SCHEDULER, weights.parents[1])
+
+
 def test_a_folder_without_weights_is_named(make_network, pretrained):
     folder = pretrained()
     (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
-    with pytest.raises(TskdError, match="expected a UNet2DModel with its weights"):
+    with pytest.raises(TskdError, match=r"init_from: expected .*a UNet2DModel with its weights"):
         initial_network(make_network(), SCHEDULER, folder)
     with pytest.raises(TskdError, match="nowhere"):
         initial_network(make_network(), SCHEDULER, folder.parent / "nowhere")

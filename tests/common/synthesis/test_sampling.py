@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from diffusers import DDPMPipeline
+from diffusers import DDPMPipeline, DDPMScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import TskdError
-from common.synthesis import SAMPLERS, SeededSampler
+from common.synthesis import SAMPLERS, SeededSampler, folder_settings
 from common.synthesis.sampling import AT_ONCE, image_seed, image_shape
 
 SHAPE = (1, 8, 8)
@@ -30,12 +30,17 @@ class Denoiser(torch.nn.Module):
         return kept.sqrt() * noise - (1 - kept).sqrt() * image
 
 
-@pytest.mark.parametrize(("sampler", "steps"), [("ddpm", 200), ("ddim", 50), ("dpmsolver++", 20)])
-def test_every_sampler_draws_from_the_distribution_of_the_ideal_network(scheduler, sampler, steps):
+# all lose some of the spread (0.3): 3 to 5% at these steps; linear betas need twice the steps of cosine ones for that,
+# and lose 9% with 25 steps of DPM-Solver++ and 17% with 25 of DDIM
+@pytest.mark.parametrize(
+    ("sampler", "cosine", "linear"), [("ddpm", 200, 200), ("ddim", 50, 100), ("dpmsolver++", 20, 40)]
+)
+def test_every_sampler_draws_from_the_distribution_of_the_ideal_network(scheduler, sampler, cosine, linear):
+    steps = linear if scheduler.config["beta_schedule"] == "linear" else cosine
     draw = SeededSampler(scheduler, sampler, steps, shape=(1, 32, 32))
     images = draw(torch.arange(8), Denoiser(scheduler, -0.2, 0.3)) * 2 - 1
     assert images.mean().item() == pytest.approx(-0.2, abs=0.03)
-    assert images.std().item() == pytest.approx(0.3, rel=0.12)
+    assert images.std().item() == pytest.approx(0.3, rel=0.07)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -63,6 +68,41 @@ def test_on_an_accelerator_the_others_of_a_batch_change_no_byte(network, schedul
     assert torch.equal(draw([7, 2, 3]), together[[7, 2, 3]])
     assert set(sizes) == {AT_ONCE}
     torch.testing.assert_close(sampler(torch.arange(AT_ONCE), network), together, atol=1e-3, rtol=0)
+
+
+def test_on_a_cpu_the_number_of_threads_changes_nothing_and_is_left_as_it_was(network, scheduler):
+    seen, before = [], torch.get_num_threads()
+    network.register_forward_pre_hook(lambda *_: seen.append(torch.get_num_threads()))
+    torch.set_num_threads(2)
+    try:
+        SeededSampler(scheduler, "ddim", 2)(torch.arange(2), network)
+        assert set(seen) == {1}
+        assert torch.get_num_threads() == 2
+        with pytest.raises(AttributeError):
+            SeededSampler(scheduler, "ddim", 2)(torch.arange(2), None)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_steps_that_nobody_names_are_the_samplers(scheduler):
+    assert {name: SeededSampler(scheduler, name).steps for name in SAMPLERS} == {
+        "ddpm": 1000, "ddim": 25, "dpmsolver++": 25
+    }  # fmt: skip
+    assert SeededSampler(DDPMScheduler(10), "ddim").steps == 10
+
+
+def test_settings_tell_schedule_device_and_precision_apart(make_network, scheduler):
+    draw = SeededSampler(scheduler)
+    plain = folder_settings("m", make_network(), "cpu", draw)
+    assert plain == folder_settings("m", make_network(), torch.device("cpu"), SeededSampler(scheduler))
+    others = [
+        folder_settings("m", make_network(), "cuda:1", draw),
+        folder_settings("m", make_network(amp_dtype="bfloat16"), "cpu", draw),
+        folder_settings("m", make_network(), "cpu", SeededSampler(DDPMScheduler(1000, beta_end=0.03))),
+    ]
+    for key, other in zip(("device", "amp_dtype", "schedule"), others, strict=True):
+        assert {name for name in plain if plain[name] != other[name]} == {key}
 
 
 def test_ddpm_is_the_stock_pipeline(network, scheduler):

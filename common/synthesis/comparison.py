@@ -1,0 +1,144 @@
+"""Images beside the training images: how alike they are, and from which similarity on an image counts as a copy."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from common.errors import TskdError
+from common.synthesis import correlation
+from common.synthesis.images import load_images
+
+DUPLICATE = 0.98  # correlation from which two images are one picture: no two patients come near it
+
+Features = Callable[[torch.Tensor], torch.Tensor]
+
+
+class Looks(NamedTuple):
+    """What the comparison knows of N images: small pictures N x R x R, features N x D or None, names, patients."""
+
+    pixels: torch.Tensor
+    features: torch.Tensor | None
+    cases: list[str]
+    groups: list[str]
+
+
+class Limits(NamedTuple):
+    """Thresholds of both comparisons, and pairs of cases that are one picture listed under two patients."""
+
+    pixels: float
+    features: float | None
+    duplicates: list[tuple[str, str]]
+
+
+class Verdict(NamedTuple):
+    """Per image, for both comparisons: highest similarity with a training image and index of that image; and why not.
+
+    `copied` says which comparisons find a copy (N each, the second None without features), `empty` which images have no
+    structure that could be compared.
+    """
+
+    similarity: torch.Tensor
+    twin: torch.Tensor
+    cosine: torch.Tensor | None
+    feature_twin: torch.Tensor | None
+    copied: tuple[torch.Tensor, torch.Tensor | None]
+    empty: torch.Tensor
+
+    @property
+    def flagged(self) -> torch.Tensor:
+        """Which of N images do not pass."""
+        found = self.copied[0] | self.empty
+        return found if self.copied[1] is None else found | self.copied[1]
+
+    def reason(self, row: int) -> str:
+        """Why image `row` does not pass; empty if it does."""
+        if self.empty[row]:
+            return "no structure"
+        found = zip(("pixels", "features"), self.copied, strict=True)
+        return " and ".join(name for name, copied in found if copied is not None and copied[row])
+
+
+def look(
+    items: Sequence[Mapping[str, str]],
+    channels: int,
+    size: tuple[int, ...],
+    resolution: int,
+    features: Features | None,
+    window: tuple[float, float] | None,
+    device: str | torch.device,
+) -> Looks:
+    """Read images in small portions, so that no more than a portion is in memory at full size."""
+    pixels, vectors, cases, groups = [], [], [], []
+    for start in range(0, len(items), 64):
+        images, names, patients = load_images(items[start : start + 64], size, channels, window=window)
+        pixels.append(correlation.prepare(images.to(device), resolution))
+        if features is not None:
+            with torch.no_grad():
+                vectors.append(torch.cat([features(part.to(device)).float() for part in images.split(16)]))
+        cases += names
+        groups += patients
+    return Looks(torch.cat(pixels), torch.cat(vectors) if vectors else None, cases, groups)
+
+
+def thin(looks: Looks, limit: int) -> Looks:
+    """At most `limit` of the images, evenly apart."""
+    kept = np.linspace(0, len(looks.cases) - 1, min(limit, len(looks.cases))).round().astype(int)
+    return Looks(
+        looks.pixels[kept],
+        None if looks.features is None else looks.features[kept],
+        [looks.cases[k] for k in kept],
+        [looks.groups[k] for k in kept],
+    )
+
+
+def thresholds(
+    training: Looks, quantile: float, max_shift: int, max_real: int, dataset_file: str | os.PathLike[str]
+) -> Limits:
+    """Quantile of the similarities of training images with those of other patients, in both comparisons.
+
+    A picture that is listed under two patients would raise it to 1 and let every copy pass: such pairs (correlation of
+    at least `DUPLICATE`) are left out and named.
+
+    Raises:
+        TskdError: fewer than two patients, or none whose images differ.
+    """
+    if len(set(training.groups)) < 2:
+        raise TskdError(
+            f"{dataset_file}: expected training images of at least two patients (`group`), found "
+            f"{len(set(training.groups))}. The threshold of the memorisation gate is what different patients reach."
+        )
+    asked = thin(training, max_real)
+    best, _, repeated = correlation.most_alike_strangers(
+        asked.pixels, training.pixels, asked.groups, training.groups, DUPLICATE, max_shift
+    )
+    compared = best > -1
+    if not compared.any():
+        raise TskdError(
+            f"{dataset_file}: expected training images of at least two patients that differ, found the same images "
+            "under every patient. Correct the key `group`, or list each image once."
+        )
+    pairs = sorted({tuple(sorted((asked.cases[a], training.cases[b]))) for a, b in repeated.nonzero().tolist()})
+    duplicates = [(first, second) for first, second in pairs]
+    limit = float(best[compared].double().quantile(quantile))
+    if asked.features is None or training.features is None:
+        return Limits(limit, None, duplicates)
+    same = correlation.same_group(asked.groups, training.groups, asked.features.device)
+    cosine = correlation.most_alike_features(asked.features, training.features, same | repeated)[0]
+    return Limits(limit, float(cosine[compared].double().quantile(quantile)), duplicates)
+
+
+def judge(images: Looks, training: Looks, limits: Limits, max_shift: int) -> Verdict:
+    """Compare images with all training images."""
+    similarity, twin = correlation.most_alike(images.pixels, training.pixels, max_shift)
+    copied = (similarity >= min(limits.pixels, DUPLICATE)).cpu()
+    empty = correlation.structureless(images.pixels, max_shift).cpu()
+    if images.features is None or training.features is None or limits.features is None:
+        return Verdict(similarity.cpu(), twin.cpu(), None, None, (copied, None), empty)
+    cosine, other = correlation.most_alike_features(images.features, training.features)
+    alike = (cosine > limits.features).cpu()
+    return Verdict(similarity.cpu(), twin.cpu(), cosine.cpu(), other.cpu(), (copied, alike), empty)
