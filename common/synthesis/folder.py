@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from ignite.engine import Engine, Events
 from tqdm import tqdm
 
@@ -138,14 +138,13 @@ class SyntheticFolder:
         if not self.complete():
             return False
         listed = self.path / "dataset.json"
-        with (self.path / ".gate.lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return False
-            if listed.exists() and listed.stat().st_mtime >= self._begun:  # another process was faster
-                return False
-            gate()
+        try:
+            with FileLock(self.path / ".gate.lock", blocking=False):
+                if listed.exists() and listed.stat().st_mtime >= self._begun:  # another process was faster
+                    return False
+                gate()
+        except Timeout:  # another process is at it
+            return False
         return True
 
     def _claim(self) -> None:
