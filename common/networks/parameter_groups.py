@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from monai.networks.nets import ViT
 from torch import nn
 
 from common.errors import TskdError
@@ -57,9 +58,9 @@ def parameter_groups(
     learning_rate: float,
     layers: Sequence[str] = (),
     layer_decay: float | None = None,
-    lr_mult: Mapping[str, float] | None = None,
+    vit_lr_mult: float = 1.0,
 ) -> list[dict[str, Any]]:
-    """Parameter groups for an optimizer: deeper layers learn faster, and modules may have a rate of their own.
+    """Parameter groups for an optimizer: deeper layers learn faster, and a ViT has a rate of its own.
 
     Of n layers, number i (from 0 at the image) learns at `learning_rate * layer_decay ** (n - i)`, everything outside
     of them (norms, decoder, head) at `learning_rate`. ULMFiT, arXiv 1801.06146; for vision transformers BEiT, arXiv
@@ -70,23 +71,24 @@ def parameter_groups(
         learning_rate: rate of the last layers.
         layers: names of modules from the image on, such as vit.patch_embedding, vit.blocks.0, ...
         layer_decay: factor from one layer to the one before it, above 0 and at most 1; None for one rate everywhere.
-        lr_mult: module -> factor of the learning rate of everything below it, above 0, such as {"vit": 0.05}.
+        vit_lr_mult: factor of the learning rate of a MONAI ViT in the network, above 0; no matter to other networks.
 
     Returns:
         Groups {params, lr} of the parameters that have a gradient, the slowest first, each parameter once.
 
     Raises:
-        TskdError: `layer_decay` or a factor is out of its range, or a layer is no module of the network.
+        TskdError: `layer_decay` or `vit_lr_mult` is out of its range, or a layer is no module of the network.
     """
+    if vit_lr_mult <= 0:
+        raise TskdError(f"vit_lr_mult: expected a number above 0, found {vit_lr_mult}. To leave a ViT as it is: freeze")
     if layer_decay is not None and not 0 < layer_decay <= 1:
         raise TskdError(f"layer_decay: expected a number above 0 and at most 1, or null, found {layer_decay}")
     inner = network.network if isinstance(network, TappedNetwork) else network
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     factors = {id(parameter): 1.0 for parameter in network.parameters()}
-    for module, factor in (lr_mult or {}).items():
-        if factor <= 0:
-            raise TskdError(f"lr_mult: expected numbers above 0, found {factor} for {module}. To train nothing: freeze")
-        factors.update({id(parameter): factor for parameter in _module(inner, module, "lr_mult").parameters()})
+    for module in inner.modules():
+        if isinstance(module, ViT):
+            factors.update({id(parameter): vit_lr_mult for parameter in module.parameters()})
     for position, layer in enumerate(layers if layer_decay is not None else ()):
         decay = layer_decay ** (len(layers) - position)  # type: ignore[operator]
         for parameter in _module(inner, layer, "layers").parameters():

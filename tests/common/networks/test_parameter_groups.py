@@ -119,20 +119,14 @@ def test_errors():
         frozen(network, [name for name, _ in network.named_children()])
 
 
-def test_modules_have_rates_of_their_own():
+def test_a_vit_has_a_rate_of_its_own():
     network, layers = student("train")
     tapped = TappedNetwork(network, "vit.norm", 16, (1, 1, 64, 64))
-    found = rates(tapped, parameter_groups(tapped, 0.1, layers, lr_mult={"vit": 0.05, "vit.norm": 2.0}))
+    found = rates(tapped, parameter_groups(tapped, 0.1, layers, vit_lr_mult=0.05))
     for name, rate in found.items():
-        factor = 2.0 if ".vit.norm." in name else 0.05 if ".vit." in name else 1.0
-        assert rate == pytest.approx(0.1 * factor), name
-    with_decay = rates(tapped, parameter_groups(tapped, 0.1, layers, 0.5, {"vit": 0.05}))
+        assert rate == pytest.approx(0.005 if name.startswith("network.vit.") else 0.1), name
+    with_decay = rates(tapped, parameter_groups(tapped, 0.1, layers, 0.5, 0.05))
     assert with_decay["network.vit.blocks.11.norm1.weight"] == pytest.approx(0.005 * 0.5)
-
-
-@pytest.mark.parametrize(
-    ("mult", "message"), [({"vti": 0.1}, "no module 'vti'; did you mean vit"), ({"vit": 0.0}, r"found 0\.0 for vit")]
-)
-def test_a_factor_that_does_not_fit(mult, message):
-    with pytest.raises(TskdError, match=message):
-        parameter_groups(student("train")[0], 0.1, lr_mult=mult)
+    assert len(parameter_groups(student("basic_unet")[0], 0.1, vit_lr_mult=0.05)) == 1
+    with pytest.raises(TskdError, match="vit_lr_mult: expected a number above 0, found 0"):
+        parameter_groups(network, 0.1, vit_lr_mult=0)
