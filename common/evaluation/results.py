@@ -19,7 +19,7 @@ from .rows import MetricRow, natural, patient_values, read_rows, write_rows
 from .runs import Run, collect
 from .tables import Table, comparison_table, methods_table, organ_table, shown
 
-OPTIONS = ("methods", "budgets", "metrics", "reference")
+OPTIONS = ("methods", "budgets", "metrics", "reference", "unit")
 PATIENT_COLUMNS = 20  # beyond, there is no table of patients
 _OPENING = re.compile(r"^<!-- table of ", re.MULTILINE)
 _BLOCK = re.compile(
@@ -69,10 +69,11 @@ def tables(csv: str | Path, options: Mapping[str, Sequence[str]] | None = None) 
 
     Args:
         csv: file with the columns of metrics.csv.
-        options: `methods`, `budgets` and `metrics` to show (all, all, Dice and HD95 by default), and `reference`.
+        options: `methods`, `budgets` and `metrics` to show (all, all, Dice and HD95 by default), `reference`, and the
+            `unit` of distances, which the CSV does not have: `mm`, or `pixels` for images without a spacing.
 
     Raises:
-        TskdError: no such file, or a method, budget or metric that it does not hold.
+        TskdError: no such file, a method, budget or metric that it does not hold, or another unit.
     """
     csv, options = Path(csv), options or {}
     if not csv.is_file():
@@ -82,6 +83,8 @@ def tables(csv: str | Path, options: Mapping[str, Sequence[str]] | None = None) 
         chosen = _known(csv, option, options.get(option), [getattr(row, column) for row in rows])
         rows = [row for row in rows if getattr(row, column) in chosen]
     metrics = _known(csv, "metrics", options.get("metrics"), [row.metric for row in rows], ["dice", "hd95"])
+    if (unit := ",".join(options.get("unit", ["mm"]))) not in ("mm", "pixels"):
+        raise TskdError(f"{csv}: expected unit=mm or unit=pixels; found {unit!r}.")
     if not rows:
         raise TskdError(f"{csv}: expected rows of {dict(options)}, found none of these together.")
     datasets = list(dict.fromkeys(row.dataset for row in rows))
@@ -89,22 +92,24 @@ def tables(csv: str | Path, options: Mapping[str, Sequence[str]] | None = None) 
     for dataset in datasets:
         parts += [f"Dataset `{dataset}`\n"] if len(datasets) > 1 else []
         own = [row for row in rows if row.dataset == dataset]
-        parts += [_markdown(table) for table in _tables(csv, own, metrics, options.get("reference", ()))]
+        parts += [_markdown(table) for table in _tables(csv, own, metrics, options.get("reference", ()), unit)]
     return "\n" + "\n".join(parts) + "\n"
 
 
-def _tables(csv: Path, rows: list[MetricRow], metrics: Sequence[str], reference: Sequence[str]) -> list[Table]:
+def _tables(
+    csv: Path, rows: list[MetricRow], metrics: Sequence[str], reference: Sequence[str], unit: str
+) -> list[Table]:
     """Tables of one dataset."""
     arms = collect([Run(path=csv, rows=rows)])
     numbers = all_numbers(arms)
     others = [metric for metric in METRICS if metric in metrics and metric != "dice"]
-    found = [methods_table(numbers, "mm", others)]
+    found = [methods_table(numbers, unit, others)]
     by_organ = {row.metric for row in rows if row.label in {r.label for r in rows if r.metric == "dice"}}
-    found += [organ_table(numbers, metric, "mm") for metric in METRICS if metric in metrics and metric in by_organ]
+    found += [organ_table(numbers, metric, unit) for metric in METRICS if metric in metrics and metric in by_organ]
     if reference:
         pairs = [pair for pair in compare(arms, choose_reference(arms, reference[0]) or "") if pair.metric in metrics]
         notes = sorted({pair.test.note for pair in pairs if pair.test.note})
-        found += [comparison_table(pairs, "mm", notes)] if pairs else []
+        found += [comparison_table(pairs, unit, notes)] if pairs else []
     few = len({row.group for row in rows}) <= PATIENT_COLUMNS
     return [*found, _patient_table(rows)] if few else found
 

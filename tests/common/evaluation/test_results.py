@@ -86,6 +86,17 @@ def test_options_choose_what_is_shown(tmp_path: Path) -> None:
     assert f"Command: `tskd results {tmp_path.name}/page.md`" in once
 
 
+def test_distances_of_images_without_spacing_are_in_pixels(tmp_path: Path) -> None:
+    for opening, unit in (("", "mm"), (" unit=pixels", "pixels")):
+        page = _page(tmp_path, f" reference=scratch{opening}")
+        write_tables(page)
+        text = page.read_text()
+        assert f"Mean HD95, {unit} [95%]" in text
+        assert f"**HD95 by organ, {unit}, mean [95%]**" in text
+        assert f"| HD95, {unit} |" in text
+        assert (", mm" in text) == (unit == "mm")
+
+
 @pytest.mark.parametrize(
     ("opening", "words"),
     [
@@ -93,6 +104,7 @@ def test_options_choose_what_is_shown(tmp_path: Path) -> None:
         (" budgets=9", "expected budgets among 8, 16"),
         (" metrics=f1", "expected metrics among"),
         (" method=tskd", "found 'method=tskd'"),
+        (" unit=cm", "expected unit=mm or unit=pixels; found 'cm'"),
         (" methods=tskd reference=scratch", "found 'scratch'"),
         (" -->\n<!-- table of toy.csv", "not closed"),
     ],
