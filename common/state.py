@@ -94,7 +94,15 @@ def load_weights(network: nn.Module, path: str | Path) -> nn.Module:
     path = Path(path)
     if not path.is_file():
         raise TskdError(f"{path}: expected a weights file, found none. Train the model first, or give its path")
-    state = read_tensors(path)
+    return load_state(network, read_tensors(path), path)
+
+
+def load_state(network: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> nn.Module:
+    """Loads a state dict that was read from `path`, strictly, and returns the network.
+
+    Raises:
+        TskdError: naming each missing, unexpected or differently shaped entry.
+    """
     if wrong := misfits(network.state_dict(), state):
         more = f" and {len(wrong) - 8} more" if len(wrong) > 8 else ""
         raise TskdError(

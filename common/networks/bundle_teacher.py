@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from common.errors import TskdError
 from common.networks.weights import read_checkpoint
-from common.state import misfits
+from common.state import load_state
 
 CONFIGS = ("inference", "evaluate", "train")
 STRIDE = 4  # image pixels a pixel of the stored logits, as SAM's
@@ -107,14 +107,7 @@ def load_checkpoint(network: nn.Module, path: str | Path) -> nn.Module:
     Raises:
         TskdError: when the file is missing or damaged, or naming each missing, unexpected or differently shaped entry.
     """
-    state = read_checkpoint(path)
-    if wrong := misfits(network.state_dict(), state):
-        more = f" and {len(wrong) - 8} more" if len(wrong) > 8 else ""
-        raise TskdError(
-            f"{path} does not fit the network (other classes, size or architecture?): {'; '.join(wrong[:8])}{more}"
-        )
-    network.load_state_dict(state)
-    return network
+    return load_state(network, read_checkpoint(path), path)
 
 
 @contextmanager

@@ -50,27 +50,19 @@ def test_poly_without_warm_up_and_beyond_the_end():
 
 
 @pytest.mark.parametrize("kind", ["poly", "cosine"])
-def test_continues_from_its_state(kind):
-    whole = rates(warmup_schedule(optimizer(), kind, 3, 20), 20)
+@pytest.mark.parametrize(("steps", "total"), [(8, 20), (20, 40)])
+def test_continues_from_its_state_on_the_schedule_of_the_whole(kind, steps, total):
+    """Also where the training was to end at the step it is continued from, and is made longer."""
+    whole = rates(warmup_schedule(optimizer(), kind, 3, total), total)
     first = warmup_schedule(optimizer(), kind, 3, 20)
-    rates(first, 8)
+    rates(first, steps)
     other = optimizer()
-    second = warmup_schedule(other, kind, 3, 20)
+    second = warmup_schedule(other, kind, 3, total)
     second.load_state_dict(first.state_dict())
     other.load_state_dict(first.optimizer.state_dict())
-    assert rates(second, 12) == pytest.approx(whole[8:])
-
-
-@pytest.mark.parametrize("kind", ["poly", "cosine"])
-def test_continued_with_more_steps_follows_the_longer_schedule(kind):
-    whole = rates(warmup_schedule(optimizer(), kind, 3, 40), 40)
-    first = warmup_schedule(optimizer(), kind, 3, 20)
-    rates(first, 20)
-    other = optimizer()
-    second = warmup_schedule(other, kind, 3, 40)
-    second.load_state_dict(first.state_dict())
-    other.load_state_dict(first.optimizer.state_dict())
-    assert rates(second, 20)[1:] == pytest.approx(whole[21:])  # the first is the checkpoint's last
+    found = rates(second, total - steps)
+    assert found[1:] == pytest.approx(whole[steps + 1 :])
+    assert found[0] == pytest.approx(whole[steps] if total == 20 else first.get_last_lr()[0])  # the checkpoint's last
 
 
 def test_a_warm_up_longer_than_the_training_is_said(caplog):
