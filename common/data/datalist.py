@@ -24,6 +24,7 @@ LISTS = ("training", "unlabelled", "validation", "test")
 SECTIONS = ("labelled", "unlabelled", "transfer", "validation", "test")
 FILES = ("image", "label", "label_2nd")  # keys of an entry that hold a path; the last is a second observer's label
 IGNORE = 255  # label value of a pixel that nobody labelled
+UNCHECKED = "not checked"  # provenance, key `memorisation`: synthetic images that the gate has not compared
 
 _REQUIRED: dict[str, type] = {
     "name": str,

@@ -12,13 +12,12 @@ import torch
 from monai.transforms import MapTransform
 
 from common.data import entries, read
-from common.data.datalist import IGNORE
+from common.data.datalist import IGNORE, UNCHECKED
 from common.data.volumes import NIFTI
 from common.errors import TskdError
 from common.networks.weight_store import sha256
 
 PARTS = ("labelled", "unlabelled", "synthetic")
-UNCHECKED = "not checked"  # of a synthetic list's provenance, key `memorisation`
 
 
 def transfer_entries(

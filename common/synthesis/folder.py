@@ -16,13 +16,12 @@ from ignite.engine import Engine, Events
 from tqdm import tqdm
 
 import common
-from common.data.datalist import read, write
+from common.data.datalist import UNCHECKED, read, write
 from common.errors import TskdError
 from common.synthesis.label_maps import WarpedLabels
 from common.synthesis.pictures import contact_sheet, read_image, save, write_image, write_labels
 
 GROUP = "synthetic"
-UNCHECKED = "not checked"
 PUBLISHED = ("dataset.json", "contact_sheet.png", "memorisation.csv", "memorisation.json", "memorisation.png")
 
 
