@@ -35,6 +35,7 @@ def export_model(
     models_dir: str | os.PathLike[str],
     ema: EMAModel | None = None,
     items: Sequence[Mapping[str, str]] | None = None,
+    init_from: str | os.PathLike[str] | None = None,
 ) -> Path:
     """Write `pipeline/` (diffusers layout, safetensors) and `model.pt` (tensors only), from the averaged weights.
 
@@ -44,6 +45,7 @@ def export_model(
         models_dir: the bundle's `models` folder; both are replaced there.
         ema: average to ship; None ships the network's own weights.
         items: the list that it was trained on, for `pipeline/training.json` (`training_record`); None leaves that out.
+        init_from: pipeline that the training began with, for the same file.
 
     Of several processes, only the first writes.
 
@@ -56,7 +58,7 @@ def export_model(
         return pipeline_dir
     if ema is not None:
         with ema_weights(ema, network):
-            return export_model(network, scheduler, models_dir, None, items)
+            return export_model(network, scheduler, models_dir, None, items, init_from)
     draft = pipeline_dir.with_name(f".pipeline.{os.getpid()}")
     old = pipeline_dir.with_name(f".pipeline.old.{os.getpid()}")
     unet: Any = network.unet
@@ -64,7 +66,7 @@ def export_model(
         unet = copy.deepcopy(unet).merge_and_unload()
     DDPMPipeline(unet, scheduler).save_pretrained(draft, safe_serialization=True)  # type: ignore[arg-type]
     if items is not None:
-        (draft / NAME).write_text(json.dumps(training_record(items), indent=1) + "\n", encoding="utf-8")
+        (draft / NAME).write_text(json.dumps(training_record(items, init_from), indent=1) + "\n", encoding="utf-8")
     if pipeline_dir.exists():
         pipeline_dir.rename(old)
     draft.rename(pipeline_dir)

@@ -10,10 +10,15 @@ from common.data.datalist import read
 from common.errors import TskdError
 from common.synthesis.contents import content_hashes
 from common.synthesis.images import intensity_window
+from common.synthesis.training_record import seen_by
 
 
-def check_training_images(dataset_file: str | os.PathLike[str], items: Sequence[Mapping[str, str]]) -> None:
-    """Refuse a training list that holds anything but images of `training` and `unlabelled`.
+def check_training_images(
+    dataset_file: str | os.PathLike[str],
+    items: Sequence[Mapping[str, str]],
+    init_from: str | os.PathLike[str] | None = None,
+) -> None:
+    """Refuse a training list, or a start, with anything but images of `training` and `unlabelled`.
 
     By path: every image is an entry of one of these lists. By content: none has the pixels of an image of `validation`
     or `test`, or of a slice of their volumes as the preparation would write it, under whatever name. (That patients are
@@ -22,6 +27,8 @@ def check_training_images(dataset_file: str | os.PathLike[str], items: Sequence[
     Args:
         dataset_file: path of dataset.json.
         items: the list that the model is about to be trained on, {image, ...} with absolute paths.
+        init_from: pipeline that the training begins with; none of the images that its `training.json` lists may be held
+            out. One without that file is let through with a warning.
 
     Raises:
         TskdError: naming every image that should not be there.
@@ -39,7 +46,11 @@ def check_training_images(dataset_file: str | os.PathLike[str], items: Sequence[
         if name in ("validation", "test")
         for content in content_hashes(path, window)
     }
-    problems = []
+    problems = [
+        f"{path} (in '{place[path]}') is an image that {init_from} was trained on"
+        for path in map(held_out.get, sorted(seen_by(init_from)))
+        if path is not None
+    ]
     for item in items:
         path = os.path.realpath(item["image"])
         where = place.get(path)
@@ -52,5 +63,5 @@ def check_training_images(dataset_file: str | os.PathLike[str], items: Sequence[
         raise TskdError(
             f"{dataset_file}: expected training images of the lists 'training' and 'unlabelled' only, found: "
             f"{'; '.join(problems[:10])}{more}. A model that has seen a test image makes every later number too good: "
-            "remove these images from train#dataset#data or from the lists."
+            "remove these images from train#dataset#data or from the lists, and begin with no model that has seen them."
         )

@@ -63,6 +63,23 @@ def test_the_pipeline_knows_its_training_images_and_no_names(tmp_path, network, 
                 check_trained_on(folder, tmp_path / "dataset.json")
 
 
+def test_images_of_an_earlier_training_are_passed_on_and_missed_aloud(tmp_path, network, scheduler, cohort, caplog):
+    items = entries(cohort, "labelled", 5)
+    first = export_model(network, scheduler, tmp_path / "first", items=items[:3])
+    second = export_model(network, scheduler, tmp_path / "second", items=items[3:], init_from=first)
+    record = json.loads((second / "training.json").read_text())
+    assert record["pretrained_on"] == training_record(items[:3])["images"]
+    check_trained_on(second, cohort)
+    assert not caplog.text
+    data = {**read(cohort), "unlabelled": []}
+    data["training"] = [entry for entry in data["training"] if entry["case"] != items[0]["case"]]
+    for entry in (entry for name in ("training", "validation", "test") for entry in data[name]):
+        entry.update({key: str(cohort.parent / entry[key]) for key in ("image", "label")})
+    write(tmp_path / "dataset.json", data)
+    check_trained_on(second, tmp_path / "dataset.json")
+    assert "1 images that the model was trained on before" in caplog.text
+
+
 def test_a_pipeline_without_a_record_is_let_through_with_a_warning(tmp_path, network, scheduler, cohort, caplog):
     check_trained_on(export_model(network, scheduler, tmp_path), cohort)
     assert "nobody can tell which images" in caplog.text
