@@ -24,6 +24,7 @@ LISTS = ("training", "unlabelled", "validation", "test")
 SECTIONS = ("labelled", "unlabelled", "transfer", "validation", "test")
 FILES = ("image", "label", "label_2nd")  # keys of an entry that hold a path; the last is a second observer's label
 IGNORE = 255  # label value of a pixel that nobody labelled
+KEYS = (*FILES, "group", "case")  # of an entry, what a training sees
 UNCHECKED = "not checked"  # provenance, key `memorisation`: synthetic images that the gate has not compared
 
 _REQUIRED: dict[str, type] = {
@@ -50,7 +51,7 @@ def entries(
         num_labelled: how many training entries count as labelled; None means all.
 
     Returns:
-        Entries {image, label?, group, case}.
+        Entries {image, label?, group, case} without other keys: MONAI's collate fails on a batch that has them in part.
 
     Raises:
         TskdError: unknown section, more labels asked for than there are, an empty list, or a malformed file.
@@ -269,4 +270,5 @@ def _without_label(entry: Mapping[str, str]) -> dict[str, str]:
 
 
 def _absolute(entry: Mapping[str, str], folder: Path) -> dict[str, str]:
-    return {key: os.path.normpath(folder / value) if key in FILES else value for key, value in entry.items()}
+    values = {key: entry[key] for key in KEYS if key in entry}
+    return {key: os.path.normpath(folder / value) if key in FILES else value for key, value in values.items()}

@@ -211,7 +211,7 @@ def write_dataset(
     settings = json.loads(Path(folder, "sampling.json").read_text(encoding="utf-8"))
     labelled, unlabelled = [], []
     for k in numbers:
-        entry = {"image": f"images/{k:06d}.png", "group": GROUP, "case": f"{GROUP}_{k:06d}"}
+        entry = {"image": f"images/{k:06d}.png", "group": GROUP, "case": f"{GROUP}_{k:06d}", "index": k}
         path = _labels_path(folder, k)
         if path.exists():
             labelled.append({**entry, "label": path.relative_to(folder).as_posix()})

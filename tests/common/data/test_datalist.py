@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+from monai.data import DataLoader
 
 from common.data import datalist
 from common.errors import TskdError
@@ -29,6 +30,15 @@ def test_paths_are_absolute_text(tiny, monkeypatch):
         assert {type(value) for value in entry.values()} == {str}
         assert Path(entry["image"]).is_absolute()
         assert Path(entry["label"]).is_file()
+
+
+def test_keys_that_only_some_entries_have_do_not_reach_a_batch(tiny):
+    data = datalist.read(tiny)
+    data["training"][0]["index"] = 7
+    datalist.write(tiny, data)
+    assert datalist.read(tiny)["training"][0]["index"] == 7
+    batch = next(iter(DataLoader(datalist.entries(tiny, "labelled"), batch_size=4)))
+    assert set(batch) == {"image", "label", "group", "case"}
 
 
 @pytest.mark.parametrize("count", [5, -1, 2.5, True, "3"])

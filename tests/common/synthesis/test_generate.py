@@ -76,6 +76,7 @@ def test_dataset_says_what_the_images_are_and_that_no_gate_has_run(run, cohort):
     check(folder / "dataset.json", labelled=False)
     data = read(folder / "dataset.json")
     assert [entry["group"] for entry in data["unlabelled"]] == ["synthetic"] * 5
+    assert [entry["index"] for entry in data["unlabelled"]] == list(range(5))
     assert data["labels"] == read(cohort)["labels"]
     expected = {"model": "weights", "sampler": "dpmsolver++", "steps": 2, "seed": 0, "memorisation": "not checked"}
     assert expected.items() <= data["provenance"].items()
