@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from common import __version__
@@ -111,12 +113,12 @@ def _doctor(args: argparse.Namespace) -> int:
 
 
 def _setting(text: str) -> tuple[str, object]:
-    """KEY=VALUE with the value in JSON, or as it is."""
-    key, _, value = text.partition("=")
-    try:
-        return key, json.loads(value)
-    except ValueError:
-        return key, value
+    """KEY=VALUE with the value as `monai.bundle run` reads it: Python's, JSON's, or text."""
+    key, value = _key_value(text)
+    for read in (ast.literal_eval, json.loads):
+        with suppress(ValueError, SyntaxError):
+            return key, read(value)
+    return key, value
 
 
 def _key_value(text: str) -> tuple[str, str]:

@@ -43,6 +43,10 @@ def doctor(bundle: Path, settings: Mapping[str, Any], memory_limit: float | None
         TskdError: for a wrong setting, or when a step fails for another reason than memory.
     """
     config = str(bundle / "configs" / "train.json")
+    if not Path(config).is_file():
+        raise TskdError(
+            f"{config}: expected the bundle's configuration, found none. Pass --bundles, the bundles' folder"
+        )
     facts = _facts(_parser(config, settings))
     limit = round(memory_limit * GIB) if memory_limit is not None else facts["memory"]
 
@@ -208,12 +212,31 @@ def _available() -> int:
     """Memory in bytes that new processes can have."""
     import os
 
-    information, group = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")  # the second in a container
+    information = Path("/proc/meminfo")
     if information.is_file():
         available = 1024 * int(information.read_text().split("MemAvailable:")[1].split()[0])
-        text = group.read_text().strip() if group.is_file() else ""
-        return min(available, int(text)) if text.isdigit() else available
+        return min([available, *group_limits(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))])
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def group_limits(membership: Path, root: Path) -> list[int]:
+    """Memory limits in bytes of this process's control group and all above it: a container's, or a batch system's.
+
+    Args:
+        membership: file of lines `hierarchy:controllers:/path`, /proc/self/cgroup.
+        root: where the groups are mounted, versions 1 and 2.
+    """
+    limits = []
+    for line in membership.read_text().splitlines() if membership.is_file() else []:
+        _, controllers, path = line.split(":", 2)
+        if controllers not in ("", "memory"):
+            continue
+        top, name = (root / "memory", "memory.limit_in_bytes") if controllers else (root, "memory.max")
+        own = top / path.strip("/")
+        for group in (own, *(parent for parent in own.parents if parent.is_relative_to(top))):
+            text = (group / name).read_text().strip() if (group / name).is_file() else ""
+            limits += [int(text)] if text.isdigit() else []
+    return limits
 
 
 if __name__ == "__main__":

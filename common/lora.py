@@ -18,20 +18,21 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from common.errors import TskdError
-from common.networks import PromptFreeSam
+from common.networks import PromptFreeSam, read_checkpoint
 from common.networks.qkv import PROJECTIONS, attentions, fuse_qkv, split_qkv
 from common.state import misfits
 
 logger = logging.getLogger(__name__)
+_COMPUTED = ("pos_embed", "rel_pos", ".base_layer.")  # in names of parameters
 _INITS: dict[str, Any] = {"default": True, "pissa": "pissa"}  # in peft's words
 
 
-def _target_names(encoder: nn.Module, targets: Sequence[str], blocks: int | str) -> list[str]:
+def _target_names(encoder: nn.Module, targets: str | Sequence[str], blocks: int | str) -> list[str]:
     """Full names of the linear layers in `encoder` that receive an adapter."""
+    targets = [targets] if isinstance(targets, str) else targets
     unknown = sorted(set(targets) - {*PROJECTIONS, "proj", "mlp"})
     if unknown or not targets:
         raise TskdError(f"lora targets: expected some of q, k, v, proj, mlp, found {unknown or 'none'}")
@@ -56,7 +57,7 @@ def prepare_fine_tuning(
     mode: str = "lora",
     rank: int = 4,
     alpha: int = 4,
-    targets: Sequence[str] = ("q", "v"),
+    targets: str | Sequence[str] = ("q", "v"),
     blocks: int | str = "all",
     dropout: float = 0.0,
     use_rslora: bool = False,
@@ -71,7 +72,7 @@ def prepare_fine_tuning(
         mode: "lora" (adapters in the encoder), "decoder" (encoder frozen) or "full" (all but the unused IoU head).
         rank: rank r of the adapters.
         alpha: the adapters' output is scaled by alpha / r (alpha / sqrt(r) with `use_rslora`).
-        targets: projections with an adapter, out of q, k, v, proj, mlp.
+        targets: projections with an adapter, one or several of q, k, v, proj, mlp.
         blocks: "all", or n for the last n transformer blocks only; backpropagation then stops before the earlier ones.
         dropout: dropout on the adapters' input.
         use_rslora: rank-stabilised scaling (arXiv 2312.03732).
@@ -81,12 +82,17 @@ def prepare_fine_tuning(
         train_neck: also trains the encoder's neck in full ("lora" only); the neck is then part of the saved adapter.
 
     Raises:
-        TskdError: for an unknown mode, rank, target, initialisation or number of blocks.
+        TskdError: for an unknown mode, target or initialisation, or a rank, dropout, number of blocks or neck that
+            cannot be.
     """
     if mode not in ("lora", "decoder", "full"):
         raise TskdError(f"fine-tuning mode: expected lora, decoder or full, found {mode!r}")
-    if rank < 1:
-        raise TskdError(f"lora rank: expected 1 or more, found {rank}. To train the mask decoder alone: mode decoder")
+    if not isinstance(rank, int) or rank < 1:
+        raise TskdError(f"lora rank: expected 1, 2, ..., found {rank!r}. To train the mask decoder alone: mode decoder")
+    if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
+        raise TskdError(f"lora dropout: expected a number from 0 to below 1, found {dropout!r}")
+    if train_neck and mode != "lora":
+        raise TskdError(f"train_neck: expected false with mode {mode}, which leaves the neck as it leaves the encoder")
     if init not in _INITS:
         raise TskdError(f"lora init: expected {' or '.join(_INITS)}, found {init!r}")
     network.requires_grad_(True)
@@ -155,8 +161,7 @@ def save_adapter(network: PromptFreeSam, folder: str | Path) -> None:
     new = folder.with_name(f".{folder.name}.{os.getpid()}")
     if isinstance(network.image_encoder, PeftModel):
         network.image_encoder.save_pretrained(str(new))
-    if (folder / "adapter_config.json").is_file():
-        shutil.rmtree(folder)
+    shutil.rmtree(folder, ignore_errors=True)
     if new.is_dir():
         os.replace(new, folder)
 
@@ -177,7 +182,7 @@ def load_adapter(encoder: nn.Module, folder: str | Path) -> PeftModel:
         model = get_peft_model(split_qkv(encoder), config, autocast_adapter_dtype=False)
     except ValueError as error:  # layers that the encoder does not have
         raise TskdError(f"{folder} does not fit the encoder: {error}") from error
-    own, found = get_peft_model_state_dict(model, save_embedding_layers=False), load_file(weights)
+    own, found = get_peft_model_state_dict(model, save_embedding_layers=False), read_checkpoint(weights)
     if wrong := misfits(own, found):
         raise TskdError(f"{weights} does not fit the encoder: {'; '.join(wrong)}")
     set_peft_model_state_dict(model, found)
@@ -185,10 +190,14 @@ def load_adapter(encoder: nn.Module, folder: str | Path) -> PeftModel:
 
 
 def frozen_sha256(network: nn.Module) -> str:
-    """SHA-256 of the parameters that are not trained: which foundation model a checkpoint without them belongs to."""
+    """SHA-256 of the parameters that are not trained: which foundation model a checkpoint without them belongs to.
+
+    Those that are computed on loading (interpolated positions, what PiSSA leaves of a layer) are left out: other
+    processors round them differently.
+    """
     digest = hashlib.sha256()
     for name, parameter in network.named_parameters():
-        if not parameter.requires_grad:
+        if not parameter.requires_grad and not any(part in name for part in _COMPUTED):
             digest.update(name.encode())
             digest.update(parameter.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

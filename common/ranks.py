@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 
@@ -24,6 +26,14 @@ def world_size() -> int:
 def is_first() -> bool:
     """Whether this process is the one that writes files."""
     return rank() == 0
+
+
+def gather(value: Any) -> list[Any]:
+    """A small object of every process, in the order of their numbers; all of them must call it."""
+    found: list[Any] = [value] * world_size()
+    if world_size() > 1:
+        dist.all_gather_object(found, value)
+    return found
 
 
 def mean(values: torch.Tensor) -> torch.Tensor:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import TskdError
+from common.files import write_json
 
 LISTS = ("training", "unlabelled", "validation", "test")
 SECTIONS = ("labelled", "unlabelled", "transfer", "validation", "test")
@@ -103,15 +104,7 @@ def write(dataset_file: str | os.PathLike[str], data: Mapping[str, Any]) -> None
         TskdError: the structure is not that of a dataset.json; nothing is written then.
     """
     _raise_if(structure_problems(data), dataset_file)
-    write_json(Path(dataset_file), data)
-
-
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write a JSON file in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
-    draft.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-    os.replace(draft, path)
+    write_json(dataset_file, data)
 
 
 def check(dataset_file: str | os.PathLike[str], labelled: bool = True) -> None:

@@ -17,6 +17,7 @@ from common.data.slices import write_slices
 from common.data.split import fair_order
 from common.data.volumes import load_label, load_volume, scale_intensity, to_lps, write_volume
 from common.errors import TskdError
+from common.files import write_json
 
 RECORD = "preparation.json"  # what was prepared, and whether it was finished
 _OURS = (
@@ -127,9 +128,9 @@ def preparation(output: str | os.PathLike[str], settings: Mapping[str, Any]) -> 
             shutil.rmtree(Path(folder, name))
         elif name != RECORD:
             Path(folder, name).unlink()
-    datalist.write_json(record, {"finished": False, "settings": settings})
+    write_json(record, {"finished": False, "settings": settings})
     yield True
-    datalist.write_json(record, {"finished": True, "settings": settings})
+    write_json(record, {"finished": True, "settings": settings})
 
 
 def fingerprint(path: str | Path) -> str:

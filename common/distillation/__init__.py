@@ -1,6 +1,7 @@
 """Soft labels of one or several teachers, batched augmentation, and the student's distillation loss."""
 
 from common.distillation.augmentation import BatchAugmentation
+from common.distillation.fold_teachers import fold_teachers
 from common.distillation.gradient_shares import GradientShares
 from common.distillation.loss import DistillationLoss, Term
 from common.distillation.prepare_batch import AugmentedBatch
@@ -29,6 +30,7 @@ __all__ = [
     "add_soft_labels",
     "add_teachers",
     "batch_counts",
+    "fold_teachers",
     "missing_soft_labels",
     "soft_labels_identity",
     "transfer_entries",

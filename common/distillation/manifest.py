@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from monai.transforms import Transform
 
 from common.errors import TskdError
+from common.files import write_json
 
 MANIFEST = "manifest.json"
 _OLDER: dict[str, Any] = {  # what older manifests don't say
@@ -130,9 +130,7 @@ class Manifest:
         return cases
 
     def _write(self, path: Path, cases: Mapping[str, Any]) -> None:
-        temporary = path.with_name(f".{self.path.name}.{os.getpid()}")
-        temporary.write_text(json.dumps({**self.header, "cases": dict(sorted(cases.items()))}, indent=1) + "\n")
-        os.replace(temporary, path)
+        write_json(path, {**self.header, "cases": dict(sorted(cases.items()))})
 
 
 def _fits(info: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from common.distillation.tta import with_tta
 from common.errors import TskdError
+from common.inferers import autocast_dtype
 from common.networks.bundle_teacher import load_checkpoint
 
 Entry = Mapping[str, Any]
@@ -51,7 +52,7 @@ class Predictions:
         num_workers: processes that load images.
 
     Raises:
-        TskdError: when a case belongs to a fold without a model.
+        TskdError: when a case belongs to a fold without a model, or for another autocast type than bfloat16.
     """
 
     network: torch.nn.Module
@@ -72,6 +73,7 @@ class Predictions:
                 f"fold_models: expected a model for each fold of the labelled cases, found {len(self.fold_models)} "
                 f"models and cases of fold {wrong[0]}. List one model file a fold, in their order."
             )
+        autocast_dtype(self.dtype)
         self.network.eval().to(self.device)
         self._loaded: int | None = None
 
@@ -98,8 +100,8 @@ class Predictions:
     @torch.inference_mode()
     def _predict(self, network: Any, batch: Tensor) -> list[dict[str, Tensor]]:
         batch = batch.to(self.device, non_blocking=True)
-        kind = getattr(torch, self.dtype or "bfloat16")
-        with torch.autocast(batch.device.type, kind, enabled=self.dtype is not None):
+        kind = autocast_dtype(self.dtype)
+        with torch.autocast(batch.device.type, kind, enabled=kind is not None):
             features = network.forward_features(batch)
         names = {"logits": "logits_low", "embedding": "embedding"}
         arrays = {key: features[names[key]].to(torch.float16).cpu() for key in self.keys}

@@ -24,7 +24,7 @@ from common.distillation.manifest import MANIFEST, Manifest, case_file, transfor
 from common.distillation.predictions import Predictions
 from common.distillation.soft_labels_check import check_soft_labels
 from common.errors import TskdError
-from common.networks.weight_store import sha256
+from common.files import sha256
 
 logger = logging.getLogger(__name__)
 

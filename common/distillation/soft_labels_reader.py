@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from common.distillation.manifest import MANIFEST, case_file, refuse_difference
 from common.errors import TskdError
-from common.networks.weight_store import sha256
+from common.files import sha256
 
 Folders = str | Path | Sequence[str | Path]  # of the soft labels of one teacher
 

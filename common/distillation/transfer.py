@@ -15,7 +15,7 @@ from common.data import entries, read
 from common.data.datalist import IGNORE, UNCHECKED
 from common.data.volumes import NIFTI
 from common.errors import TskdError
-from common.networks.weight_store import sha256
+from common.files import sha256
 
 PARTS = ("labelled", "unlabelled", "synthetic")
 

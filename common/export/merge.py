@@ -12,7 +12,7 @@ from torch import Tensor
 
 from common.errors import TskdError
 from common.lora import load_adapter
-from common.networks import PromptFreeSam, build_sam, default_weights, load_pretrained, read_checkpoint
+from common.networks import PromptFreeSam, build_sam, load_pretrained, pretrained_file, read_checkpoint
 from common.networks.qkv import fuse_qkv
 from common.state import load_weights
 
@@ -53,9 +53,8 @@ def merge_adapter(
         TskdError: as `load_pretrained` and `load_adapter`.
     """
     network = build_sam(vfm, 2, image_size)
-    weights = default_weights(vfm) if weights is None else weights
     load_pretrained(network, weights)
-    head = _head(weights) if network.any_size else {}
+    head = _head(pretrained_file(vfm, weights)) if network.any_size else {}
     return _write({**merged_encoder(network, adapter), **head}, network, output)
 
 

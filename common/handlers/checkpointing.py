@@ -101,9 +101,9 @@ class Checkpointing:
                 "Weights to start from are `init_weights` or `weights`."
             )
         differing = [
-            f"{key}: this run has {value}, the checkpoint {content['identity'].get(key)}"
-            for key, value in self.identity.items()
-            if content["identity"].get(key) != value
+            f"{key}: this run has {self.identity.get(key)}, the checkpoint {content['identity'].get(key)}"
+            for key in dict.fromkeys([*self.identity, *content["identity"]])
+            if content["identity"].get(key) != self.identity.get(key)
         ]
         missing = [f"`{name}` is not in the checkpoint" for name in self.objects if name not in content]
         if differing or missing:

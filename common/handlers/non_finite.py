@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
 
+from common import ranks
 from common.errors import TskdError
 
 
@@ -14,7 +16,8 @@ class StopOnNonFinite:
     """Raises when a loss is NaN or infinite and names the cases of that batch.
 
     Losses are kept on the device and looked at every `interval` iterations, so that the check does not make the host
-    wait for the device in every step.
+    wait for the device in every step. Of several processes each names the batch that was first: a step later the loss
+    of all of them is NaN, for they share their gradients.
 
     Args:
         interval: iterations between two looks.
@@ -47,9 +50,14 @@ class StopOnNonFinite:
         if not pending:
             return
         finite = torch.isfinite(torch.stack([loss.float().reshape(()) for _, _, loss in pending])).tolist()
-        for (iteration, cases, loss), good in zip(pending, finite, strict=True):
-            if not good:
-                raise TskdError(
-                    f"loss is {float(loss)} at iteration {iteration}, cases {', '.join(cases) or 'unknown'}: expected "
-                    "a finite number. Look at these images and labels (tskd check), or lower `learning_rate`."
-                )
+        own = [
+            (step, cases, float(loss)) for (step, cases, loss), good in zip(pending, finite, strict=True) if not good
+        ]
+        bad = [batch for batches in ranks.gather(own[:1]) for batch in batches]
+        if bad:
+            iteration, _, loss = min(bad, key=itemgetter(0))
+            cases = [case for step, names, _ in bad if step == iteration for case in names]
+            raise TskdError(
+                f"loss is {loss} at iteration {iteration}, cases {', '.join(cases) or 'unknown'}: expected "
+                "a finite number. Look at these images and labels (tskd check), or lower `learning_rate`."
+            )

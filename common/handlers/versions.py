@@ -18,6 +18,7 @@ import torch
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
 
+from common.files import write_json
 from common.options import command_line, file_list
 
 PACKAGES = ("tskd", "torch", "monai", "pytorch-ignite", "peft", "transformers", "diffusers", "numpy")
@@ -44,6 +45,7 @@ def versions() -> dict[str, Any]:
 class WriteVersions:
     """Writes `versions.json` beside a run's results: versions, hardware, settings, config hash and run time.
 
+    It is written when the first epoch begins, so that a run that is refused leaves an earlier one's file as it was.
     `seconds` is there when the run is complete, `seconds_so_far` after each epoch before that; both count the parts of
     a resumed run together, up to the epoch it was resumed from.
 
@@ -68,20 +70,26 @@ class WriteVersions:
         engine.add_event_handler(Events.COMPLETED, self._finish, "seconds")
 
     def __call__(self, engine: Engine) -> None:
-        """Writes the file at the start, so that a killed run has it too."""
+        """Gathers what the run is made with."""
         about = {"settings": _without_folders(self.settings), "config": config_files(), "config_sha256": config_hash()}
         self._made_with = {**versions(), **about}
         self._began, self._first_epoch = time.monotonic(), True
-        known = json.loads(self.path.read_text()) if self.path.is_file() else {}
+        known = self._known()
         self._before = {key: known[key] for key in ("seconds", "seconds_so_far", "iterations") if key in known}
-        self._write(self._before)
 
     def _begin(self, engine: Engine) -> None:
-        """In the first epoch, not on STARTED: by then a checkpoint is loaded, whatever the order of the handlers."""
-        if self._first_epoch and engine.state.epoch == 1:
-            self._before = {}
-            self._write({})
+        """In the first epoch, not on STARTED: by then a checkpoint is loaded or refused, in any order of handlers."""
+        if self._first_epoch:
+            self._before = {} if engine.state.epoch == 1 else self._before
+            self._write(self._before)
         self._first_epoch = False
+
+    def _known(self) -> dict[str, Any]:
+        """The file of the run's earlier parts, empty where there is none."""
+        try:
+            return json.loads(self.path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return {}
 
     def _finish(self, engine: Engine, name: str) -> None:
         before = self._before.get("seconds", self._before.get("seconds_so_far", 0))
@@ -89,8 +97,7 @@ class WriteVersions:
         self._write({name: spent, "iterations": engine.state.iteration})
 
     def _write(self, extra: dict[str, Any]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(json.dumps({**self._made_with, **extra}, indent=2, default=str) + "\n")
+        write_json(self.path, {**self._made_with, **extra})
 
 
 def config_files() -> list[str]:

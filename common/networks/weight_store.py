@@ -1,6 +1,5 @@
 """Where the foundation models' weights come from, and where they are kept."""
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.errors import TskdError
+from common.files import sha256
 
 
 class WheelFile(NamedTuple):
@@ -100,15 +100,6 @@ def get_weights(name: str, cache: str | Path | None = None) -> Path:
 def default_weights(vfm: str) -> Path:
     """Weights that `load_pretrained` takes when none are named: from the cache, else downloaded into it."""
     return get_weights(vfm)
-
-
-def sha256(path: str | Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def hub_snapshot(repository: str, revision: str, cache: Path | None = None) -> Path:

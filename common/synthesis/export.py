@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import os
 import shutil
@@ -21,6 +20,7 @@ from safetensors.torch import load_file
 
 from common import ranks
 from common.errors import TskdError
+from common.files import sha256, write_json
 from common.handlers.ema import ema_weights
 from common.state import save_weights
 from common.synthesis.adapters import DiffusionUNet
@@ -66,7 +66,7 @@ def export_model(
         unet = copy.deepcopy(unet).merge_and_unload()
     DDPMPipeline(unet, scheduler).save_pretrained(draft, safe_serialization=True)  # type: ignore[arg-type]
     if items is not None:
-        (draft / NAME).write_text(json.dumps(training_record(items, init_from), indent=1) + "\n", encoding="utf-8")
+        write_json(draft / NAME, training_record(items, init_from))
     if pipeline_dir.exists():
         pipeline_dir.rename(old)
     draft.rename(pipeline_dir)
@@ -111,7 +111,7 @@ def weights_sha256(pipeline_dir: str | os.PathLike[str]) -> str:
         TskdError: no such pipeline.
     """
     _config(pipeline_dir, "unet", "config.json")
-    return hashlib.sha256(Path(pipeline_dir, WEIGHTS).read_bytes()).hexdigest()
+    return sha256(Path(pipeline_dir, WEIGHTS))
 
 
 def _config(pipeline_dir: str | os.PathLike[str], part: str, name: str) -> dict:

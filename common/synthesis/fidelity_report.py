@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from common.errors import TskdError
-from common.synthesis.folder import write_text
+from common.files import write_json, write_text
 
 COLUMNS = ("modality", "features", "pair", "measure", "value")
 
@@ -27,7 +26,7 @@ def write_report(report: Mapping[str, Any], path: Path, mlflow_uri: str | None, 
     Raises:
         TskdError: mlflow is asked for and not installed.
     """
-    write_text(path, json.dumps(report, indent=1) + "\n")
+    write_json(path, report)
     found = {(pair, name): value for pair, values in report["pairs"].items() for name, value in values.items()}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -18,6 +18,7 @@ from tqdm import tqdm
 import common
 from common.data.datalist import UNCHECKED, read, write
 from common.errors import TskdError
+from common.files import write_json
 from common.synthesis.label_maps import WarpedLabels
 from common.synthesis.pictures import contact_sheet, read_image, save, write_image, write_labels
 
@@ -161,7 +162,7 @@ class SyntheticFolder:
                     "Choose another output folder, or remove this one."
                 )
             return
-        write_text(path, json.dumps(self.settings, indent=1) + "\n")
+        write_json(path, self.settings)
 
     def _open_bar(self) -> None:
         self._bar = tqdm(total=len(self.pending()), unit="image", desc="sampling", dynamic_ncols=True)
@@ -264,11 +265,3 @@ def image_numbers(folder: str | os.PathLike[str], num_images: int | None = None)
 
 def _labels_path(folder: str | os.PathLike[str], number: int) -> Path:
     return Path(folder, "labels", f"{number:06d}.png")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file in one step; the folder is made if needed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)

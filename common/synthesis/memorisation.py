@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -15,8 +14,9 @@ from scipy.stats import binomtest
 from common.data.datalist import entries, read
 from common.data.volumes import NIFTI
 from common.errors import TskdError
+from common.files import write_json, write_text
 from common.synthesis.comparison import Features, Limits, Looks, judge, look, thin, thresholds
-from common.synthesis.folder import image_numbers, publish, withdraw, write_text
+from common.synthesis.folder import image_numbers, publish, withdraw
 from common.synthesis.images import intensity_window, picture_size
 from common.synthesis.memorisation_report import pairs, table
 from common.synthesis.pictures import save
@@ -107,7 +107,7 @@ def gate(
         report["held_out"] = share(judge(held_out, training, limits, max_shift).flagged)
         report["held_out"]["patients"] = len(set(held_out.groups))
     write_text(folder / "memorisation.csv", table(numbers, training.cases, synthetic, limits))
-    write_text(folder / "memorisation.json", json.dumps(report, indent=1) + "\n")
+    write_json(folder / "memorisation.json", report)
     save(pairs(listed, real, synthetic, limits, data["channels"]), folder / "memorisation.png")
     kept = [k for k, flagged in zip(numbers, synthetic.flagged.tolist(), strict=True) if not flagged]
     publish(folder, dataset_file, kept, {key: report[key] for key in _SUMMARY})

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from common.errors import TskdError
+from common.files import sha256, write_json
 from common.workflow.gpus import reserve
 
 TAIL = 15  # lines of the log that a failing step shows
@@ -49,7 +49,7 @@ class Task:
         """What an earlier result must share to be this one: the command (wherever the clone lies) and the inputs."""
         return {
             "command": [part.replace(ROOT, "") for part in self.command],
-            "inputs": [hashlib.sha256(path.read_bytes()).hexdigest() for path in self.inputs],
+            "inputs": [sha256(path) for path in self.inputs],
         }
 
 
@@ -73,18 +73,12 @@ def _run(task: Task) -> bool:
     state = {"id": before["id"] if same else uuid.uuid4().hex, "identity": task.identity}
     finished = same and before["finished"]
     if not finished:
-        _remember(task.state, {**state, "finished": False})
+        write_json(task.state, {**state, "finished": False})
         _execute(task, resumed=same)
-        _remember(task.state, {**state, "finished": True})
+        write_json(task.state, {**state, "finished": True})
     task.done.parent.mkdir(parents=True, exist_ok=True)
     task.done.write_text(f"{state['id']}\n")
     return not finished
-
-
-def _remember(path: Path, state: dict[str, Any]) -> None:
-    draft = path.with_name(f".{path.stem}.draft")
-    draft.write_text(json.dumps(state, indent=1) + "\n")
-    os.replace(draft, path)
 
 
 def _empty(folder: Path | None, known: bool) -> None:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from common.data import entries, write
 from common.distillation import write_soft_labels
 from common.networks import build_sam
-from common.networks.weight_store import sha256
+from common.files import sha256
 from tests.bundles.conftest import BUNDLES, user_error
 from tests.common.distillation.conftest import PREPROCESSING
 

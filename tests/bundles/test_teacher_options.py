@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from common.networks import build_sam
 from common.state import read_tensors
@@ -18,6 +19,7 @@ OPTIONS = {
     "train__trainer__network": "$torch.compile(@network, backend='eager')",  # the compiler's wrapper without its wait
     "accumulation_steps": 2, "gradient_clip": 1.0, "ema_decay": 0.9, "amp_dtype": "bfloat16",
     "gradient_checkpointing": True, "low_resolution_loss": True, "loss__class_weights": [1, 2, 2, 2, 2],
+    "fine_tuning__dropout": 0.1, "lr_scheduler__total_steps": 4,
 }  # fmt: skip
 
 
@@ -31,6 +33,12 @@ def test_all_options_together(cohort: Path, tmp_path: Path, run_bundle: Callable
     train("all", 1, **OPTIONS)
     train("all", 2, **OPTIONS)
     plain, last = (read_tensors(tmp_path / name / "checkpoints/last.pt") for name in ("plain", "all"))
+    train("whole", 2, **OPTIONS)  # in one go, the same to the last bit
+    whole = read_tensors(tmp_path / "whole/checkpoints/last.pt")
+    for name, value in whole["network"].items():
+        assert torch.equal(last["network"][name], value), name
+    assert all(map(torch.equal, last["ema"]["shadow_params"], whole["ema"]["shadow_params"]))
+    assert (tmp_path / "all/train_log.csv").read_text() == (tmp_path / "whole/train_log.csv").read_text()
     assert last["network"].keys() == plain["network"].keys()
     assert last["progress"]["epoch"] == 2
     assert last["ema"]["optimization_step"] == 4  # updates, not iterations

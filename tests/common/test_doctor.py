@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from common.cli import main
-from common.doctor import MARGIN, Step, search
+from common.cli import _setting, main
+from common.doctor import MARGIN, Step, group_limits, search
 
 ROOT = Path(__file__).resolve().parents[2]
 TOY = ["doctor", "--bundles", str(ROOT / "bundles"), "--vfm", "mobile_sam", "--image_size", "64", "--device", "cpu"]
@@ -68,6 +68,35 @@ def test_measured_on_this_machine(capsys):
     assert all(0.2 < peak <= 6 * MARGIN for *_, peak, _ in found)
     assert "mobile_sam, fine-tuning decoder, 64 px, on the CPU; limit 6.00 GiB" in text
     assert "Proposed: --batch_size 2 --accumulation_steps 1 --gradient_checkpointing False" in text
+
+
+def test_values_are_read_as_the_bundle_reads_them():
+    read = dict(
+        map(_setting, ["a=False", "b=None", "c=true", "d=[1, 2]", "e={'x': 1}", "f=mobile_sam", "g=0.5", "h=a=b"])
+    )
+    assert read == {
+        "a": False, "b": None, "c": True, "d": [1, 2], "e": {"x": 1}, "f": "mobile_sam", "g": 0.5, "h": "a=b",
+    }  # fmt: skip
+
+
+def test_the_bundles_are_named_where_there_are_none(capsys, tmp_path):
+    assert main(["doctor", "--bundles", str(tmp_path)]) == 2
+    assert "Pass --bundles" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_limits_of_the_process_and_of_the_groups_above_it(version, tmp_path):
+    line, top, name = [
+        ("5:memory:/slurm/job_7", "memory", "memory.limit_in_bytes"), ("0::/slurm/job_7", "", "memory.max"),
+    ][version - 1]  # fmt: skip
+    membership = tmp_path / "membership"
+    membership.write_text(f"4:cpu,cpuacct:/other\n{line}\n")
+    assert group_limits(membership, tmp_path) == []
+    (tmp_path / top / "slurm" / "job_7").mkdir(parents=True)
+    (tmp_path / top / "slurm" / "job_7" / name).write_text("max\n" if version == 2 else "9223372036854771712\n")
+    (tmp_path / top / "slurm" / name).write_text("4000\n")
+    assert min(group_limits(membership, tmp_path)) == 4000
+    assert group_limits(tmp_path / "no such file", tmp_path) == []
 
 
 def test_an_unknown_key_is_said(capsys):

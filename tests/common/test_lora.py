@@ -190,6 +190,11 @@ def test_variants_start_equal_learn_and_merge(vfm, options, x, tmp_path):
         ({"mode": "lorra"}, "expected lora, decoder or full, found 'lorra'"),
         ({"targets": ["q", "w"]}, r"some of q, k, v, proj, mlp, found \['w'\]"),
         ({"targets": []}, "found none"),
+        ({"targets": "query"}, r"found \['query'\]"),
+        ({"rank": 2.0}, r"expected 1, 2, \.\.\., found 2\.0"),
+        ({"dropout": "0.1"}, "from 0 to below 1, found '0.1'"),
+        ({"dropout": 1.5}, "from 0 to below 1, found 1.5"),
+        ({"mode": "decoder", "train_neck": True}, "train_neck: expected false with mode decoder"),
         ({"init": "gauss"}, "expected default or pissa, found 'gauss'"),
         ({"blocks": 9}, r"'all' or 1 to 3 \(the last n\), found 9"),
         ({"blocks": "last"}, "found 'last'"),
@@ -211,7 +216,7 @@ def test_table_counts_parameters(tuned):
 @pytest.mark.parametrize("mode", ["lora", "decoder", "full"])
 def test_table_is_logged_at_the_start_by_part(mode, caplog):
     caplog.set_level("INFO")
-    network = prepare_fine_tuning(fresh("mobile_sam"), mode=mode, train_neck=True)
+    network = prepare_fine_tuning(fresh("mobile_sam"), mode=mode, train_neck=mode == "lora")
     rows = {row.split("  ")[1]: row.replace(",", "").split()[-4:] for row in caplog.text.splitlines() if " of " in row}
     trainable = {part: int(row[0]) for part, row in rows.items()}
     assert trainable["mask_decoder"] > 0
@@ -225,5 +230,5 @@ def test_table_is_logged_at_the_start_by_part(mode, caplog):
 
 
 def test_rank_0_points_to_the_decoder():
-    with pytest.raises(TskdError, match=r"expected 1 or more, found 0.*mode decoder"):
+    with pytest.raises(TskdError, match=r"expected 1, 2, ..., found 0.*mode decoder"):
         prepare_fine_tuning(fresh("mobile_sam"), rank=0)

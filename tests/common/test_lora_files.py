@@ -109,6 +109,20 @@ def test_the_folder_holds_the_adapter_of_the_last_network_only(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_damaged_adapter_is_said(tmp_path):
+    save_adapter(prepare_fine_tuning(fresh("mobile_sam"), rank=2), tmp_path / "adapter")
+    weights = tmp_path / "adapter" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(TskdError, match=r"adapter_model\.safetensors: cannot be read as a file of tensors"):
+        load_adapter(fresh("mobile_sam").image_encoder, tmp_path / "adapter")
+
+
+def test_one_target_may_stand_alone():
+    names = [n for n, p in prepare_fine_tuning(fresh("mobile_sam"), targets="v").named_parameters() if ".lora_" in n]
+    assert names
+    assert all(".qkv.v." in name for name in names)
+
+
 def test_the_frozen_weights_have_a_hash():
     def digest(**options):
         network = fresh("mobile_sam")
@@ -121,3 +135,4 @@ def test_the_frozen_weights_have_a_hash():
     torch.manual_seed(1)  # another random start of the adapters
     assert digest() == first
     assert digest(shift=1e-3) != first
+    assert digest(init="pissa") == first  # what PiSSA leaves of a layer depends on the processor's rounding

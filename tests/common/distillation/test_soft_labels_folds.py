@@ -6,10 +6,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from common.distillation import soft_labels_identity
+from common.distillation import fold_teachers, soft_labels_identity
 from common.errors import TskdError
+from common.files import sha256, write_json
 from common.networks import build_sam
-from common.networks.weight_store import sha256
 from common.state import save_weights
 from tests.common.distillation.conftest import PREPROCESSING
 
@@ -75,6 +75,30 @@ def test_only_a_case_whose_fold_has_changed_is_written_again(write_folds, tmp_pa
 def test_the_check_uses_each_cases_teacher_too(write_folds):
     write_folds()
     assert write_folds(check=5) == 5  # recomputed, and nothing raised
+
+
+def test_models_in_another_order_or_number_are_refused(tmp_path, caplog):
+    """A teacher would be asked about the very cases that it was trained on."""
+    for fold in range(3):
+        settings = {"fold": fold, "folds": 3, "num_labelled": 8}
+        write_json(tmp_path / f"fold{fold}" / "versions.json", {"settings": settings})
+    write_json(tmp_path / "plain" / "versions.json", {"settings": {"num_labelled": 8}})
+    first, second, third, plain = (
+        tmp_path / name / "models" / "model.pt" for name in ("fold0", "fold1", "fold2", "plain")
+    )
+    assert fold_teachers([first, second, third], 8) == [first, second, third]
+    assert fold_teachers([]) == []
+    assert not caplog.text
+    for models, budget, message in (
+        ([first, third, second], 8, r"fold_models\[1\]: expected a training with fold 1 \(found 2\)"),
+        ([first, second], 8, r"fold_models\[0\]: .*folds 2 \(found 3\)"),
+        ([first, second, third], 20, r"num_labelled 20 \(found 8\)"),
+        ([first, second, plain], 8, r"fold_models\[2\]: .*fold 2 \(found None\)"),
+    ):
+        with pytest.raises(TskdError, match=message):
+            fold_teachers(models, budget)
+    fold_teachers([tmp_path / "elsewhere" / "model.pt"])
+    assert "nobody can tell whether this teacher has seen fold 0" in caplog.text
 
 
 def test_a_fold_without_a_model(write_folds):

@@ -55,9 +55,10 @@ def mobile_sam(tmp_path_factory):
 
 
 @torch.no_grad()
-def test_tiny_vit_in_mobile_sams_layout(mobile_sam, tmp_path):
+def test_tiny_vit_in_mobile_sams_layout(mobile_sam, tmp_path, monkeypatch):
     folder, network = mobile_sam
-    arguments = ["--adapter", folder / "adapter", "--weights", folder / "mobile_sam.pth", "--vfm", "mobile_sam"]
+    monkeypatch.setenv("HOME", str(folder))
+    arguments = ["--adapter", folder / "adapter", "--weights", "~/mobile_sam.pth", "--vfm", "mobile_sam"]
     assert main(["merge", *map(str, arguments), "--output", str(tmp_path / "new" / "encoder.safetensors")]) == 0
     state = load_file(tmp_path / "new" / "encoder.safetensors")
     published = torch.load(folder / "mobile_sam.pth", weights_only=True)

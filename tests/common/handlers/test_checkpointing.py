@@ -80,6 +80,12 @@ def test_a_refused_checkpoint_is_not_overwritten(training, tmp_path):
     assert (tmp_path / FILE).read_bytes() == before
 
 
+def test_what_only_the_checkpoint_was_bound_to_is_named(training, tmp_path):
+    training(tmp_path, kill_after=1, identity={"seed": 0, "fold": 1}).go()
+    with pytest.raises(TskdError, match="fold: this run has None, the checkpoint 1"):
+        training(tmp_path, identity={"seed": 0}).go()
+
+
 def test_other_parameters_are_named(training, tmp_path):
     training(tmp_path, kill_after=1).go()
     with pytest.raises(TskdError, match=r"(?s)`network` does not fit this configuration: .*0\.weight"):

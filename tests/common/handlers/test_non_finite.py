@@ -1,7 +1,11 @@
 """A training whose loss is no number stops, and says which images it was."""
 
+import os
+from pathlib import Path
+
 import pytest
 import torch
+import torch.distributed as dist
 from ignite.engine import Engine, Events
 
 from common.errors import TskdError
@@ -33,6 +37,28 @@ def test_comes_before_the_checkpoint_of_that_epoch(place, training, tmp_path):
     state = torch.load(tmp_path / "checkpoints" / "last.pt", weights_only=True)
     assert state["progress"]["epoch"] == 1
     assert torch.equal(state["network"]["0.weight"], good.network[0].weight)
+
+
+def _train(rank: int, folder: Path) -> None:
+    """Rank 0 has a bad batch in iteration 2; as with shared gradients, the loss of rank 1 is NaN in iteration 3."""
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    engine = Engine(
+        lambda engine, _: {"loss": torch.tensor(float("nan") if engine.state.iteration > 1 + rank else 1.0)}
+    )
+    StopOnNonFinite(4).attach(engine)
+    try:
+        engine.run([{"case": [f"rank{rank}_{number}"]} for number in range(8)], max_epochs=1)
+    except TskdError as error:
+        (folder / f"{rank}.txt").write_text(str(error))
+    finally:
+        dist.destroy_process_group()
+
+
+def test_every_process_names_the_batch_that_was_first(tmp_path):
+    torch.multiprocessing.spawn(_train, (tmp_path,), nprocs=2)
+    for rank in range(2):
+        assert "at iteration 2, cases rank0_1: expected" in (tmp_path / f"{rank}.txt").read_text()
 
 
 def test_finite_losses_go_on(run_engine):

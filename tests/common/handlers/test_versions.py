@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from common.errors import TskdError
 from common.handlers import WriteVersions
 from common.handlers.versions import config_hash
 
@@ -87,6 +88,21 @@ def test_time_of_a_resumed_run_counts_all_its_parts(where, training, tmp_path):
     assert finished["iterations"] == 12
     assert go()["seconds"] >= 1000
     assert go(resume="never")["seconds"] < 1000
+
+
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_a_refused_run_leaves_the_earlier_ones_file(where, training, tmp_path):
+    training(tmp_path, **{where: [WriteVersions(tmp_path, {"size": 512})]}, kill_after=1, identity={"size": 512}).go()
+    before = (tmp_path / "versions.json").read_bytes()
+    with pytest.raises(TskdError, match="belongs to another run"):
+        training(tmp_path, **{where: [WriteVersions(tmp_path, {"size": 256})]}, identity={"size": 256}).go()
+    assert (tmp_path / "versions.json").read_bytes() == before
+
+
+def test_a_damaged_file_is_written_anew(run_engine, tmp_path):
+    (tmp_path / "versions.json").write_text('{"python": ')
+    run_engine([WriteVersions(tmp_path, {"seed": 1})], 1)
+    assert json.loads((tmp_path / "versions.json").read_text())["settings"] == {"seed": 1}
 
 
 def test_hash_is_of_the_settings_and_not_of_the_places(command, tmp_path):

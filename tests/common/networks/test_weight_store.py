@@ -10,7 +10,7 @@ import pytest
 
 from common.errors import TskdError
 from common.networks import VFMS, default_weights, get_weights
-from common.networks.weight_store import SOURCES, HubFolder, WheelFile, cache_folder, hub_snapshot, sha256
+from common.networks.weight_store import SOURCES, HubFolder, WheelFile, cache_folder, hub_snapshot
 
 CONTENT = b"weights" * 1000
 MEMBER = "package/asset/model.pth"
@@ -137,8 +137,3 @@ def test_cache_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr("sys.platform", "linux")
     assert cache_folder() == tmp_path / "tskd"
-
-
-def test_sha256(tmp_path):
-    (tmp_path / "file").write_bytes(CONTENT)
-    assert sha256(tmp_path / "file") == hashlib.sha256(CONTENT).hexdigest()
