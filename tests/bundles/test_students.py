@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 
 from common.data import entries, write
 from common.distillation import write_soft_labels
-from common.networks import build_sam
 from common.files import sha256
+from common.networks import build_sam
 from tests.bundles.conftest import BUNDLES, user_error
 from tests.common.distillation.conftest import PREPROCESSING
 
