@@ -113,13 +113,23 @@ class Study:
         needs, stage = [self.prepare(cell), model], settings.get("sample", {})
         return self._run("synthesise", DDPM, place, needs, cell, stage, own, base="inference")
 
-    def transfer(self, cell: Cell, synthetic: int | str) -> Step:
-        """The list of the first so many synthetic images, or of all."""
-        source = self.synthesise(cell)
-        if synthetic == "all":
-            return source
-        place = f"{self._at(cell)}/synthetic-{synthetic}"
-        files = (f"{source.folder}/dataset.json", str(synthetic), f"{place}/dataset.json")
+    def transfer(self, cell: Cell, sizes: Mapping[str, Any]) -> dict[str, Step]:
+        """The steps whose dataset.json a student learns from: of real images, of synthetic ones or both."""
+        lists = {}
+        if real := sizes.get("real"):
+            source = self.prepare(cell)
+            lists["real"] = source if real is True else self._first(cell, source, f"{real}-{cell.budget}", cell.budget)
+        if synthetic := sizes.get("synthetic"):
+            source = self.synthesise(cell)
+            lists["synthetic"] = (
+                source if synthetic == "all" else self._first(cell, source, f"synthetic-{synthetic}", synthetic)
+            )
+        return lists
+
+    def _first(self, cell: Cell, source: Step, name: str, count: int) -> Step:
+        """The list of the first so many images of a step's dataset.json."""
+        place = f"{self._at(cell)}/{name}"
+        files = (f"{source.folder}/dataset.json", str(count), f"{place}/dataset.json")
         return Step("transfer", place, ("common.workflow.sublist", *files), (source,), folder=place)
 
     # --- teachers ----------------------------------------------------------------------------------------------------
@@ -154,12 +164,12 @@ class Study:
         settings = self.config["pretraining"][name]
         teacher, sizes = settings.get("teacher"), settings.get("transfer", {})
         rule, trained = ("distil" if teacher else "rival"), teacher is not None and self._trained(teacher)
-        place = f"{self._at(cell)}/{rule}/{name}/{cell.arm if trained else f'seed-{cell.seed}'}"
+        budgeted = trained or sizes.get("real") == "labelled"
+        place = f"{self._at(cell)}/{rule}/{name}/{cell.arm if budgeted else f'seed-{cell.seed}'}"
         own: dict[str, Any] = {"num_labelled": cell.budget} if trained else {}
         own |= {"seed": cell.seed, "in_channels": self._channels(cell)}
         needs = [self.prepare(cell)]
-        lists = {"real": self.prepare(cell)} if sizes.get("real") else {}
-        lists |= {"synthetic": self.transfer(cell, sizes["synthetic"])} if "synthetic" in sizes else {}
+        lists = self.transfer(cell, sizes)
         if lists:
             own["transfer_files"] = [f"{step.folder}/dataset.json" for step in lists.values()]
         if teacher:

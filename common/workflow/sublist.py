@@ -1,6 +1,7 @@
 """A dataset.json with fewer entries than another one; the images stay where they are.
 
-`python -m common.workflow.sublist SOURCE COUNT TARGET` keeps the first COUNT images of SOURCE for distillation.
+`python -m common.workflow.sublist SOURCE COUNT TARGET` keeps the first COUNT images of SOURCE for distillation: of a
+real data set the labelled ones, of a synthetic one so many.
 """
 
 from __future__ import annotations

@@ -69,6 +69,26 @@ def test_a_student_is_told_where_its_teacher_and_images_are() -> None:
     assert (value(tune, "num_labelled"), value(tune, "seed"), value(tune, "num_classes")) == ("4", "1", "5")
 
 
+def test_a_student_may_learn_from_the_labelled_images_and_synthetic_ones_alone() -> None:
+    config = toy(synthesis={"num_images": 4})
+    config["pretraining"]["distilled"]["transfer"] = {"real": "labelled", "synthetic": "all"}
+    config["pretraining"]["mae"] = {"transfer": {"real": "labelled"}, "configs": ["mae"]}
+    config["methods"]["mae"] = {"pretrain": "mae", "finetune": {}}
+    steps = check_study(config, "toy").steps
+    at = "results/phantom/split"
+    distil = steps[f"{at}/distil/distilled/budget-4/seed-1.done"].command
+    assert value(distil, "transfer_files") == str([f"{at}/labelled-4/dataset.json", f"{at}/synthetic/dataset.json"])
+    labels = [f"{at}/soft_labels/{source}/small/budget-4/seed-1" for source in ("real", "synthetic")]
+    assert value(distil, "soft_labels") == str(labels)
+    assert steps[f"{at}/labelled-4.done"].command[-3:] == (
+        f"{at}/dataset/dataset.json",
+        "4",
+        f"{at}/labelled-4/dataset.json",
+    )
+    rival = steps[f"{at}/rival/mae/budget-4/seed-1.done"].command  # another one for each budget
+    assert value(rival, "transfer_files") == str([f"{at}/labelled-4/dataset.json"])
+
+
 def test_folds_reach_the_preparation_and_the_stage_has_the_last_word() -> None:
     config = toy(folds={"of": 3, "run": [2]}, data_root="/data")
     config["datasets"]["phantom"]["prepare"]["options"]["source"] = "{data_root}/x"
