@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     os.replace(draft, path)
 
 
-def write_json(path: str | os.PathLike[str], content: Any) -> None:
-    """Write a JSON file in one step; what JSON does not know becomes text."""
-    write_text(path, json.dumps(content, indent=1, default=str) + "\n")
+def write_json(path: str | os.PathLike[str], content: Any, default: Callable[[Any], Any] | None = None) -> None:
+    """Write a JSON file in one step; `default` makes something of what JSON does not know, as in `json.dumps`."""
+    write_text(path, json.dumps(content, indent=1, default=default) + "\n")
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

@@ -96,6 +96,11 @@ def _read_label(folder: Path, name: str, image: np.ndarray | None, affine: np.nd
 def _refuse_odd_image(name: str, array: np.ndarray, channels: Any) -> None:
     if array.size == 0:
         raise TskdError(f"{name}: expected pixels, found size {array.shape}. Remove the entry or copy the file again.")
+    if isinstance(channels, int) and array.dtype != np.uint8:  # a 2-D image; volumes have any numbers
+        raise TskdError(
+            f"{name}: expected 8 bits a channel, found {array.dtype}: a bundle would see white. Scale it to 0 to 255, "
+            "as `tskd prepare images-masks` does."
+        )
     low, high = array.min(), array.max()
     if not (np.isfinite(low) and np.isfinite(high)):
         raise TskdError(f"{name}: expected finite intensities, found NaN or infinity. Replace them.")

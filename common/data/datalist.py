@@ -55,11 +55,18 @@ def entries(
         Entries {image, label?, group, case} without other keys: MONAI's collate fails on a batch that has them in part.
 
     Raises:
-        TskdError: unknown section, more labels asked for than there are, an empty list, or a malformed file.
+        TskdError: synthetic images that no memorisation gate has seen, an unknown section, more labels asked for than
+            there are, an empty list, or a malformed file.
     """
     if section not in SECTIONS:
         raise TskdError(f"section: expected one of {', '.join(SECTIONS)}, found {section!r}")
     data = read(dataset_file)
+    if data["provenance"].get("memorisation") == UNCHECKED:
+        raise TskdError(
+            f"{dataset_file}: expected synthetic images that have passed the memorisation gate, found a list that says "
+            f"memorisation {UNCHECKED!r}: it may hold copies of training images. Run common.synthesis.gate on its "
+            "folder, or the inference.json of ddpm_synthesis, which ends with it."
+        )
     training = data["training"]
     count = len(training) if num_labelled is None else num_labelled
     if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= len(training):

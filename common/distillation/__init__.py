@@ -14,7 +14,7 @@ from common.distillation.soft_labels_reader import (
     soft_labels_identity,
 )
 from common.distillation.teachers import AverageSoftLabelsd, add_teachers
-from common.distillation.transfer import FillLabeld, batch_counts, transfer_entries, transfer_identity
+from common.distillation.transfer import FillLabeld, batch_counts, labelled_entries, transfer_entries, transfer_identity
 
 __all__ = [
     "AugmentedBatch",
@@ -31,6 +31,7 @@ __all__ = [
     "add_teachers",
     "batch_counts",
     "fold_teachers",
+    "labelled_entries",
     "missing_soft_labels",
     "soft_labels_identity",
     "transfer_entries",

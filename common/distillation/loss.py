@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from common.errors import TskdError
+from common.losses import description
 
 Schedule = Callable[[float], float]
 EPOCHS = (0, 1, 2, 5, 10, 20, 50, 100)  # where a schedule without a text of its own is looked at
@@ -65,18 +66,10 @@ class Term(nn.Module):
     @property
     def description(self) -> str:
         """Weight, loss with its settings, and what it compares; schedules in place of the numbers that they set."""
-        settings = {
-            f"{place}.{name}".lstrip("."): f"{value:g}" if isinstance(value, int | float) else value
-            for place, module in self.loss.named_modules()
-            for name, value in vars(module).items()
-            if isinstance(value, int | float | str) and not name.startswith("_") and name != "training"
-        } | {name: str(value.tolist()) for name, value in self.loss.named_buffers()}
-        if self.temperature_schedule is not None:
-            settings["temperature"] = _schedule_text(self.temperature_schedule)
+        more = {} if self.temperature_schedule is None else {"temperature": _schedule_text(self.temperature_schedule)}
         weight = f"{self.weight:g}" if self.weight_schedule is None else _schedule_text(self.weight_schedule)
-        options = ", ".join(f"{name} {value}" for name, value in sorted(settings.items()))
         compared = [self.student, self.target, *([self.regions] if self.regions is not None else [])]
-        return f"{weight} {type(self.loss).__name__}({options}) of {', '.join(compared)} at {self.resample}"
+        return f"{weight} {description(self.loss, more)} of {', '.join(compared)} at {self.resample}"
 
     def set_epoch(self, epoch: float) -> None:
         """Sets the scheduled numbers to those after `epoch` epochs."""
@@ -153,7 +146,7 @@ def _schedule_text(schedule: Schedule) -> str:
 
 
 def resized(x: Tensor, like: Tensor) -> Tensor:
-    """`x` (B x N x H x W) at the spatial size of `like`, bilinear; unchanged where it has that size already."""
+    """`x` (2-D: B x N x H x W) at the spatial size of `like`, bilinear; unchanged where it has that size already."""
     if x.shape[2:] == like.shape[2:]:
         return x
     return functional.interpolate(x.float(), size=like.shape[2:], mode="bilinear", align_corners=False)

@@ -44,6 +44,13 @@ def _settings(value: Any) -> Any:
     return type(value).__name__  # readers and the like
 
 
+def header_sha256(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 of what the soft labels depend on besides the image: teachers, preprocessing, precision, augmentation."""
+    keys = ("teacher", "fold_teachers", "preprocessing", "transforms", "autocast", "tta")
+    told = {key: manifest.get(key, _OLDER.get(key)) for key in keys}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
 def refuse_difference(folder: Path, expected: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     """Raises TskdError with both values of each key of `expected` that is not so in `found`, a part of the manifest."""
     differing = [

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ignite.engine import Engine, Events
 
 from common.distillation.loss import DistillationLoss
+from common.errors import TskdError
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,10 @@ class Linear:
     end: float
     epochs: float
     begin: float = 0
+
+    def __post_init__(self) -> None:
+        if self.epochs <= 0:
+            raise TskdError(f"Linear: expected epochs above 0, found {self.epochs:g}. A constant needs no schedule.")
 
     def __call__(self, epoch: float) -> float:
         """Returns the value after `epoch` epochs."""

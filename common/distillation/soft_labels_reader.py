@@ -11,7 +11,7 @@ from monai.transforms import MapTransform
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from common.distillation.manifest import MANIFEST, case_file, refuse_difference
+from common.distillation.manifest import MANIFEST, case_file, header_sha256, refuse_difference
 from common.errors import TskdError
 from common.files import sha256
 
@@ -141,7 +141,7 @@ class LoadSoftLabelsd(MapTransform):
 
 
 def soft_labels_identity(folders: Any, weights: Sequence[float] | None = None) -> str:
-    """The sha256 of each teacher, with those of its out-of-fold stand-ins, to identify a checkpoint.
+    """What the soft labels are of, to identify a checkpoint: teachers, and how the images were put to them.
 
     Args:
         folders: as `common.distillation.add_teachers` takes them.
@@ -151,4 +151,4 @@ def soft_labels_identity(folders: Any, weights: Sequence[float] | None = None) -
         return ";".join(soft_labels_identity(of_one) for of_one in folders)
     folders = [folders] if isinstance(folders, str | Path) else folders
     manifests = [_read_manifest(Path(folder)) for folder in folders]
-    return ",".join(sorted({"+".join([found["teacher"], *found.get("fold_teachers", [])]) for found in manifests}))
+    return ",".join(sorted({header_sha256(manifest) for manifest in manifests}))

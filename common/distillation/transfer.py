@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -12,7 +13,8 @@ import torch
 from monai.transforms import MapTransform
 
 from common.data import entries, read
-from common.data.datalist import IGNORE, UNCHECKED
+from common.data.contents import held_out_contents
+from common.data.datalist import IGNORE
 from common.data.volumes import NIFTI
 from common.errors import TskdError
 from common.files import sha256
@@ -41,28 +43,46 @@ def transfer_entries(
         Entries {image, label?, group, case, part}, the parts one after the other.
 
     Raises:
-        TskdError: as `common.data.entries`; or synthetic images that no memorisation gate has seen; or an image or a
-            patient of another file is in the validation or test list of `dataset_file`.
+        TskdError: as `common.data.entries`; synthetic images that no memorisation gate has seen; an image or a patient
+            of another file is in the validation or test list of `dataset_file`, or was seen by the model that drew
+            synthetic images; an image twice; other channels; or labels that are asked for where none is.
     """
     found: dict[str, list[dict[str, str]]] = {part: [] for part in PARTS}
     budget = entries(dataset_file, "labelled", num_labelled) if num_labelled != 0 else []
     labelled = {entry["image"]: entry for entry in budget}
+    channels = read(dataset_file)["channels"]
     for file in files:
+        if (own := read(file)["channels"]) != channels:
+            raise TskdError(f"{file}: expected images of {channels} channels as in {dataset_file}, found {own}")
         if Path(file).resolve() != Path(dataset_file).resolve():  # whose own lists are kept apart
             _refuse_held_out(file, dataset_file)
         provenance = read(file)["provenance"]
         synthetic = str(provenance.get("source", "")).startswith("synthetic")
-        if synthetic and provenance.get("memorisation") == UNCHECKED:
-            raise TskdError(
-                f"{file}: expected synthetic images that have passed the memorisation gate, found a list that says "
-                f"memorisation {UNCHECKED!r}: it may hold copies of training images. Run common.synthesis.gate on its "
-                "folder, or the inference.json of ddpm_synthesis, which ends with it."
-            )
         for entry in entries(file, "transfer"):
             part = "labelled" if entry["image"] in labelled else "synthetic" if synthetic else "unlabelled"
             entry = labelled[entry["image"]] if part == "labelled" and with_labels else entry
             found[part].append({**entry, "part": part})
-    return [entry for part in PARTS for entry in found[part]]
+    listed = [entry for part in PARTS for entry in found[part]]
+    if twice := [image for image, count in Counter(entry["image"] for entry in listed).items() if count > 1]:
+        raise TskdError(f"transfer_files: expected each image once, found {len(twice)} twice, such as {twice[0]}")
+    if with_labels and not found["labelled"]:
+        raise TskdError(
+            f"labelled_weight: expected labelled images among {', '.join(map(str, files))}, found none; add "
+            f"{dataset_file} to transfer_files with a num_labelled above 0, or leave labelled_weight at 0"
+        )
+    return listed
+
+
+def labelled_entries(
+    dataset_file: str | PathLike[str], num_labelled: int | None, synthetic_file: str | PathLike[str]
+) -> list[dict[str, str]]:
+    """The labelled images of a data set, and synthetic ones that were drawn to label maps, to train on both.
+
+    Raises:
+        TskdError: as `common.data.entries`, or synthetic images of a model that has seen what is held out.
+    """
+    _refuse_held_out(synthetic_file, dataset_file)
+    return entries(dataset_file, "labelled", num_labelled) + entries(synthetic_file, "labelled")
 
 
 def _refuse_held_out(file: str | PathLike[str], dataset_file: str | PathLike[str]) -> None:
@@ -80,6 +100,10 @@ def _refuse_held_out(file: str | PathLike[str], dataset_file: str | PathLike[str
         for name, entry in listed
         if not entry["image"].endswith(NIFTI)  # a volume is no image to learn from
     }
+    if trained_on := read(file)["provenance"].get("trained_on"):
+        contents = held_out_contents(dataset_file)
+        drawn = filter(None, map(contents.get, trained_on))
+        problems += [f"images drawn by a model that was trained on {image}" for image in drawn]
     if held_out:
         found = ((entry["case"], held_out.get(sha256(entry["image"]))) for entry in images)
         problems += [f"image {place} as {case!r}" for case, place in found if place]

@@ -97,7 +97,7 @@ class WriteVersions:
         self._write({name: spent, "iterations": engine.state.iteration})
 
     def _write(self, extra: dict[str, Any]) -> None:
-        write_json(self.path, {**self._made_with, **extra})
+        write_json(self.path, {**self._made_with, **extra}, default=str)
 
 
 def config_files() -> list[str]:

@@ -5,6 +5,7 @@ from common.losses.attention_transfer import AttentionTransferLoss
 from common.losses.boundary_kl import BoundaryKLLoss
 from common.losses.channel_wise import ChannelWiseLoss
 from common.losses.confidence_kl import ConfidenceKLLoss
+from common.losses.description import description
 from common.losses.dice_ce import DiceCELoss
 from common.losses.embedding import EmbeddingLoss
 from common.losses.logits_kl import LogitsKLLoss
@@ -24,4 +25,5 @@ __all__ = [
     "RegionAffinityLoss",
     "SoftBCELoss",
     "SoftDiceLoss",
+    "description",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from common.losses.shapes import check_same_shape
+from common.losses.shapes import check_same_shape, check_temperature
 
 
 class ChannelWiseLoss(nn.Module):
@@ -20,7 +20,7 @@ class ChannelWiseLoss(nn.Module):
         student and teacher B x N x H x W [x D], logits or features of as many channels; returns a scalar in float32.
 
     Raises:
-        TskdError: when the shapes differ.
+        TskdError: when the shapes differ, or for a temperature of 0 or less.
     """
 
     def __init__(self, temperature: float = 4.0) -> None:
@@ -30,6 +30,7 @@ class ChannelWiseLoss(nn.Module):
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Returns the mean divergence over batch and channels."""
         check_same_shape("ChannelWiseLoss", student, teacher)
+        check_temperature(self.temperature)
         log_p = (teacher.detach().float().flatten(2) / self.temperature).log_softmax(2)
         log_q = (student.float().flatten(2) / self.temperature).log_softmax(2)
         return self.temperature**2 * (log_p.exp() * (log_p - log_q)).sum(2).mean()

@@ -12,8 +12,9 @@ from common.losses.shapes import check_same_shape
 class EmbeddingLoss(nn.Module):
     """Distance between the student's (projected) features and the teacher's image embedding.
 
-    "mse" is divided by the variance of the teacher's embedding in the batch, so its weight does not depend on the
-    teacher; "cosine" is 1 - cosine similarity along the channels, mean over positions.
+    Features of a teacher as a target: FitNets, Romero et al., arXiv 1412.6550. "mse" is mean (s - t)^2 / var(t), where
+    the variance of the teacher's embedding in the batch (ours) frees its weight from the teacher's scale; "cosine" is
+    mean (1 - <s, t> / (|s| |t|)), along the channels.
 
     Args:
         kind: "mse" or "cosine".

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from common.losses.shapes import check_same_shape
+from common.losses.shapes import check_same_shape, check_temperature
 
 
 class LogitsKLLoss(nn.Module):
@@ -19,7 +19,7 @@ class LogitsKLLoss(nn.Module):
         student and teacher logits B x N x H x W [x D]; returns a scalar in float32.
 
     Raises:
-        TskdError: when the shapes differ.
+        TskdError: when the shapes differ, or for a temperature of 0 or less.
     """
 
     def __init__(self, temperature: float = 2.0) -> None:
@@ -34,6 +34,7 @@ class LogitsKLLoss(nn.Module):
 
 def pixel_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """T^2 * KL(teacher || student) of the class distributions at each pixel: B x N x ... to B x ..., in float32."""
+    check_temperature(temperature)
     log_p = (teacher.detach().float() / temperature).log_softmax(1)
     log_q = (student.float() / temperature).log_softmax(1)
     return temperature**2 * (log_p.exp() * (log_p - log_q)).sum(1)

@@ -14,3 +14,9 @@ def check_same_shape(loss: str, student: Tensor, teacher: Tensor) -> None:
             f"{loss}: expected student and teacher of one shape BNHW[D], found {tuple(student.shape)} and "
             f"{tuple(teacher.shape)}"
         )
+
+
+def check_temperature(temperature: float) -> None:
+    """Raises TskdError unless the softmax can be taken at this temperature."""
+    if temperature <= 0:
+        raise TskdError(f"distillation loss: expected a temperature above 0, found {temperature:g}")

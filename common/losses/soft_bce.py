@@ -12,7 +12,8 @@ from common.losses.shapes import check_same_shape
 class SoftBCELoss(nn.Module):
     r"""Mean of q log(q / p) + (1 - q) log((1 - q) / (1 - p)); p, q the softmax of student and teacher, class by class.
 
-    The binary cross-entropy against soft masks less its smallest value, the teacher's own entropy: the gradient is the
+    Soft targets (Hinton et al., arXiv 1503.02531) for each class against the rest, which is ours: the binary
+    cross-entropy against soft masks less its smallest value, the teacher's own entropy: the gradient is the
     same and the loss is 0 at identity. Mean over pixels and classes.
 
     Args:

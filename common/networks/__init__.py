@@ -8,7 +8,7 @@ from common.networks.taps import TappedNetwork
 from common.networks.tiny_vit import TinyViT
 from common.networks.vit_start import start_vit
 from common.networks.vit_weights import load_vit
-from common.networks.weight_store import default_weights, get_weights
+from common.networks.weight_store import default_weights, get_weights, weights_identity
 from common.networks.weights import load_pretrained, pretrained_file, read_checkpoint
 
 __all__ = [
@@ -28,4 +28,5 @@ __all__ = [
     "pretrained_file",
     "read_checkpoint",
     "start_vit",
+    "weights_identity",
 ]

@@ -104,8 +104,9 @@ def _module(network: nn.Module, name: str, key: str) -> nn.Module:
     if name in modules and name:
         return modules[name]
     close = difflib.get_close_matches(name, [known for known in modules if known], n=3, cutoff=0.5)
+    shown = [known for known in modules if known and known.count(".") < 2]
     raise TskdError(
         f"{key}: {type(network).__name__} has no module {name!r}"
-        + (f"; did you mean {' or '.join(close)}?" if close else "")
-        + f" Its parts: {', '.join(child for child, _ in network.named_children())}"
+        + (f"; did you mean {' or '.join(close)}?" if close else ".")
+        + f" Its modules (down to the second level): {', '.join(shown)}"
     )

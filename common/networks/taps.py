@@ -113,9 +113,9 @@ def _check_tap(network: nn.Module, tap: str) -> None:
     if tap in names:
         return
     close = difflib.get_close_matches(tap, names, n=3, cutoff=0.5)
-    shown = [name for name in names if name.count(".") < 2]
+    shown = [name for name in names if name.count(".") < 3]
     raise TskdError(
         f"tap {tap!r}: {type(network).__name__} has no module of that name"
-        + (f"; did you mean {' or '.join(close)}?" if close else "")
-        + f" Its modules (down to the second level): {', '.join(shown)}"
+        + (f"; did you mean {' or '.join(close)}?" if close else ".")
+        + f" Its modules (down to the third level): {', '.join(shown)}"
     )

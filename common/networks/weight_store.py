@@ -102,6 +102,15 @@ def default_weights(vfm: str) -> Path:
     return get_weights(vfm)
 
 
+def weights_identity(weights: str | Path | None) -> str | None:
+    """What identifies weights in a checkpoint: the content of a file or folder wherever it lies, or a hub id."""
+    path = None if weights is None else Path(weights).expanduser()
+    if path is None or not path.exists():
+        return None if weights is None else str(weights)
+    files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+    return ",".join(map(sha256, files))
+
+
 def hub_snapshot(repository: str, revision: str, cache: Path | None = None) -> Path:
     """Folder with config.json and the weights of one revision of a repository on the Hugging Face hub.
 

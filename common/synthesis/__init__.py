@@ -26,10 +26,10 @@ from common.synthesis.images import load_images, validation_images
 from common.synthesis.label_maps import WarpedLabels
 from common.synthesis.loss import DiffusionLoss
 from common.synthesis.memorisation import gate
-from common.synthesis.pretrained import initial_network
+from common.synthesis.pretrained import initial_network, start_sha256
 from common.synthesis.preview import SamplePreview
 from common.synthesis.sampling import SAMPLERS, SeededSampler, build_sampler, folder_settings, labels_for
-from common.synthesis.training_record import check_trained_on, training_record
+from common.synthesis.training_record import check_trained_on, record_sha256, training_record
 
 __all__ = [
     "SAMPLERS",
@@ -66,6 +66,8 @@ __all__ = [
     "project",
     "teacher_features",
     "to_model_range",
+    "record_sha256",
+    "start_sha256",
     "training_record",
     "validation_images",
     "weights_sha256",

@@ -99,7 +99,7 @@ class DiffusionBatch(PrepareBatch):
         label_classes: classes of the label maps under the key `label` that the network is conditioned on, 0 for none.
 
     Raises:
-        TskdError: an unknown axis.
+        TskdError: an unknown axis, or another `prediction_type` of the schedule than epsilon or v_prediction.
     """
 
     def __init__(
@@ -112,7 +112,10 @@ class DiffusionBatch(PrepareBatch):
         if unknown := sorted(set(flips) - set(AXES)):
             raise TskdError(f"flips: expected a list of some of {', '.join(AXES)}, found {', '.join(unknown)}")
         steps = scheduler.config["num_train_timesteps"]
-        velocity = scheduler.config["prediction_type"] == "v_prediction"
+        kind = scheduler.config["prediction_type"]
+        if kind not in ("epsilon", "v_prediction"):
+            raise TskdError(f"prediction_type: expected epsilon or v_prediction, found {kind!r}")
+        velocity = kind == "v_prediction"
         schedule: Any = scheduler  # MONAI's type hint asks for its own schedulers
         self.prepare = VPredictionPrepareBatch(schedule, steps) if velocity else DiffusionPrepareBatch(steps)
         self.steps = steps

@@ -132,6 +132,39 @@ def thresholds(
     return Limits(limit, float(cosine[compared].double().quantile(quantile)), duplicates)
 
 
+def judge_drawn_to_labels(
+    verdict: Verdict,
+    images: Looks,
+    sources: torch.Tensor,
+    entries: Sequence[int],
+    limits: Limits,
+    max_shift: int,
+) -> Verdict:
+    """The verdict on images that were drawn to warped label maps, each compared with its own source as well.
+
+    A model that copies draws the training image as its label map is warped, which shifts and flips do not undo.
+
+    Args:
+        verdict: that of `judge`.
+        images: N images.
+        sources: small pictures N x R x R of the training images of their maps, warped alike.
+        entries: index of each of these among the training images.
+        limits: thresholds.
+        max_shift: as in `judge`.
+    """
+    both = zip(images.pixels, sources, strict=True)
+    similarity = torch.cat(
+        [correlation.most_alike(own[None], source[None], max_shift)[0] for own, source in both]
+    ).cpu()
+    nearer = similarity > verdict.similarity
+    copied = verdict.copied[0] | (similarity >= min(limits.pixels, DUPLICATE))
+    return verdict._replace(
+        similarity=torch.where(nearer, similarity, verdict.similarity),
+        twin=torch.where(nearer, torch.tensor(entries), verdict.twin),
+        copied=(copied, verdict.copied[1]),
+    )
+
+
 def judge(images: Looks, training: Looks, limits: Limits, max_shift: int) -> Verdict:
     """Compare images with all training images."""
     similarity, twin = correlation.most_alike(images.pixels, training.pixels, max_shift)

@@ -11,12 +11,14 @@ import numpy as np
 import torch
 from monai.metrics import FIDMetric
 
+from common.data.contents import intensity_window
 from common.data.datalist import entries, read
 from common.errors import TskdError
 from common.synthesis.fidelity_report import write_report
-from common.synthesis.images import intensity_window, load_images, picture_size
+from common.synthesis.images import load_images, picture_size
 
 FID_DIMENSIONS = 64  # of the features for FID; with fewer images than this it is not given
+FEWEST = 5  # images in a sample
 
 
 def kernel_distance(first: torch.Tensor, second: torch.Tensor) -> float:
@@ -144,11 +146,15 @@ def measure(
         "floor": (training[torch.from_numpy(half)], training[torch.from_numpy(~half)]),
     }
     count = min(limit, *(len(sample) for pair in pairs.values() for sample in pair))
-    if data["validation"]:
-        pairs["held_out"] = (training, vectors(entries(dataset_file, "validation"))[0])
-    if min(count, *(len(other) for _, other in pairs.values())) < 5:
+    if count < FEWEST:
         sizes = ", ".join(f"{name} {len(real)} and {len(other)}" for name, (real, other) in pairs.items())
-        raise TskdError(f"expected at least 5 images in every sample, found {sizes}. Make more synthetic images.")
+        raise TskdError(
+            f"expected at least {FEWEST} images in every sample, found {sizes}. Make more synthetic images, or list "
+            "more training images."
+        )
+    if data["validation"]:
+        held_out = vectors(entries(dataset_file, "validation"))[0]
+        pairs |= {"held_out": (training, held_out)} if len(held_out) >= FEWEST else {}
     report = {
         "modality": data["modality"],
         "features": getattr(features, "name", type(features).__name__),

@@ -63,6 +63,8 @@ class SyntheticFolder:
         world_size: int = 1,
         labels: WarpedLabels | None = None,
     ) -> None:
+        if num_images < 1:
+            raise TskdError(f"num_images: expected 1 or more, found {num_images}")
         if not 0 <= rank < world_size:
             raise TskdError(f"rank: expected 0 to {world_size - 1} (world_size {world_size}), found {rank}")
         self.path, self.num_images, self.settings = Path(path), num_images, dict(settings)
@@ -184,6 +186,7 @@ def publish(
     dataset_file: str | os.PathLike[str],
     numbers: Sequence[int],
     memorisation: Any,
+    trained_on: Iterable[str] = (),
 ) -> None:
     """Write the contact sheet of the first 64 images `numbers`, and last of all their dataset.json.
 
@@ -191,7 +194,7 @@ def publish(
     """
     if shown := [read_image(Path(folder, "images", f"{k:06d}.png")) for k in numbers[:64]]:
         save(contact_sheet(shown), Path(folder, "contact_sheet.png"))
-    write_dataset(folder, dataset_file, numbers, memorisation)
+    write_dataset(folder, dataset_file, numbers, memorisation, trained_on)
 
 
 def write_dataset(
@@ -199,6 +202,7 @@ def write_dataset(
     dataset_file: str | os.PathLike[str],
     numbers: Iterable[int],
     memorisation: Any,
+    trained_on: Iterable[str] = (),
 ) -> None:
     """Write the dataset.json of synthetic images: those with a label map under `training`, others under `unlabelled`.
 
@@ -207,6 +211,8 @@ def write_dataset(
         dataset_file: dataset.json of the training images.
         numbers: images to list.
         memorisation: what the memorisation gate found, or that it has not run.
+        trained_on: content hashes of the images that the diffusion model has seen, so that whoever learns from the
+            list can tell whether a patient that is held out was among them.
     """
     real = read(dataset_file)
     settings = json.loads(Path(folder, "sampling.json").read_text(encoding="utf-8"))
@@ -235,6 +241,7 @@ def write_dataset(
                 "tool": f"tskd {common.__version__}",
                 **settings,
                 "memorisation": memorisation,
+                "trained_on": sorted(trained_on),
             },
         },
     )

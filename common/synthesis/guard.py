@@ -6,10 +6,9 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from common.data.contents import content_hashes, held_out_contents, intensity_window
 from common.data.datalist import read
 from common.errors import TskdError
-from common.synthesis.contents import content_hashes
-from common.synthesis.images import intensity_window
 from common.synthesis.training_record import seen_by
 
 
@@ -17,6 +16,7 @@ def check_training_images(
     dataset_file: str | os.PathLike[str],
     items: Sequence[Mapping[str, str]],
     init_from: str | os.PathLike[str] | None = None,
+    in_channels: int | None = None,
 ) -> None:
     """Refuse a training list, or a start, with anything but images of `training` and `unlabelled`.
 
@@ -29,27 +29,27 @@ def check_training_images(
         items: the list that the model is about to be trained on, {image, ...} with absolute paths.
         init_from: pipeline that the training begins with; none of the images that its `training.json` lists may be held
             out. One without that file is let through with a warning.
+        in_channels: channels that the network takes, None for any.
 
     Raises:
         TskdError: naming every image that should not be there.
     """
     data, folder = read(dataset_file), Path(dataset_file).resolve().parent
+    if in_channels is not None and in_channels != data["channels"]:
+        raise TskdError(
+            f"{dataset_file}: expected in_channels = {in_channels} as the configuration says, found "
+            f"{data['channels']}. Pass --in_channels {data['channels']}"
+        )
     place = {
         os.path.realpath(folder / entry["image"]): name
         for name in ("training", "unlabelled", "validation", "test")
         for entry in data[name]
     }
-    window = intensity_window(dataset_file)
-    held_out = {
-        content: path
-        for path, name in place.items()
-        if name in ("validation", "test")
-        for content in content_hashes(path, window)
-    }
+    held_out, window = held_out_contents(dataset_file), intensity_window(dataset_file)
     problems = [
-        f"{path} (in '{place[path]}') is an image that {init_from} was trained on"
-        for path in map(held_out.get, sorted(seen_by(init_from)))
-        if path is not None
+        f"{known} is an image that {init_from} was trained on"
+        for known in map(held_out.get, sorted(seen_by(init_from)))
+        if known is not None
     ]
     for item in items:
         path = os.path.realpath(item["image"])
@@ -57,7 +57,7 @@ def check_training_images(
         if where not in ("training", "unlabelled"):
             problems.append(f"{item['image']} is in {f'the list {where!r}' if where else 'no list'} of the dataset")
         elif held_out and (twin := next(filter(None, map(held_out.get, content_hashes(path, window))), None)):
-            problems.append(f"{item['image']} (in '{where}') has the pixels of {twin} (in '{place[twin]}')")
+            problems.append(f"{item['image']} (in '{where}') has the pixels of {twin}")
     if problems:
         more = f"; and {len(problems) - 10} more" if len(problems) > 10 else ""
         raise TskdError(

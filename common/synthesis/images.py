@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,9 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
+from common.data.contents import intensity_window, volume_slices
 from common.data.datalist import entries, read
-from common.data.volumes import NIFTI, load_label, load_volume, scale_intensity, to_lps
+from common.data.volumes import NIFTI, load_label, load_volume, to_lps
 from common.errors import TskdError
 from common.synthesis.label_maps import read_labels
 from common.synthesis.pictures import read_image
@@ -78,34 +78,6 @@ def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     """(x, y) of a PNG or JPEG image."""
     with Image.open(path) as picture:
         return picture.size
-
-
-def volume_slices(
-    path: str | os.PathLike[str], window: tuple[float, float] | None = None
-) -> Iterator[tuple[int, np.ndarray]]:
-    """The slices of a volume as `tskd prepare` stores them: (k, uint8 [X, Y]).
-
-    Args:
-        path: NIfTI file.
-        window: fixed intensity window (CT); None takes the volume's percentiles.
-
-    Yields:
-        Slices in LPS order; those with one grey everywhere (padding) are left out, as the preparers do.
-    """
-    volume = np.rint(scale_intensity(to_lps(*load_volume(path))[0], window=window) * 255).astype(np.uint8)
-    for k in range(volume.shape[2]):
-        if volume[:, :, k].min() < volume[:, :, k].max():
-            yield k, volume[:, :, k]
-
-
-def intensity_window(dataset_file: str | os.PathLike[str]) -> tuple[float, float] | None:
-    """The fixed window that the preparer scaled the volumes of a dataset.json with, None for percentiles.
-
-    It is read from `provenance`, key `scaling`, where `tskd prepare` writes "window [low, high] to [0, 1]".
-    """
-    number = r"(-?[\d.]+)"
-    found = re.search(rf"window \[{number}, {number}\]", str(read(dataset_file)["provenance"].get("scaling", "")))
-    return None if found is None else (float(found[1]), float(found[2]))
 
 
 def _pictures(

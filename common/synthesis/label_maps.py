@@ -61,11 +61,22 @@ class WarpedLabels:
 
     def __call__(self, number: int) -> torch.Tensor:
         """Label map 1 x X x Y (uint8) of image `number`."""
+        index, points = self._draw(number)
+        labels = read_labels(self.paths[index], self.size)[0].numpy()
+        return torch.from_numpy(map_coordinates(labels, points, order=0, mode="constant", cval=0))[None]
+
+    def source(self, number: int) -> int:
+        """Which entry of the training list map `number` is of."""
+        return self._draw(number)[0]
+
+    def warped(self, number: int, image: torch.Tensor) -> torch.Tensor:
+        """An image C x X x Y of `size`, warped as map `number` is: what a model that copies would draw to it."""
+        points = self._draw(number)[1]
+        return torch.stack([torch.from_numpy(map_coordinates(c.numpy(), points, order=1, cval=0)) for c in image])
+
+    def _draw(self, number: int) -> tuple[int, np.ndarray]:
         rng = np.random.default_rng([self.seed, number])
-        path = self.paths[rng.integers(len(self.paths))]
-        points = self._points(rng)
-        labels = map_coordinates(read_labels(path, self.size)[0].numpy(), points, order=0, mode="constant", cval=0)
-        return torch.from_numpy(labels)[None]
+        return int(rng.integers(len(self.paths))), self._points(rng)
 
     def _points(self, rng: np.random.Generator) -> np.ndarray:
         """Where each pixel of the result comes from: 2 x X x Y, in pixels."""

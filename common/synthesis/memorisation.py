@@ -11,16 +11,28 @@ from typing import Any
 import torch
 from scipy.stats import binomtest
 
+from common.data.contents import intensity_window
 from common.data.datalist import entries, read
 from common.data.volumes import NIFTI
 from common.errors import TskdError
 from common.files import write_json, write_text
-from common.synthesis.comparison import Features, Limits, Looks, judge, look, thin, thresholds
+from common.synthesis import correlation
+from common.synthesis.comparison import (
+    Features,
+    Limits,
+    Looks,
+    judge,
+    judge_drawn_to_labels,
+    look,
+    thin,
+    thresholds,
+)
 from common.synthesis.folder import image_numbers, publish, withdraw
-from common.synthesis.images import intensity_window, picture_size
+from common.synthesis.images import load_images, picture_size
+from common.synthesis.label_maps import WarpedLabels
 from common.synthesis.memorisation_report import pairs, table
 from common.synthesis.pictures import save
-from common.synthesis.training_record import check_trained_on
+from common.synthesis.training_record import check_trained_on, seen_by
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +50,7 @@ def gate(
     device: str | torch.device = "cpu",
     num_images: int | None = None,
     pipeline_dir: str | os.PathLike[str] | None = None,
+    labels: WarpedLabels | None = None,
 ) -> dict[str, Any]:
     """Compare every synthetic image with every training image and list those that are no copies in dataset.json.
 
@@ -62,6 +75,8 @@ def gate(
         device: where to compute.
         num_images: only images 0 .. num_images - 1; None for all that the folder has.
         pipeline_dir: the model's exported pipeline, whose training images have all to be in `dataset_file`.
+        labels: the label maps that the images were drawn to; each image is then also compared with the training image
+            of its map, warped alike.
 
     Returns:
         The content of memorisation.json.
@@ -70,6 +85,8 @@ def gate(
         TskdError: a dataset.json that lacks images of the model's training, fewer than two patients or volumes in it,
             missing images, or not one image that passes.
     """
+    if not 0 < quantile <= 1:
+        raise TskdError(f"gate#quantile: expected a number above 0 and at most 1, found {quantile}")
     folder, data = Path(synthetic_dir), read(dataset_file)
     withdraw(folder)
     if pipeline_dir is not None:
@@ -87,7 +104,12 @@ def gate(
     level = quantile if features is None else (1 + quantile) / 2
     limits = thresholds(training, level, max_shift, max_real, dataset_file)
     _warn_of_duplicates(limits, dataset_file)
-    synthetic = judge(seen(listed), training, limits, max_shift)
+    drawn = seen(listed)
+    synthetic = judge(drawn, training, limits, max_shift)
+    if labels is not None:
+        sources = _warped_sources(labels, numbers, real, data["channels"], resolution, device)
+        places = [labels.source(number) for number in numbers]
+        synthetic = judge_drawn_to_labels(synthetic, drawn, sources, places, limits, max_shift)
     report: dict[str, Any] = {
         "threshold": limits.pixels,
         "feature_threshold": limits.features,
@@ -110,7 +132,7 @@ def gate(
     write_json(folder / "memorisation.json", report)
     save(pairs(listed, real, synthetic, limits, data["channels"]), folder / "memorisation.png")
     kept = [k for k, flagged in zip(numbers, synthetic.flagged.tolist(), strict=True) if not flagged]
-    publish(folder, dataset_file, kept, {key: report[key] for key in _SUMMARY})
+    publish(folder, dataset_file, kept, {key: report[key] for key in _SUMMARY}, seen_by(pipeline_dir))
     logger.info("memorisation gate: %d of %d images passed, threshold %.3f", len(kept), len(numbers), limits.pixels)
     if not kept:
         raise TskdError(
@@ -118,6 +140,22 @@ def gate(
             "Train the diffusion model on more patients or for fewer epochs."
         )
     return report
+
+
+def _warped_sources(
+    labels: WarpedLabels,
+    numbers: Sequence[int],
+    real: Sequence[Mapping[str, str]],
+    channels: int,
+    resolution: int,
+    device: str | torch.device,
+) -> torch.Tensor:
+    """The training image of each number's label map, warped alike, as small pictures N x R x R."""
+    found = []
+    for number in numbers:
+        image = load_images([real[labels.source(number)]], labels.size, channels)[0][0]
+        found.append(correlation.prepare(labels.warped(number, image)[None].to(device), resolution))
+    return torch.cat(found)
 
 
 def share(flagged: torch.Tensor) -> dict[str, Any]:

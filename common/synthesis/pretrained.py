@@ -15,6 +15,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from common.errors import TskdError
+from common.files import sha256
 from common.synthesis.adapters import DiffusionUNet
 
 logger = logging.getLogger(__name__)
@@ -67,6 +68,14 @@ def initial_network(
     )
     network.unet = unet
     return network
+
+
+def start_sha256(init_from: str | os.PathLike[str] | None) -> str | None:
+    """SHA-256 of the weights of the pipeline that a training begins with, wherever it lies; None without one."""
+    if init_from is None:
+        return None
+    place = Path(init_from, "unet") if Path(init_from, "unet").is_dir() else Path(init_from)
+    return ",".join(sha256(file) for file in sorted(place.glob("*.safetensors")) + sorted(place.glob("*.bin")))
 
 
 def _read(folder: str | os.PathLike[str]) -> tuple[UNet2DModel, DDPMScheduler]:

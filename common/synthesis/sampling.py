@@ -121,6 +121,19 @@ class SeededSampler(Inferer):
         finally:
             torch.set_num_threads(threads)
 
+    def _set_timesteps(self, device: torch.device) -> None:
+        """Sets the timesteps; diffusers' own "trailing" ones are, for some numbers of steps, one too many: -1."""
+        if self.sampler == "ddpm":
+            self.scheduler.set_timesteps(self.steps, device=device)
+            return
+        limit = self.scheduler.config["num_train_timesteps"]
+        walk = (np.round(limit - np.arange(self.steps) * (limit / self.steps)) - 1).astype(int).tolist()
+        if isinstance(self.scheduler, DPMSolverMultistepScheduler):
+            self.scheduler.set_timesteps(device=device, timesteps=walk)
+        else:
+            self.scheduler.set_timesteps(self.steps, device=device)
+            self.scheduler.timesteps = torch.tensor(walk, device=device)
+
     def _draw(self, inputs: torch.Tensor, size: int, network: Callable[..., torch.Tensor]) -> torch.Tensor:
         """Images of at most `size` numbers, made in a batch of exactly `size`."""
         numbers = inputs.tolist()
@@ -133,7 +146,7 @@ class SeededSampler(Inferer):
             maps = torch.stack([self.labels(number) for number in numbers])
             condition = one_hot(maps.to(inputs.device), self.labels.num_classes)
         extra: dict[str, Any] = {"generator": generators} if self.sampler == "ddpm" else {}
-        self.scheduler.set_timesteps(self.steps, device=inputs.device)
+        self._set_timesteps(inputs.device)
         for timestep in self.scheduler.timesteps:
             noisy = torch.cat([image, condition], dim=1)
             prediction = network(x=noisy, timesteps=timestep.expand(size), context=None)

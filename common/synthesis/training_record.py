@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -13,10 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from common.data.contents import content_hashes, intensity_window
 from common.data.datalist import read
 from common.errors import TskdError
-from common.synthesis.contents import content_hashes
-from common.synthesis.images import intensity_window
 from common.synthesis.label_maps import labels_sha256
 
 logger = logging.getLogger(__name__)
@@ -39,6 +39,11 @@ def training_record(
         "label_maps": {"count": len(labels), "sha256": labels_sha256(labels)} if labels else None,
         "pretrained_on": sorted(seen_by(init_from)),
     }
+
+
+def record_sha256(items: Sequence[Mapping[str, str]], init_from: str | os.PathLike[str] | None = None) -> str:
+    """SHA-256 of `training_record`, which a checkpoint is bound to: the record tells the whole training."""
+    return hashlib.sha256(json.dumps(training_record(items, init_from)).encode()).hexdigest()
 
 
 def seen_by(pipeline_dir: str | os.PathLike[str] | None) -> set[str]:

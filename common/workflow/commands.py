@@ -13,9 +13,18 @@ TEACHER, DDPM, STUDENT = "teacher_segmentation", "ddpm_synthesis", "student_segm
 SECTIONS = {TEACHER: "teacher", DDPM: "ddpm", STUDENT: "student"}  # of a study's key `overrides`
 
 
+NETWORK = ("network_def", "image_size", "vfm")  # keys that say which network it is
+
+
 def config_files(bundle: str, configs: Sequence[str]) -> tuple[str, ...]:
     """Paths of a bundle's configs, given by their names without `.json`."""
     return tuple(str(BUNDLES / bundle / "configs" / f"{config}.json") for config in configs)
+
+
+def defines_network(bundle: str, config: str) -> bool:
+    """Whether a config of a bundle, an overlay, puts another network in place of the bundle's own."""
+    (file,) = config_files(bundle, [config])
+    return any(key.split("#")[0] == "network_def" for key in json.loads(Path(file).read_text(encoding="utf-8")))
 
 
 def bundle_command(bundle: str, configs: Sequence[str], overrides: Mapping[str, Any]) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 import subprocess
 import sys
@@ -11,10 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common.data import read
+from common.data import fingerprint, read
 from common.distillation import missing_soft_labels, transfer_entries
 from common.errors import TskdError
 from common.workflow.commands import STUDENT, TEACHER, bundle_command, config_files
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,18 @@ class Distillation:
             raise TskdError(
                 f"{versions}: expected a teacher's settings with vfm and image_size, found {list(settings)}"
             )
+        self._warn_of_other_data(versions, settings)
         return settings
+
+    def _warn_of_other_data(self, versions: Path, settings: Mapping[str, Any]) -> None:
+        own = {"dataset": fingerprint(self._dataset_file), "num_labelled": self.num_labelled}
+        for key, value in own.items():
+            if key in settings and settings[key] != value:
+                logger.warning(
+                    "%s: the teacher was trained with %s %s, this is %s. If it has seen patients of this validation or "
+                    "test list, or more labels, the student's numbers are too good.",
+                    versions, key, settings[key], value,
+                )  # fmt: skip
 
 
 def _command(

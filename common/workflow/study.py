@@ -15,9 +15,11 @@ from typing import Any
 from common.workflow.commands import (
     BUNDLES,
     DDPM,
+    NETWORK,
     STUDENT,
     TEACHER,
     bundle_command,
+    defines_network,
     fill,
     options,
     shared_overrides,
@@ -196,6 +198,18 @@ class Study:
 
     # --- results -----------------------------------------------------------------------------------------------------
 
+    def _network(self, method: str) -> dict[str, Any]:
+        """What of a method's training says which network it trains: the overlays that define one, and its keys."""
+        settings = self.config["methods"][method]
+        if "teacher" in settings:
+            bundle, stage = TEACHER, self.config["teachers"][settings["teacher"]].get("train", {})
+        else:
+            bundle = STUDENT
+            stage = settings.get("finetune") or self.config["pretraining"].get(settings.get("pretrain"), {})
+        overlays = [name for name in stage.get("configs", ()) if defines_network(bundle, name)]
+        overrides = {key: value for key, value in stage.get("overrides", {}).items() if key.split("#")[0] in NETWORK}
+        return {"configs": overlays, "overrides": overrides}
+
     def model(self, cell: Cell, method: str) -> Step:
         """The step whose model the method stands for: a teacher, a pretrained or a fine-tuned student."""
         settings = self.config["methods"][method]
@@ -212,7 +226,9 @@ class Study:
         shared = self.config["teachers"][teacher] if teacher else {}
         place, needs = f"{model.folder}/evaluate", [self.prepare(cell), model]
         bundle = TEACHER if teacher else STUDENT
-        step = self._run("evaluate", bundle, place, needs, cell, {"configs": ["evaluate"]}, own, shared)
+        stage = self._network(method)
+        stage["configs"] = [*stage["configs"], "evaluate"]
+        step = self._run("evaluate", bundle, place, needs, cell, stage, own, shared)
         return replace(step, folder=None)
 
     def profile(self, dataset: str, method: str) -> Step:
@@ -221,9 +237,11 @@ class Study:
         model, teacher = self.model(cell, method), self.config["methods"][method].get("teacher")
         bundle, keys = (TEACHER, "vfm") if teacher else (STUDENT, "in_channels")
         known = {**self.config["datasets"][dataset], **shared_overrides(self.config, bundle, dataset)}
-        known |= self.config["teachers"][teacher].get("overrides", {}) if teacher else {}
+        network = self._network(method)
+        known |= {**(self.config["teachers"][teacher].get("overrides", {}) if teacher else {}), **network["overrides"]}
+        name = ":".join([str(BUNDLES / bundle), *network["configs"][-1:]])
         values = {key: known[key] for key in ("image_size", "num_classes", keys) if key in known}
-        command = ("common.cli", "profile", str(BUNDLES / bundle), *options(values))
+        command = ("common.cli", "profile", name, *options(values))
         place = f"{model.folder}/profile"
         return Step("profile", place, (*command, "--output", f"{place}.json"), (model,))
 

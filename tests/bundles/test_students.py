@@ -18,6 +18,7 @@ from common.data import entries, write
 from common.distillation import write_soft_labels
 from common.files import sha256
 from common.networks import build_sam
+from common.state import read_tensors
 from tests.bundles.conftest import BUNDLES, user_error
 from tests.common.distillation.conftest import PREPROCESSING
 
@@ -138,6 +139,35 @@ def archive(soft: Path, cohort: Path, tmp_path: Path) -> Path:
     return tmp_path / "archive"
 
 
+def test_a_stopped_distillation_continues_as_if_it_had_not_stopped(
+    soft: Path, cohort: Path, tmp_path: Path, run_bundle: Callable[..., Any]
+) -> None:
+    def train(name: str, epochs: int) -> Path:
+        keys = {**TOY, "dataset_dir": str(cohort), "soft_labels": str(soft), "output_dir": str(tmp_path / name)}
+        keys |= {"max_epochs": epochs, "lr_scheduler__total_steps": 4, "labelled_weight": 0.5, "num_labelled": 5}
+        keys |= {"batch_ratio": {"labelled": 1, "unlabelled": 1}}
+        run_bundle("student_segmentation", "train", "distill", **keys)
+        return tmp_path / name
+
+    train("parts", 1)
+    parts, whole = train("parts", 2), train("whole", 2)
+    assert (parts / "train_log.csv").read_text() == (whole / "train_log.csv").read_text()
+    first, second = (read_tensors(run / "checkpoints/last.pt")["network"] for run in (parts, whole))
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("overlays", [[], ["multi_gpu_train"]])
+def test_the_network_is_compiled_where_that_is_asked_for(overlays: list[str], compiled: bool) -> None:
+    parser = ConfigParser()
+    parser.read_config([str(BUNDLES / f"student_segmentation/configs/{name}.json") for name in ("train", *overlays)])
+    parser.update({"compile": compiled, "image_size": 64, "device": "cpu"})
+    network = parser.get_parsed_content("train#trainer#network" + "#module" * len(overlays))
+    assert isinstance(network, torch._dynamo.OptimizedModule) == compiled
+
+
 def refusal(run: Callable[..., Any], *configs: str, **keys: Any) -> str:
     with pytest.raises(Exception, match=r"evaluate|belongs to another run") as raised:
         run("student_segmentation", "train", *configs, **TOY, **keys)
@@ -152,6 +182,8 @@ def test_a_finished_run_is_not_taken_for_one_of_other_images_terms_or_weights(
     keys["soft_labels"] = [str(soft), str(archive / "soft")]
     run_bundle("student_segmentation", "train", "distill", **TOY, **keys)
     run_bundle("student_segmentation", "train", "distill", **TOY, **keys)  # the same once more has nothing to do
+    message = refusal(run_bundle, "distill", **keys, layer_decay=0.5, accumulation_steps=2)
+    assert "layer_decay: this run has 0.5, the checkpoint None; images_an_update: this run has 4" in message
     message = refusal(run_bundle, "distill", **keys, transfer_files=files)
     assert "belongs to another run; transfer: this run has " in message
     more = {"labelled_weight": 0.5, "batch_ratio": {"labelled": 1, "unlabelled": 1}, "num_labelled": 5}

@@ -9,7 +9,7 @@ from common.files import sha256, write_json, write_text
 
 
 def test_what_is_written_is_read(tmp_path):
-    write_json(tmp_path / "new" / "a.json", {"seed": 0, "folder": tmp_path})
+    write_json(tmp_path / "new" / "a.json", {"seed": 0, "folder": tmp_path}, default=str)
     assert json.loads((tmp_path / "new" / "a.json").read_text()) == {"seed": 0, "folder": str(tmp_path)}
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.json"]
 

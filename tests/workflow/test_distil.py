@@ -12,7 +12,8 @@ import pytest
 from fire.parser import DefaultParseValue
 
 from common.cli import main
-from common.data import write
+from common.data import fingerprint, write
+from common.files import write_json
 from common.options import check_overrides, command_line
 
 
@@ -199,6 +200,21 @@ def test_a_step_that_fails_is_named_and_is_the_last(study, recorded, monkeypatch
     assert call(study) == 2
     assert steps(recorded) == ["out", "distilled"]
     assert "distillation failed, see above" in capsys.readouterr().err
+
+
+def test_a_teacher_of_other_data_or_more_labels_is_named(study, caplog):
+    """It may have seen the patients that the student is tested on."""
+
+    def trained(**settings: Any) -> str:
+        caplog.clear()
+        write_json(study / "teacher/versions.json", {"settings": {"vfm": "mobile_sam", "image_size": 256, **settings}})
+        assert call(study, "--num-labelled", "1", "--dry-run") == 0
+        return caplog.text
+
+    own = fingerprint(study / "dataset.json")
+    assert trained() == trained(dataset=own, num_labelled=1) == ""
+    assert "the teacher was trained with dataset 123, this is " in trained(dataset="123", num_labelled=1)
+    assert "the teacher was trained with num_labelled None, this is 1" in trained(dataset=own, num_labelled=None)
 
 
 def test_paths_with_spaces_survive(study, recorded):

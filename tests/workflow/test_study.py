@@ -1,5 +1,6 @@
 """The graph of a study: what is shared, what each step is told, and which files are refused."""
 
+import ast
 import shlex
 from collections import Counter
 from pathlib import Path
@@ -87,6 +88,27 @@ def test_a_student_may_learn_from_the_labelled_images_and_synthetic_ones_alone()
     )
     rival = steps[f"{at}/rival/mae/budget-4/seed-1.done"].command  # another one for each budget
     assert value(rival, "transfer_files") == str([f"{at}/labelled-4/dataset.json"])
+
+
+def test_another_network_reaches_its_evaluation_and_profile() -> None:
+    config = toy(report={"profile": True})
+    config["methods"]["tskd"]["finetune"] = {
+        "configs": ["segresnet"], "overrides": {"image_size": 96, "learning_rate": 0.1, "network_def#init_filters": 8},
+    }  # fmt: skip
+    config["teachers"]["small"]["train"].setdefault("overrides", {})["image_size"] = 128
+    config["methods"]["teacher"] = {"teacher": "small"}
+    steps = check_study(config, "toy").steps
+    at = "results/phantom/split"
+    student, teacher = f"{at}/finetune/tskd/budget-4/seed-1", f"{at}/teachers/small/budget-4/seed-1"
+    evaluate = steps[f"{student}/evaluate.done"].command
+    configs = ast.literal_eval(value(evaluate, "config_file"))
+    assert [Path(file).stem for file in configs] == ["train", "segresnet", "evaluate"]
+    assert (value(evaluate, "image_size"), value(evaluate, "network_def#init_filters")) == ("96", "8")
+    assert "--learning_rate" not in evaluate
+    profile = steps[f"{at}/finetune/tskd/budget-4/seed-0/profile.done"].command
+    assert profile[2].endswith("student_segmentation:segresnet")
+    assert value(profile, "image_size") == "96"
+    assert value(steps[f"{teacher}/evaluate.done"].command, "image_size") == "128"
 
 
 def test_folds_reach_the_preparation_and_the_stage_has_the_last_word() -> None:

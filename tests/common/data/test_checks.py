@@ -93,3 +93,13 @@ def test_volumes_of_another_size_or_with_fractions(tiny):
     assert "half.nii.gz: expected the place of its image, found a corner 8.0 mm away" in problems(tiny)[1]
     (folder / "v.nii.gz").write_bytes(b"not a volume")
     assert sum("v.nii.gz: expected a readable NIfTI file" in line for line in problems(tiny)) == 2
+
+
+def test_images_of_more_than_8_bits_are_refused(tiny):
+    """All bundles scale 0 to 255: a picture of 16 bits would be white."""
+    entry = datalist.read(tiny)["training"][0]
+    path = tiny.parent / entry["image"]
+    size = Image.open(path).size
+    Image.fromarray(np.linspace(300, 60000, size[0] * size[1]).reshape(size[::-1]).astype(np.uint16)).save(path)
+    (found,) = problems(tiny)
+    assert "expected 8 bits a channel, found uint16" in found

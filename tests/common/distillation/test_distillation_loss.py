@@ -167,6 +167,11 @@ def test_linear_schedule(epoch, expected):
     assert Linear(start=4.0, end=1.0, epochs=6, begin=2)(epoch) == expected
 
 
+def test_a_way_without_length():
+    with pytest.raises(TskdError, match="epochs above 0, found 0"):
+        Linear(1.0, 0.0, 0)
+
+
 def test_schedules_follow_the_epochs_also_of_a_resumed_run():
     loss = DistillationLoss(
         {

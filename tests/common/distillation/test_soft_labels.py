@@ -3,6 +3,7 @@
 import json
 import resource
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from safetensors.torch import load_file
 
 from common.distillation import LoadSoftLabelsd, add_soft_labels, soft_labels_identity
 from common.errors import TskdError
+from common.files import sha256
 from tests.common.distillation.conftest import PREPROCESSING
 
 
@@ -167,6 +169,8 @@ def test_another_teacher_is_refused_with_both_hashes(write, entries, weights, tm
     write(teacher=other, output_dir=tmp_path / "other")
     own = soft_labels_identity(tmp_path / "other")
     assert stored != own
+    both = ",".join(sorted([stored, own]))
+    stored, own = sha256(weights), sha256(other)
     for attempt in (
         lambda: add_soft_labels(entries, tmp_path / "soft", teacher=other),
         lambda: add_soft_labels(entries, [tmp_path / "other", tmp_path / "soft"]),
@@ -174,7 +178,20 @@ def test_another_teacher_is_refused_with_both_hashes(write, entries, weights, tm
     ):
         with pytest.raises(TskdError, match=f"teacher: expected {own}, found {stored}"):
             attempt()
-    assert soft_labels_identity([tmp_path / "soft", tmp_path / "other"]) == ",".join(sorted([stored, own]))
+    assert soft_labels_identity([tmp_path / "soft", tmp_path / "other"]) == both
+
+
+def test_the_identity_tells_how_the_images_were_put_to_the_teacher(write, description, tmp_path):
+    changes: list[dict[str, Any]] = [
+        {}, {"description": {**description, "intensity": "other"}}, {"dtype": "bfloat16"},
+    ]  # fmt: skip
+    found = []
+    for number, change in enumerate(changes):
+        write(output_dir=tmp_path / str(number), **change)
+        found.append(soft_labels_identity(tmp_path / str(number)))
+    write(output_dir=tmp_path / "again", embedding=False)  # says the same about the image, only less
+    assert len(set(found)) == 3
+    assert soft_labels_identity(tmp_path / "again") == found[0]
 
 
 def test_another_preprocessing_is_refused_with_both_values(write, entries, description, tmp_path):

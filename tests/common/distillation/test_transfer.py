@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from common.data import read, write
+from common.data.contents import content_hashes
 from common.distillation import FillLabeld, batch_counts, transfer_entries, transfer_identity
 from common.errors import TskdError
 
@@ -56,7 +58,9 @@ def test_only_the_budgets_labels_are_seen(files):
     data = transfer_entries(files, files[1], 2, with_labels=True)
     assert [entry["case"] for entry in data if "label" in entry] == ["study_0", "study_1"]
     assert data[0]["label"] == str(files[1].parent / "study_0_l.png")
-    assert not any("label" in entry for entry in transfer_entries(files, files[1], 0, with_labels=True))
+    for listed, budget in ((files, 0), (files[:1], 2)):
+        with pytest.raises(TskdError, match=r"labelled_weight: expected labelled images among .*, found none"):
+            transfer_entries(listed, files[1], budget, with_labels=True)
     # a data set whose images are not learned from has no labelled part
     assert {entry["part"] for entry in transfer_entries(files[:1], files[1])} == {"synthetic"}
 
@@ -135,6 +139,31 @@ def split(path: Path, name: str, **lists: list[str]) -> Path:
                 data[key][cases.index(case)]["label"] = "label.png"
     write(path, data)
     return path
+
+
+def test_an_image_twice_and_other_channels_are_refused(files):
+    with pytest.raises(TskdError, match=r"each image once, found 8 twice, such as .*study_0\.png"):
+        transfer_entries([files[1], files[1]], files[1])
+    write(files[0], {**read(files[0]), "channels": 3})
+    with pytest.raises(TskdError, match=r"drawn/dataset\.json: expected images of 1 channels .*, found 3"):
+        transfer_entries(files, files[1])
+
+
+def test_images_drawn_by_a_model_that_has_seen_a_held_out_patient_are_refused(tmp_path, files):
+    own = split(tmp_path / "own" / "dataset.json", "study", training=["a"], test=["b"])
+    for number, case in enumerate("ab"):
+        Image.new("L", (4, 4), 100 + number).save(own.parent / f"{case}.png")
+    for entry in read(files[0])["unlabelled"]:
+        (files[0].parent / entry["image"]).write_bytes(b"drawn")
+    seen = {case: list(content_hashes(own.parent / f"{case}.png")) for case in "ab"}
+    drawn = read(files[0])
+    for case in "ab":
+        write(files[0], {**drawn, "provenance": {**drawn["provenance"], "trained_on": seen[case]}})
+        if case == "a":
+            assert len(transfer_entries([own, files[0]], own)) == 4
+        else:
+            with pytest.raises(TskdError, match=r"drawn by a model that was trained on .*b\.png \(in 'test'\)"):
+                transfer_entries([own, files[0]], own)
 
 
 def test_images_of_the_validation_and_test_lists_are_refused(tmp_path):

@@ -362,3 +362,10 @@ def test_cosine_looks_at_the_direction_only():
 def test_unknown_kind():
     with pytest.raises(TskdError, match="expected kind mse or cosine, found 'mae'"):
         EmbeddingLoss("mae")
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0])
+@pytest.mark.parametrize("kind", [LogitsKLLoss, ConfidenceKLLoss, BoundaryKLLoss, ChannelWiseLoss])
+def test_a_temperature_at_which_there_is_no_softmax(kind, temperature):
+    with pytest.raises(TskdError, match=f"temperature above 0, found {temperature:g}"):
+        kind(temperature)(torch.rand(1, 2, 4, 4), torch.rand(1, 2, 4, 4))

@@ -111,7 +111,7 @@ def test_errors():
     network = UNETR(1, 2, (32, 32), hidden_size=12, mlp_dim=12, num_heads=3, feature_size=8, spatial_dims=2)
     with pytest.raises(TskdError, match=r"freeze: UNETR has no module 'vit.block.0'; did you mean vit.blocks.0"):
         frozen(network, ["vit.block.0"])
-    with pytest.raises(TskdError, match=r"layers: UNETR has no module 'stem'.* Its parts: vit, encoder1"):
+    with pytest.raises(TskdError, match=r"layers: UNETR has no module 'stem'.* Its modules .*: vit, vit.patch_"):
         parameter_groups(network, 0.1, ["stem"], 0.5)
     with pytest.raises(TskdError, match=r"at most 1, or null, found 1\.5"):
         parameter_groups(network, 0.1, [], 1.5)

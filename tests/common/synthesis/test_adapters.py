@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from diffusers import DDPMScheduler
 from monai.data import MetaTensor
 from monai.inferers import DiffusionInferer
 
@@ -91,3 +92,9 @@ def test_a_bfloat16_step_leaves_the_schedule_in_float32(make_network, scheduler)
     assert scheduler.alphas_cumprod.dtype == scheduler.betas.dtype == torch.float32
     assert torch.equal(scheduler.alphas_cumprod, before)
     assert 0 < 1 - scheduler.alphas_cumprod[0] < 1e-3
+
+
+@pytest.mark.parametrize("kind", ["sample", "v-prediction"])
+def test_other_targets_are_refused(kind):
+    with pytest.raises(TskdError, match=f"prediction_type: expected epsilon or v_prediction, found '{kind}'"):
+        DiffusionBatch(DDPMScheduler(prediction_type=kind))

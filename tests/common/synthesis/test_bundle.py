@@ -225,6 +225,15 @@ def test_a_stopped_training_continues_as_if_it_had_not_stopped(workflow, tmp_pat
         assert torch.equal(first, second)
 
 
+def test_a_training_on_other_images_is_not_continued(workflow, tmp_path):
+    """pipeline/training.json tells what a model has seen, so it has to be the whole training's list."""
+    files, keys = ("train.json", "label_maps.json"), {**TINY, "output_dir": str(tmp_path), "num_labelled": 6}
+    run(workflow(*files, **{**keys, "max_epochs": 1}))
+    with pytest.raises(RuntimeError) as refused:
+        run(workflow(*files, **{**keys, "num_labelled": 4}))
+    assert "training: this run has" in cause(refused.value)
+
+
 def test_training_on_a_held_out_image_is_refused(workflow):
     flow = workflow("train.json", **TINY, **{"train#dataset#data": "$common.data.entries(@dataset_file, 'validation')"})
     with pytest.raises(RuntimeError) as refused:

@@ -10,6 +10,7 @@ from mlflow import MlflowClient
 from monai.utils import path_to_sqlite_uri
 
 from common.data.datalist import entries, read
+from common.errors import TskdError
 from common.networks import build_sam, load_pretrained
 from common.state import save_weights
 from common.synthesis import (
@@ -26,6 +27,7 @@ from common.synthesis import (
     project,
     teacher_features,
 )
+from common.synthesis.folder import publish
 
 
 def normal(count, mean=0.0, size=8, seed=0):
@@ -118,7 +120,7 @@ def test_held_out_patients_are_nearer_to_training_than_noise_is(cohort, tmp_path
     for name, images in {"noise": noise, "copies": training[:30]}.items():
         folder = SyntheticFolder(tmp_path / name, 30, {})
         folder.write(range(30), images)
-        folder.finish(cohort)
+        publish(folder.path, cohort, range(30), {"quantile": 0.99})
         reports[name] = measure(tmp_path / name, cohort, RandomFeatures(), tmp_path / f"{name}.json")
     assert json.loads((tmp_path / "noise.json").read_text()) == reports["noise"]
     report, copies = reports["noise"]["pairs"], reports["copies"]["pairs"]
@@ -133,6 +135,9 @@ def test_numbers_are_the_same_as_json_as_a_table_and_in_mlflow(cohort, tmp_path)
     folder = SyntheticFolder(tmp_path / "copies", 12, {})
     folder.write(range(12), load_images(entries(cohort, "transfer")[:12], 64)[0])
     folder.finish(cohort)
+    with pytest.raises(TskdError, match="memorisation 'not checked'"):
+        measure(folder.path, cohort, RandomFeatures(), tmp_path / "f.json")
+    publish(folder.path, cohort, range(12), {"quantile": 0.99})
     uri = path_to_sqlite_uri(tmp_path / "mlruns.db")
     report = measure(folder.path, cohort, RandomFeatures(), tmp_path / "f.json", mlflow_uri=uri, experiment="toy")
     assert (report["modality"], report["features"]) == (

@@ -52,6 +52,12 @@ def test_a_renamed_copy_is_refused_by_content(flat):
         check_training_images(flat, entries(flat, "transfer"))
 
 
+def test_other_channels_are_refused_at_the_start(flat):
+    check_training_images(flat, entries(flat, "transfer"), None, 1)
+    with pytest.raises(TskdError, match=r"expected in_channels = 3 .* found 1\. Pass --in_channels 1"):
+        check_training_images(flat, entries(flat, "transfer"), None, 3)
+
+
 def test_a_start_that_has_seen_a_held_out_image_is_refused(flat, tmp_path, network, scheduler, caplog):
     transfer = entries(flat, "transfer")
     other_fold = export_model(network, scheduler, tmp_path / "other", items=transfer + entries(flat, "test"))

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from common.data.contents import intensity_window
 from common.data.datalist import entries
 from common.data.prepare import Patient, prepare_volumes
 from common.data.volumes import write_volume
 from common.errors import TskdError
 from common.synthesis import load_images, validation_images
-from common.synthesis.images import intensity_window, picture_size
+from common.synthesis.images import picture_size
 
 HEADER = {
     "name": "ct",

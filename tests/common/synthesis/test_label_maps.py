@@ -11,6 +11,7 @@ from monai.transforms import Resize
 from PIL import Image
 
 from common.data.datalist import check, entries, read, write
+from common.distillation import labelled_entries
 from common.errors import TskdError
 from common.synthesis import (
     DiffusionBatch,
@@ -172,15 +173,21 @@ def test_images_with_masks_are_a_training_list_of_their_own(conditional, cohort,
     labels = labels_for(conditional, cohort)
     generate(conditional, SCHEDULER, tmp_path, cohort, 4, "weights", steps=2, labels=labels)
     check(tmp_path / "dataset.json")
-    labelled = entries(tmp_path / "dataset.json", "labelled")
+    labelled = read(tmp_path / "dataset.json")["training"]
     for k, entry in enumerate(labelled):
-        assert torch.equal(read_labels(entry["label"], (16, 16)), labels(k))
+        assert torch.equal(read_labels(tmp_path / entry["label"], (16, 16)), labels(k))
     assert {entry["group"] for entry in labelled} == {"synthetic"}
-    assert all("label" not in entry for entry in entries(tmp_path / "dataset.json", "transfer"))
+    with pytest.raises(TskdError, match="memorisation 'not checked'"):
+        labelled_entries(cohort, 5, tmp_path / "dataset.json")
     assert read(tmp_path / "dataset.json")["provenance"]["label_maps"] == labels.settings
 
     gate(tmp_path, cohort, quantile=1.0)
-    assert [set(entry) for entry in entries(tmp_path / "dataset.json", "labelled")] == [set(labelled[0])] * 4
+    both = labelled_entries(cohort, 5, tmp_path / "dataset.json")
+    assert both[:5] == entries(cohort, "labelled", 5)
+    assert [(entry["group"], Path(entry["label"]).name) for entry in both[5:]] == [
+        ("synthetic", f"{k:06d}.png") for k in range(4)
+    ]
+    assert all("label" not in entry for entry in entries(tmp_path / "dataset.json", "transfer"))
     with pytest.raises(TskdError, match="label_maps: the folder has"):
         generate(
             conditional,

@@ -13,7 +13,7 @@ from common.data.datalist import check, entries, read, write
 from common.data.phantom import prepare_phantom, virtual_patient
 from common.data.volumes import scale_intensity
 from common.errors import TskdError
-from common.synthesis import RandomFeatures, SyntheticFolder, gate, load_images
+from common.synthesis import RandomFeatures, SyntheticFolder, WarpedLabels, gate, load_images
 from common.synthesis.comparison import Limits, Looks, Verdict, judge
 from common.synthesis.correlation import most_alike_features, prepare
 from common.synthesis.memorisation import share
@@ -59,6 +59,22 @@ def test_copies_are_left_out_and_named_with_their_twin(judged, cohort):
     listed = {entry["case"] for entry in read(folder / "dataset.json")["unlabelled"]}
     assert listed == {f"synthetic_{row['synthetic']}" for row in rows if row["flagged"] == "no"}
     assert report["synthetic"]["flagged"] == len(rows) - len(listed)
+
+
+def test_a_copy_warped_as_its_label_map_is_found(cohort, new_patients, tmp_path):
+    """What a model that draws to label maps would do, and what shifts and flips do not undo."""
+    labels = WarpedLabels(cohort, 64, rotate=20.0, scale=0.3)
+    real = load_images(entries(cohort, "labelled"), 64)[0]
+    copies = torch.stack([labels.warped(k, real[labels.source(k)]) for k in range(6)])
+    folder = plant(tmp_path, torch.cat([copies, new_patients]), cohort)
+    plain = gate(folder, cohort, quantile=0.99)
+    report = gate(folder, cohort, quantile=0.99, labels=labels)
+    rows = list(csv.DictReader((folder / "memorisation.csv").open()))
+    assert [row["flagged"] for row in rows[:6]] == ["yes"] * 6
+    cases = [entry["case"] for entry in entries(cohort, "labelled")]
+    assert [row["training_case"] for row in rows[:6]] == [cases[labels.source(k)] for k in range(6)]
+    assert all(float(row["similarity"]) > 0.95 for row in rows[:6])
+    assert plain["synthetic"]["flagged"] < report["synthetic"]["flagged"] <= 6 + 0.1 * len(new_patients)
 
 
 def test_new_patients_pass_at_the_rate_of_the_quantile(judged, new_patients):
@@ -203,6 +219,17 @@ def test_nothing_but_copies_is_an_error_after_the_report(cohort, tmp_path):
         gate(folder, cohort)
     assert (folder / "memorisation.csv").exists()
     assert read(folder / "dataset.json")["unlabelled"] == []
+
+
+@pytest.mark.parametrize("quantile", [0.0, 1.5])
+def test_a_quantile_that_is_none(quantile, cohort, tmp_path):
+    with pytest.raises(TskdError, match=f"gate#quantile: expected .*, found {quantile}"):
+        gate(tmp_path, cohort, quantile=quantile)
+
+
+def test_no_images_are_no_order(tmp_path):
+    with pytest.raises(TskdError, match="num_images: expected 1 or more, found 0"):
+        SyntheticFolder(tmp_path, 0, {})
 
 
 def test_one_patient_gives_no_threshold(cohort, new_patients, tmp_path):

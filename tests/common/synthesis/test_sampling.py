@@ -137,3 +137,18 @@ def test_an_unknown_sampler_is_refused_with_the_known_ones(scheduler):
 def test_steps_outside_the_schedule_are_refused(scheduler, steps):
     with pytest.raises(TskdError, match="1 to 1000"):
         SeededSampler(scheduler, steps=steps)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_any_number_of_steps_is_walked_down_to_the_image(sampler):
+    """Diffusers' own trailing timesteps end at -1 for 62 numbers of steps, 61 among them, where DDIM draws noise."""
+    scheduler = DDPMScheduler(1000, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
+    for steps in (*range(1, 1001, 17), 25, 61, 103, 121, 206, 998, 1000):
+        draw = SeededSampler(scheduler, sampler, steps)
+        draw._set_timesteps(torch.device("cpu"))
+        walk = draw.scheduler.timesteps.tolist()
+        assert len(walk) == steps
+        assert walk == sorted(set(walk), reverse=True)
+        assert walk[-1] >= 0
+        if sampler != "ddpm":
+            assert walk[0] == 999
