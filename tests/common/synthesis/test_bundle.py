@@ -12,6 +12,7 @@ import torch
 from diffusers import DDPMScheduler
 from monai.bundle import ConfigParser, ConfigWorkflow
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch._dynamo.eval_frame import OptimizedModule
 
 from common.data.datalist import check, entries, read, write
@@ -214,12 +215,16 @@ def test_the_network_is_compiled_where_that_is_asked_for_in_all_processes(overla
 
 
 def test_a_stopped_training_continues_as_if_it_had_not_stopped(workflow, tmp_path):
-    schedule = {**TINY, "lr_scheduler#total_steps": 6, "preview_interval": 5}
+    schedule = {**TINY, "lr_scheduler#total_steps": 6, "preview_interval": 1}
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     run(workflow("train.json", **schedule, output_dir=str(whole)))
     run(workflow("train.json", **{**schedule, "max_epochs": 1}, output_dir=str(parts)))
     run(workflow("train.json", **schedule, output_dir=str(parts)))
     assert losses(parts) == losses(whole)
+    sheets = EventAccumulator(str(whole / "tensorboard")).Reload().Images("samples")
+    assert [(sheet.step, sheet.width, sheet.height) for sheet in sheets] == [
+        (epoch, *Image.open(whole / "samples" / f"epoch_{epoch:04d}.png").size) for epoch in (1, 2)
+    ]
     ends = [torch.load(folder / "checkpoints" / "last.pt", weights_only=True) for folder in (whole, parts)]
     for first, second in zip(ends[0]["ema"]["shadow_params"], ends[1]["ema"]["shadow_params"], strict=True):
         assert torch.equal(first, second)
