@@ -369,3 +369,19 @@ def test_unknown_kind():
 def test_a_temperature_at_which_there_is_no_softmax(kind, temperature):
     with pytest.raises(TskdError, match=f"temperature above 0, found {temperature:g}"):
         kind(temperature)(torch.rand(1, 2, 4, 4), torch.rand(1, 2, 4, 4))
+
+
+def test_soft_dice_leaves_classes_out_that_the_teacher_sees_nowhere():
+    teacher = torch.zeros(2, 4, 6, 6)
+    teacher[:, 3] = -6  # nowhere the most likely one
+    teacher[:, 1, :3], teacher[:, 2, 3:] = 5, 5
+    student = torch.randn(2, 4, 6, 6, generator=torch.manual_seed(0))
+    kept = SoftDiceLoss()(student, teacher)
+    p, q = student.softmax(1), teacher.softmax(1)
+    dice = [1 - 2 * (p[:, c] * q[:, c]).sum() / ((p[:, c] ** 2).sum() + (q[:, c] ** 2).sum()) for c in range(4)]
+    torch.testing.assert_close(kept, (dice[1] + dice[2]) / 2)
+    torch.testing.assert_close(SoftDiceLoss(only_present=False)(student, teacher), sum(dice[1:]) / 3)
+    torch.testing.assert_close(SoftDiceLoss(include_background=True)(student, teacher), (dice[1] + dice[2]) / 2)
+    empty = torch.zeros(1, 3, 4, 4)
+    empty[:, 0] = 9
+    assert SoftDiceLoss()(torch.randn(1, 3, 4, 4), empty) == 0
