@@ -157,6 +157,7 @@ class Study:
         else:
             needs += self.weights(name)
         stage = {"configs": ["soft_labels"], **settings.get("soft_labels", {})}
+        stage["overrides"] = {**_network(TEACHER, settings.get("train", {}))["overrides"], **stage.get("overrides", {})}
         return self._run("soft_labels", TEACHER, place, needs, cell, stage, own, settings)
 
     # --- students ----------------------------------------------------------------------------------------------------
@@ -199,16 +200,12 @@ class Study:
     # --- results -----------------------------------------------------------------------------------------------------
 
     def _network(self, method: str) -> dict[str, Any]:
-        """What of a method's training says which network it trains: the overlays that define one, and its keys."""
+        """What of a method's training says which network it trains."""
         settings = self.config["methods"][method]
         if "teacher" in settings:
-            bundle, stage = TEACHER, self.config["teachers"][settings["teacher"]].get("train", {})
-        else:
-            bundle = STUDENT
-            stage = settings.get("finetune") or self.config["pretraining"].get(settings.get("pretrain"), {})
-        overlays = [name for name in stage.get("configs", ()) if defines_network(bundle, name)]
-        overrides = {key: value for key, value in stage.get("overrides", {}).items() if key.split("#")[0] in NETWORK}
-        return {"configs": overlays, "overrides": overrides}
+            return _network(TEACHER, self.config["teachers"][settings["teacher"]].get("train", {}))
+        start = self.config.get("pretraining", {}).get(settings.get("pretrain"), {})
+        return _network(STUDENT, settings.get("finetune") or start)
 
     def model(self, cell: Cell, method: str) -> Step:
         """The step whose model the method stands for: a teacher, a pretrained or a fine-tuned student."""
@@ -294,6 +291,13 @@ class Study:
     @property
     def _draw(self) -> int:
         return self.config["synthesis"].get("seed", self.config["seeds"][0])
+
+
+def _network(bundle: str, stage: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a training's stage that says which network it is: overlays that define one, and its keys."""
+    overlays = [name for name in stage.get("configs", ()) if defines_network(bundle, name)]
+    overrides = {key: value for key, value in stage.get("overrides", {}).items() if key.split("#")[0] in NETWORK}
+    return {"configs": overlays, "overrides": overrides}
 
 
 def _ancestors(steps: Iterable[Step]) -> Iterator[Step]:

@@ -109,6 +109,9 @@ def test_another_network_reaches_its_evaluation_and_profile() -> None:
     assert profile[2].endswith("student_segmentation:segresnet")
     assert value(profile, "image_size") == "96"
     assert value(steps[f"{teacher}/evaluate.done"].command, "image_size") == "128"
+    soft = steps[f"{at}/soft_labels/real/small/budget-4/seed-1.done"].command
+    assert value(soft, "image_size") == "128"
+    assert "--max_epochs" not in soft
 
 
 def test_folds_reach_the_preparation_and_the_stage_has_the_last_word() -> None:
