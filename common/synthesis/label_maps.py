@@ -67,15 +67,18 @@ class WarpedLabels:
 
     def source(self, number: int) -> int:
         """Which entry of the training list map `number` is of."""
-        return self._draw(number)[0]
+        return int(self._random(number).integers(len(self.paths)))
 
     def warped(self, number: int, image: torch.Tensor) -> torch.Tensor:
         """An image C x X x Y of `size`, warped as map `number` is: what a model that copies would draw to it."""
         points = self._draw(number)[1]
         return torch.stack([torch.from_numpy(map_coordinates(c.numpy(), points, order=1, cval=0)) for c in image])
 
+    def _random(self, number: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, number])
+
     def _draw(self, number: int) -> tuple[int, np.ndarray]:
-        rng = np.random.default_rng([self.seed, number])
+        rng = self._random(number)
         return int(rng.integers(len(self.paths))), self._points(rng)
 
     def _points(self, rng: np.random.Generator) -> np.ndarray:

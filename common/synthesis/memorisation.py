@@ -107,8 +107,8 @@ def gate(
     drawn = seen(listed)
     synthetic = judge(drawn, training, limits, max_shift)
     if labels is not None:
-        sources = _warped_sources(labels, numbers, real, data["channels"], resolution, device)
         places = [labels.source(number) for number in numbers]
+        sources = _warped_sources(labels, numbers, places, real, data["channels"], resolution, device)
         synthetic = judge_drawn_to_labels(synthetic, drawn, sources, places, limits, max_shift)
     report: dict[str, Any] = {
         "threshold": limits.pixels,
@@ -145,17 +145,19 @@ def gate(
 def _warped_sources(
     labels: WarpedLabels,
     numbers: Sequence[int],
+    places: Sequence[int],
     real: Sequence[Mapping[str, str]],
     channels: int,
     resolution: int,
     device: str | torch.device,
 ) -> torch.Tensor:
     """The training image of each number's label map, warped alike, as small pictures N x R x R."""
-    found = []
-    for number in numbers:
-        image = load_images([real[labels.source(number)]], labels.size, channels)[0][0]
-        found.append(correlation.prepare(labels.warped(number, image)[None].to(device), resolution))
-    return torch.cat(found)
+    found: dict[int, torch.Tensor] = {}
+    for place in sorted(set(places)):  # each real image is read once, however many are drawn to its map
+        image = load_images([real[place]], labels.size, channels)[0][0]
+        for number in (number for number, own in zip(numbers, places, strict=True) if own == place):
+            found[number] = correlation.prepare(labels.warped(number, image)[None].to(device), resolution)
+    return torch.cat([found[number] for number in numbers])
 
 
 def share(flagged: torch.Tensor) -> dict[str, Any]:
