@@ -13,7 +13,7 @@ class SoftDiceLoss(nn.Module):
 
     The squared denominator (V-Net, arXiv 1606.04797) makes it 0 at identity also for soft masks. Each class is
     summed over the whole batch, and weighs the same however small the organ: per-pixel losses alone let the background
-    win. So does a class that is nowhere in the batch, whose probabilities are noise near 0; it is left out.
+    win. A class that is nowhere in the batch is left out: its probabilities are noise near 0.
 
     Args:
         include_background: whether class 0 counts.

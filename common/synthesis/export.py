@@ -6,7 +6,7 @@ import copy
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from common.files import sha256, write_json
 from common.handlers.ema import ema_weights
 from common.state import save_weights
 from common.synthesis.adapters import DiffusionUNet
-from common.synthesis.training_record import NAME, training_record
+from common.synthesis.training_record import NAME
 
 WEIGHTS = Path("unet", "diffusion_pytorch_model.safetensors")
 
@@ -34,8 +34,7 @@ def export_model(
     scheduler: DDPMScheduler,
     models_dir: str | os.PathLike[str],
     ema: EMAModel | None = None,
-    items: Sequence[Mapping[str, str]] | None = None,
-    init_from: str | os.PathLike[str] | None = None,
+    record: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write `pipeline/` (diffusers layout, safetensors) and `model.pt` (tensors only), from the averaged weights.
 
@@ -44,8 +43,7 @@ def export_model(
         scheduler: training schedule.
         models_dir: the bundle's `models` folder; both are replaced there.
         ema: average to ship; None ships the network's own weights.
-        items: the list that it was trained on, for `pipeline/training.json` (`training_record`); None leaves that out.
-        init_from: pipeline that the training began with, for the same file.
+        record: what it was trained on (`training_record`), for `pipeline/training.json`; None leaves that out.
 
     Of several processes, only the first writes.
 
@@ -58,15 +56,15 @@ def export_model(
         return pipeline_dir
     if ema is not None:
         with ema_weights(ema, network):
-            return export_model(network, scheduler, models_dir, None, items, init_from)
+            return export_model(network, scheduler, models_dir, None, record)
     draft = pipeline_dir.with_name(f".pipeline.{os.getpid()}")
     old = pipeline_dir.with_name(f".pipeline.old.{os.getpid()}")
     unet: Any = network.unet
     if isinstance(unet, PeftModel):
         unet = copy.deepcopy(unet).merge_and_unload()
     DDPMPipeline(unet, scheduler).save_pretrained(draft, safe_serialization=True)  # type: ignore[arg-type]
-    if items is not None:
-        write_json(draft / NAME, training_record(items, init_from))
+    if record is not None:
+        write_json(draft / NAME, record)
     if pipeline_dir.exists():
         pipeline_dir.rename(old)
     draft.rename(pipeline_dir)

@@ -41,9 +41,9 @@ def training_record(
     }
 
 
-def record_sha256(items: Sequence[Mapping[str, str]], init_from: str | os.PathLike[str] | None = None) -> str:
-    """SHA-256 of `training_record`, which a checkpoint is bound to: the record tells the whole training."""
-    return hashlib.sha256(json.dumps(training_record(items, init_from)).encode()).hexdigest()
+def record_sha256(record: Mapping[str, Any]) -> str:
+    """SHA-256 of a `training_record`, which a checkpoint is bound to: the record tells the whole training."""
+    return hashlib.sha256(json.dumps(record).encode()).hexdigest()
 
 
 def seen_by(pipeline_dir: str | os.PathLike[str] | None) -> set[str]:

@@ -17,7 +17,7 @@ from torch._dynamo.eval_frame import OptimizedModule
 
 from common.data.datalist import check, entries, read, write
 from common.errors import TskdError
-from common.synthesis import export_model, load_network
+from common.synthesis import export_model, load_network, training_record
 
 BUNDLE = Path(__file__).resolve().parents[3] / "bundles" / "ddpm_synthesis"
 TINY = {
@@ -147,7 +147,12 @@ def test_a_gate_that_fails_leaves_no_list_and_another_dataset_is_refused(workflo
     for name, training in (("one", one), ("rest", rest)):
         write(tmp_path / f"{name}.json", {**data, "training": training})
     schedule = DDPMScheduler(1000, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
-    export_model(make_network(), schedule, tmp_path / "models", items=entries(tmp_path / "one.json", "transfer"))
+    export_model(
+        make_network(),
+        schedule,
+        tmp_path / "models",
+        record=training_record(entries(tmp_path / "one.json", "transfer")),
+    )
     options = {"kind": "inference", "num_images": 3, "steps": 2}
     run(workflow("inference.json", **options))
     folder = tmp_path / "run" / "synthetic"
@@ -175,7 +180,9 @@ def torchrun(*names, **options):
 
 def test_two_processes_draw_the_images_of_one_and_one_of_them_gates(workflow, tmp_path, cohort, make_network):
     schedule = DDPMScheduler(1000, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
-    pipeline = export_model(make_network(), schedule, tmp_path / "models", items=entries(cohort, "transfer"))
+    pipeline = export_model(
+        make_network(), schedule, tmp_path / "models", record=training_record(entries(cohort, "transfer"))
+    )
     options = {"num_images": 5, "steps": 3, "batch_size": 2}
     run(workflow("inference.json", kind="inference", **options))
     one, two = tmp_path / "run" / "synthetic", tmp_path / "two"

@@ -39,7 +39,7 @@ def test_stock_pipeline_loads_and_samples_what_was_exported(tmp_path, network, s
 
 def test_the_pipeline_knows_its_training_images_and_no_names(tmp_path, network, scheduler, cohort):
     items = entries(cohort, "labelled", 5)
-    folder = export_model(network, scheduler, tmp_path, items=items)
+    folder = export_model(network, scheduler, tmp_path, record=training_record(items))
     record = json.loads((folder / "training.json").read_text())
     assert record["images"] == sorted(record["images"])
     assert len(set(record["images"])) == 5
@@ -65,8 +65,8 @@ def test_the_pipeline_knows_its_training_images_and_no_names(tmp_path, network, 
 
 def test_images_of_an_earlier_training_are_passed_on_and_missed_aloud(tmp_path, network, scheduler, cohort, caplog):
     items = entries(cohort, "labelled", 5)
-    first = export_model(network, scheduler, tmp_path / "first", items=items[:3])
-    second = export_model(network, scheduler, tmp_path / "second", items=items[3:], init_from=first)
+    first = export_model(network, scheduler, tmp_path / "first", record=training_record(items[:3]))
+    second = export_model(network, scheduler, tmp_path / "second", record=training_record(items[3:], first))
     record = json.loads((second / "training.json").read_text())
     assert record["pretrained_on"] == training_record(items[:3])["images"]
     check_trained_on(second, cohort)

@@ -13,7 +13,7 @@ from common.data.prepare import Patient, prepare_volumes
 from common.data.slices import write_slices
 from common.data.volumes import load_volume, scale_intensity, to_lps
 from common.errors import TskdError
-from common.synthesis import check_training_images, export_model
+from common.synthesis import check_training_images, export_model, training_record
 
 
 @pytest.fixture
@@ -60,14 +60,18 @@ def test_other_channels_are_refused_at_the_start(flat):
 
 def test_a_start_that_has_seen_a_held_out_image_is_refused(flat, tmp_path, network, scheduler, caplog):
     transfer = entries(flat, "transfer")
-    other_fold = export_model(network, scheduler, tmp_path / "other", items=transfer + entries(flat, "test"))
+    other_fold = export_model(
+        network, scheduler, tmp_path / "other", record=training_record(transfer + entries(flat, "test"))
+    )
     with pytest.raises(TskdError, match=r"e\.png \(in 'test'\) is an image that .*other/pipeline was trained on"):
         check_training_images(flat, transfer, other_fold)
-    grandchild = export_model(network, scheduler, tmp_path / "grandchild", items=transfer, init_from=other_fold)
+    grandchild = export_model(network, scheduler, tmp_path / "grandchild", record=training_record(transfer, other_fold))
     with pytest.raises(TskdError, match=r"e\.png .* that .*grandchild/pipeline was trained on"):
         check_training_images(flat, transfer, grandchild)
     assert not caplog.text
-    check_training_images(flat, transfer, export_model(network, scheduler, tmp_path / "own", items=transfer))
+    check_training_images(
+        flat, transfer, export_model(network, scheduler, tmp_path / "own", record=training_record(transfer))
+    )
     check_training_images(flat, transfer, export_model(network, scheduler, tmp_path / "unknown"))
     assert "nobody can tell which images" in caplog.text
 

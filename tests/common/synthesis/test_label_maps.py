@@ -23,6 +23,7 @@ from common.synthesis import (
     generate,
     labels_for,
     one_hot,
+    training_record,
     validation_images,
 )
 from common.synthesis.label_maps import read_labels
@@ -146,7 +147,7 @@ def test_a_dataset_of_other_classes_is_refused(conditional, network, cohort, tmp
 
 def test_the_labelled_budget_is_that_of_the_training(conditional, cohort, tmp_path):
     items = entries(cohort, "labelled", 5)
-    pipeline = export_model(conditional, SCHEDULER, tmp_path, items=items)
+    pipeline = export_model(conditional, SCHEDULER, tmp_path, record=training_record(items))
     assert labels_for(conditional, cohort, pipeline_dir=pipeline).paths == [item["label"] for item in items]
     assert len(labels_for(conditional, cohort, 0, 3, pipeline).paths) == 3
     with pytest.raises(TskdError, match=r"num_labelled: expected at most the 5 label maps .* found 6"):
