@@ -6,12 +6,11 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
 from common.errors import TskdError
 from common.synthesis import correlation
-from common.synthesis.images import load_images
+from common.synthesis.images import load_images, spread
 
 DUPLICATE = 0.98  # correlation from which two images are one picture: no two patients come near it
 
@@ -73,21 +72,37 @@ def look(
     device: str | torch.device,
 ) -> Looks:
     """Read images in small portions, so that no more than a portion is in memory at full size."""
-    pixels, vectors, cases, groups = [], [], [], []
+    found = []
     for start in range(0, len(items), 64):
-        images, names, patients = load_images(items[start : start + 64], size, channels, window=window)
-        pixels.append(correlation.prepare(images.to(device), resolution))
-        if features is not None:
-            with torch.no_grad():
-                vectors.append(torch.cat([features(part.to(device)).float() for part in images.split(16)]))
-        cases += names
-        groups += patients
-    return Looks(torch.cat(pixels), torch.cat(vectors) if vectors else None, cases, groups)
+        images, cases, groups = load_images(items[start : start + 64], size, channels, window=window)
+        found.append(look_at(images, cases, groups, resolution, features, device))
+    return Looks(
+        torch.cat([part.pixels for part in found]),
+        None if features is None else torch.cat([part.features for part in found if part.features is not None]),
+        [case for part in found for case in part.cases],
+        [group for part in found for group in part.groups],
+    )
+
+
+def look_at(
+    images: torch.Tensor,
+    cases: list[str],
+    groups: list[str],
+    resolution: int,
+    features: Features | None,
+    device: str | torch.device,
+) -> Looks:
+    """The same of images N x C x X x Y in [0, 1] that are in memory."""
+    vectors = None
+    if features is not None:
+        with torch.no_grad():
+            vectors = torch.cat([features(part.to(device)).float() for part in images.split(16)])
+    return Looks(correlation.prepare(images.to(device), resolution), vectors, cases, groups)
 
 
 def thin(looks: Looks, limit: int) -> Looks:
     """At most `limit` of the images, evenly apart."""
-    kept = np.linspace(0, len(looks.cases) - 1, min(limit, len(looks.cases))).round().astype(int)
+    kept = spread(len(looks.cases), limit)
     return Looks(
         looks.pixels[kept],
         None if looks.features is None else looks.features[kept],

@@ -48,7 +48,7 @@ def load_images(
             images.append(_resize(image, size))
             cases.append(case)
             groups.append(entry["group"])
-    kept = _spread(len(images), limit)
+    kept = spread(len(images), limit)
     return torch.stack([images[k] for k in kept]), [cases[k] for k in kept], [groups[k] for k in kept]
 
 
@@ -69,7 +69,7 @@ def validation_images(
     found: list[dict[str, Any]] = [{"image": image, "case": case} for image, case in zip(images, cases, strict=True)]
     if labelled:
         labels = [label for entry in held_out for label in _label_maps(entry, size, window)]
-        for item, k in zip(found, _spread(len(labels), limit), strict=True):
+        for item, k in zip(found, spread(len(labels), limit), strict=True):
             item["label"] = labels[k]
     return found
 
@@ -108,7 +108,7 @@ def _label_maps(
     return list(functional.interpolate(slices, size, mode="nearest-exact").to(torch.uint8))
 
 
-def _spread(count: int, limit: int | None) -> list[int]:
+def spread(count: int, limit: int | None) -> list[int]:
     """At most `limit` of 0 .. count - 1, evenly apart."""
     return np.linspace(0, count - 1, count if limit is None else min(limit, count)).round().astype(int).tolist()
 

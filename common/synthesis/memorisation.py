@@ -24,11 +24,13 @@ from common.synthesis.comparison import (
     judge,
     judge_drawn_to_labels,
     look,
+    look_at,
     thin,
     thresholds,
 )
+from common.synthesis.copies import find_copies
 from common.synthesis.folder import image_numbers, publish, withdraw
-from common.synthesis.images import load_images, picture_size
+from common.synthesis.images import load_images, picture_size, spread
 from common.synthesis.label_maps import WarpedLabels
 from common.synthesis.memorisation_report import pairs, table
 from common.synthesis.pictures import save
@@ -51,13 +53,15 @@ def gate(
     num_images: int | None = None,
     pipeline_dir: str | os.PathLike[str] | None = None,
     labels: WarpedLabels | None = None,
+    copies: int = 30,
 ) -> dict[str, Any]:
     """Compare every synthetic image with every training image and list those that are no copies in dataset.json.
 
     Similarity is the normalised cross-correlation over flips and shifts (`correlation.most_alike`). The threshold is a
     quantile of what real images of different patients reach: each training image against all images of the other
     patients. So an image of a new patient is flagged about once in 1 / (1 - quantile). Held-out real images (the
-    validation list) are judged by the same rule, as the control group. An image without any structure is flagged, too.
+    validation list) are judged by the same rule, as the control group, and so are altered copies of training images,
+    which tell what the gate finds and what it does not. An image without any structure is flagged, too.
 
     Written to the folder: memorisation.csv (one line an image), memorisation.json, memorisation.png (the 16 most
     suspicious pairs, synthetic left and training image right), contact_sheet.png and dataset.json without the flagged
@@ -77,6 +81,7 @@ def gate(
         pipeline_dir: the model's exported pipeline, whose training images have all to be in `dataset_file`.
         labels: the label maps that the images were drawn to; each image is then also compared with the training image
             of its map, warped alike.
+        copies: so many training images are altered in each of `copies.ALTERATIONS` and judged; 0 for none.
 
     Returns:
         The content of memorisation.json.
@@ -94,7 +99,8 @@ def gate(
     numbers = image_numbers(folder, num_images)
     listed = [{"image": str(folder / "images" / f"{k:06d}.png"), "case": f"{k:06d}", "group": ""} for k in numbers]
     real = _flat(entries(dataset_file, "transfer"), dataset_file)
-    size = (resolution, resolution) if features is None else picture_size(listed[0]["image"])
+    drawn_size = picture_size(listed[0]["image"])
+    size = (resolution, resolution) if features is None else drawn_size
     window = intensity_window(dataset_file)
 
     def seen(items: Sequence[Mapping[str, str]]) -> Looks:
@@ -122,12 +128,19 @@ def gate(
         "duplicates_across_patients": len(limits.duplicates),
         "synthetic": share(synthetic.flagged),
         "structureless": int(synthetic.empty.sum()),
+        "copies": None,
         "held_out": None,
     }
     if data["validation"]:
         held_out = thin(seen(entries(dataset_file, "validation")), max_real)
         report["held_out"] = share(judge(held_out, training, limits, max_shift).flagged)
         report["held_out"]["patients"] = len(set(held_out.groups))
+    if copies:
+        originals = load_images([real[k] for k in spread(len(real), copies)], drawn_size, data["channels"])[0]
+        report["copies"] = find_copies(
+            originals,
+            lambda altered: judge(look_at(altered, [], [], resolution, features, device), training, limits, max_shift),
+        )
     write_text(folder / "memorisation.csv", table(numbers, training.cases, synthetic, limits))
     write_json(folder / "memorisation.json", report)
     save(pairs(listed, real, synthetic, limits, data["channels"]), folder / "memorisation.png")

@@ -1,0 +1,78 @@
+"""Altered copies of training images: how many of them the memorisation gate finds is its proof, and its limit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from monai.networks.layers import AffineTransform
+from torch.nn import functional
+
+from common.synthesis.comparison import Verdict
+
+
+def moved(images: torch.Tensor, degrees: float = 0.0, zoom: float = 1.0, shift: float = 0.0) -> torch.Tensor:
+    """Images N x C x X x Y turned or enlarged about their middle, or shifted by `shift` pixels to larger x and y."""
+    angle = math.radians(degrees)
+    turn = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]) / zoom
+    theta = torch.cat([turn, torch.full((2, 1), -shift)], dim=1)
+    return AffineTransform(zero_centered=True, padding_mode="border", align_corners=True)(images, theta)
+
+
+def _noise(images: torch.Tensor) -> torch.Tensor:
+    return (images + 0.1 * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
+
+
+def _blurred(images: torch.Tensor) -> torch.Tensor:
+    """A quarter of the pixels, and back."""
+    small = functional.interpolate(images, scale_factor=0.5, mode="bilinear", antialias=True)
+    return functional.interpolate(small, images.shape[-2:], mode="bilinear", align_corners=False)
+
+
+ALTERATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "unchanged": lambda images: images,
+    "flipped": lambda images: images.flip(-2),
+    "brighter: gamma 0.7": lambda images: images**0.7,
+    "less contrast: 0.7 x + 0.2": lambda images: 0.7 * images + 0.2,
+    "noise: sigma 0.1": _noise,
+    "blurred: half the resolution": _blurred,
+    "shifted by 3 pixels": lambda images: moved(images, shift=3),
+    "shifted by 8% of the side": lambda images: moved(images, shift=0.08 * images.shape[-1]),
+    "turned by 3 degrees": lambda images: moved(images, degrees=3),
+    "turned by 6 degrees": lambda images: moved(images, degrees=6),
+    "enlarged by 5%": lambda images: moved(images, zoom=1.05),
+    "enlarged by 10%": lambda images: moved(images, zoom=1.1),
+    "half of another image": lambda images: torch.cat([images[:, :, : images.shape[2] // 2], _others(images)], dim=2),
+}
+
+
+def _others(images: torch.Tensor) -> torch.Tensor:
+    """The right halves of the images, each moved on by half of the batch: a composite of two patients."""
+    return images.roll(len(images) // 2, 0)[:, :, images.shape[2] // 2 :]
+
+
+def find_copies(images: torch.Tensor, judged: Callable[[torch.Tensor], Verdict]) -> dict[str, dict[str, Any]]:
+    """Alter images in each of `ALTERATIONS` and count those that the gate finds.
+
+    Args:
+        images: training images N x C x X x Y in [0, 1].
+        judged: the gate's verdict on such images.
+
+    Returns:
+        For each alteration: `images`, `flagged`, of these found `by_pixels` and `by_features` (None without), and the
+        `smallest_similarity` in pixels.
+    """
+    found = {}
+    for name, alter in ALTERATIONS.items():
+        verdict = judged(alter(images))
+        pixels, alike = verdict.copied
+        found[name] = {
+            "images": len(images),
+            "flagged": int(verdict.flagged.sum()),
+            "by_pixels": int(pixels.sum()),
+            "by_features": None if alike is None else int(alike.sum()),
+            "smallest_similarity": round(float(verdict.similarity.min()), 4),
+        }
+    return found
