@@ -104,10 +104,12 @@ def _merge(args: argparse.Namespace) -> None:
 
 def _doctor(args: argparse.Namespace) -> int:
     from common.doctor import doctor
+    from common.workflow.commands import BUNDLES
 
     given = {key: getattr(args, key) for key in ("vfm", "image_size", "num_classes", "batch_size", "device")}
     settings = {key: value for key, value in given.items() if value is not None}
-    text, fits = doctor(args.bundles / f"{args.stage}_segmentation", {**settings, **dict(args.set)}, args.memory_limit)
+    bundle = (args.bundles or BUNDLES) / f"{args.stage}_segmentation"
+    text, fits = doctor(bundle, {**settings, **dict(args.set)}, args.memory_limit)
     print(text)
     return 0 if fits else 1
 
@@ -131,8 +133,9 @@ def _key_value(text: str) -> tuple[str, str]:
 
 def _ship(args: argparse.Namespace) -> None:
     from common.export.ship import ship_run
+    from common.workflow.commands import BUNDLES, STUDENT
 
-    print(ship_run(args.bundle, args.run, args.output, args.dataset_file))
+    print(ship_run(args.bundle or BUNDLES / STUDENT, args.run, args.output, args.dataset_file))
 
 
 def _search(args: argparse.Namespace) -> None:
@@ -238,7 +241,7 @@ def _parser() -> argparse.ArgumentParser:
 
     doctor = commands.add_parser("doctor", help="what batch size and settings fit this machine, measured")
     doctor.add_argument("--stage", choices=["teacher"], default="teacher")
-    doctor.add_argument("--bundles", type=Path, default=Path("bundles"), help="folder with the bundles")
+    doctor.add_argument("--bundles", type=Path, help="folder with the bundles; this project's own by default")
     doctor.add_argument("--vfm")
     for option in ("--image_size", "--num_classes", "--batch_size"):
         doctor.add_argument(option, type=int)
@@ -250,7 +253,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor.set_defaults(function=_doctor)
 
     ship = commands.add_parser("ship", help="stand-alone copy of the student bundle with a run's weights and settings")
-    ship.add_argument("--bundle", type=Path, default=Path("bundles/student_segmentation"))
+    ship.add_argument("--bundle", type=Path, help="this project's student_segmentation by default")
     ship.add_argument("--run", type=Path, required=True, help="output_dir of the training")
     ship.add_argument("--dataset-file", type=Path, required=True, help="the training's dataset.json, for the names")
     ship.add_argument("--output", type=Path, required=True, help="new folder with 'segmentation' in its name")

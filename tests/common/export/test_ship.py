@@ -9,6 +9,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
+from common.cli import main
 from common.data import datalist
 from common.errors import TskdError
 from common.export.ship import ship_run, ship_student
@@ -124,7 +125,7 @@ def test_a_data_set_must_be_of_one_kind(tmp_path: Path, test: list[str]) -> None
         )
 
 
-def test_a_run_is_shipped_with_what_its_versions_file_says(tmp_path: Path) -> None:
+def test_a_run_is_shipped_with_what_its_versions_file_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = ship(tmp_path, "nii.gz")
     run = tmp_path / "run"
     (run / "models").mkdir(parents=True)
@@ -136,7 +137,9 @@ def test_a_run_is_shipped_with_what_its_versions_file_says(tmp_path: Path) -> No
     with pytest.raises(TskdError, match=r"image_size, found seed"):
         ship_run(BUNDLE, run, tmp_path / "d_segmentation", dataset_file)
     versions.write_text(json.dumps({"settings": {"image_size": IMAGE_SIZE}}))
-    two = ship_run(BUNDLE, run, tmp_path / "d_segmentation", dataset_file)
+    two = tmp_path / "d_segmentation"
+    monkeypatch.chdir(tmp_path)  # the project's own bundle is found from any folder
+    assert main(["ship", "--run", "run", "--dataset-file", "dataset.json", "--output", str(two)]) == 0
     (run / "models").rename(tmp_path / "elsewhere")
     with pytest.raises(TskdError, match=r"run/models/model\.pt"):
         ship_run(BUNDLE, run, tmp_path / "e_segmentation", dataset_file)
