@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from os import PathLike
+from os.path import realpath
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def transfer_entries(
     """
     found: dict[str, list[dict[str, str]]] = {part: [] for part in PARTS}
     budget = entries(dataset_file, "labelled", num_labelled) if num_labelled != 0 else []
-    labelled = {entry["image"]: entry for entry in budget}
+    labelled = {realpath(entry["image"]): entry for entry in budget}  # one file, whichever list names it
     channels = read(dataset_file)["channels"]
     for file in files:
         if (own := read(file)["channels"]) != channels:
@@ -59,11 +60,12 @@ def transfer_entries(
         provenance = read(file)["provenance"]
         synthetic = str(provenance.get("source", "")).startswith("synthetic")
         for entry in entries(file, "transfer"):
-            part = "labelled" if entry["image"] in labelled else "synthetic" if synthetic else "unlabelled"
-            entry = labelled[entry["image"]] if part == "labelled" and with_labels else entry
+            own_labelled = labelled.get(realpath(entry["image"]))
+            part = "labelled" if own_labelled else "synthetic" if synthetic else "unlabelled"
+            entry = own_labelled if own_labelled and with_labels else entry
             found[part].append({**entry, "part": part})
     listed = [entry for part in PARTS for entry in found[part]]
-    if twice := [image for image, count in Counter(entry["image"] for entry in listed).items() if count > 1]:
+    if twice := [image for image, count in Counter(realpath(entry["image"]) for entry in listed).items() if count > 1]:
         raise TskdError(f"transfer_files: expected each image once, found {len(twice)} twice, such as {twice[0]}")
     if with_labels and not found["labelled"]:
         raise TskdError(

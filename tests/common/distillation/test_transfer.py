@@ -10,6 +10,7 @@ from common.data import read, write
 from common.data.contents import content_hashes
 from common.distillation import FillLabeld, batch_counts, transfer_entries, transfer_identity
 from common.errors import TskdError
+from common.workflow.sublist import first_images
 
 LABELS = {"0": "background", "1": "liver"}
 
@@ -63,6 +64,18 @@ def test_only_the_budgets_labels_are_seen(files):
             transfer_entries(listed, files[1], budget, with_labels=True)
     # a data set whose images are not learned from has no labelled part
     assert {entry["part"] for entry in transfer_entries(files[:1], files[1])} == {"synthetic"}
+
+
+def test_an_image_is_the_same_through_another_list_and_a_link(files, tmp_path):
+    """As the list of the labelled images alone, which a study writes into a folder of its own."""
+    (tmp_path / "link").symlink_to(files[1].parent)
+    source = tmp_path / "link" / "dataset.json"
+    first_images(source, 3, tmp_path / "few" / "dataset.json")
+    data = transfer_entries([tmp_path / "few" / "dataset.json"], files[1], 2, with_labels=True)
+    assert parts(data) == ["labelled study_0", "labelled study_1", "unlabelled study_2"]
+    assert [entry["case"] for entry in data if "label" in entry] == ["study_0", "study_1"]
+    with pytest.raises(TskdError, match=r"expected each image once, found 3 twice"):
+        transfer_entries([tmp_path / "few" / "dataset.json", files[1]], files[1], 2)
 
 
 def test_synthetic_images_that_no_gate_has_seen_are_refused(files):
