@@ -13,12 +13,18 @@ from torch.nn import functional
 from common.synthesis.comparison import Verdict
 
 
-def moved(images: torch.Tensor, degrees: float = 0.0, zoom: float = 1.0, shift: float = 0.0) -> torch.Tensor:
-    """Images N x C x X x Y turned or enlarged about their middle, or shifted by `shift` pixels to larger x and y."""
+def turned(images: torch.Tensor, degrees: float = 0.0, zoom: float = 1.0) -> torch.Tensor:
+    """Images N x C x X x Y turned or enlarged about their middle."""
     angle = math.radians(degrees)
     turn = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]) / zoom
-    theta = torch.cat([turn, torch.full((2, 1), -shift)], dim=1)
+    theta = torch.cat([turn, torch.zeros(2, 1)], dim=1)
     return AffineTransform(zero_centered=True, padding_mode="border", align_corners=True)(images, theta)
+
+
+def shifted(images: torch.Tensor, pixels: int) -> torch.Tensor:
+    """Images N x C x X x Y shifted to larger x and y; the first row and column fill the gap."""
+    padded = functional.pad(images, (pixels, 0, pixels, 0), mode="replicate")
+    return padded[..., : images.shape[-2], : images.shape[-1]]
 
 
 def _noise(images: torch.Tensor) -> torch.Tensor:
@@ -38,12 +44,12 @@ ALTERATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "less contrast: 0.7 x + 0.2": lambda images: 0.7 * images + 0.2,
     "noise: sigma 0.1": _noise,
     "blurred: half the resolution": _blurred,
-    "shifted by 3 pixels": lambda images: moved(images, shift=3),
-    "shifted by 8% of the side": lambda images: moved(images, shift=0.08 * images.shape[-1]),
-    "turned by 3 degrees": lambda images: moved(images, degrees=3),
-    "turned by 6 degrees": lambda images: moved(images, degrees=6),
-    "enlarged by 5%": lambda images: moved(images, zoom=1.05),
-    "enlarged by 10%": lambda images: moved(images, zoom=1.1),
+    "shifted by 3 pixels": lambda images: shifted(images, 3),
+    "shifted by 8% of the side": lambda images: shifted(images, round(0.08 * images.shape[-1])),
+    "turned by 3 degrees": lambda images: turned(images, degrees=3),
+    "turned by 6 degrees": lambda images: turned(images, degrees=6),
+    "enlarged by 5%": lambda images: turned(images, zoom=1.05),
+    "enlarged by 10%": lambda images: turned(images, zoom=1.1),
     "half of another image": lambda images: torch.cat([images[:, :, : images.shape[2] // 2], _others(images)], dim=2),
 }
 

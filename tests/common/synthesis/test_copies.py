@@ -7,7 +7,7 @@ import torch
 
 from common.data.datalist import entries
 from common.synthesis import gate, load_images
-from common.synthesis.copies import ALTERATIONS, moved
+from common.synthesis.copies import ALTERATIONS, shifted, turned
 from tests.common.synthesis.test_memorisation import plant
 
 FOUND = ["unchanged", "flipped", "brighter: gamma 0.7", "less contrast: 0.7 x + 0.2", "shifted by 3 pixels"]
@@ -24,16 +24,17 @@ def place(image: torch.Tensor) -> tuple[int, int]:
 
 
 def test_a_shift_is_towards_larger_x_and_y_in_pixels():
-    assert place(moved(landmark(10, 20), shift=3)) == (13, 23)
+    assert torch.equal(shifted(landmark(10, 20), 3), landmark(13, 23))
+    assert (shifted(torch.arange(8.0).expand(1, 1, 8, 8), 3)[0, 0, 0]).tolist() == [0, 0, 0, 0, 1, 2, 3, 4]
 
 
 def test_enlarged_about_the_middle():
-    assert place(moved(landmark(42, 22), zoom=2.0)) == (52, 12)
+    assert place(turned(landmark(42, 22), zoom=2.0)) == (52, 12)
 
 
 def test_turned_about_the_middle():
-    assert place(moved(landmark(42, 32), degrees=90)) in [(32, 22), (32, 42)]
-    torch.testing.assert_close(moved(moved(landmark(42, 30), degrees=90), degrees=-90), landmark(42, 30))
+    assert place(turned(landmark(42, 32), degrees=90)) in [(32, 22), (32, 42)]
+    torch.testing.assert_close(turned(turned(landmark(42, 30), degrees=90), degrees=-90), landmark(42, 30))
 
 
 def test_a_composite_is_of_two_images():
@@ -64,7 +65,7 @@ def test_the_report_says_how_many_altered_copies_the_gate_finds(cohort, tmp_path
     assert copies["unchanged"]["smallest_similarity"] == 1
     # the same as if these copies lay in the folder
     originals = load_images(entries(cohort, "transfer"), 64)[0]
-    planted = plant(tmp_path / "planted", torch.cat([moved(originals, degrees=6), new]), cohort)
+    planted = plant(tmp_path / "planted", torch.cat([turned(originals, degrees=6), new]), cohort)
     every = gate(planted, cohort, copies=len(originals))
     assert every["copies"]["turned by 6 degrees"]["flagged"] == every["synthetic"]["flagged"]
     assert gate(folder, cohort, copies=0)["copies"] is None
