@@ -55,7 +55,7 @@ ALTERATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 
 def _others(images: torch.Tensor) -> torch.Tensor:
-    """The right halves of the images, each moved on by half of the batch: a composite of two patients."""
+    """The right halves of the images, each moved on by half of the batch: a composite of two images."""
     return images.roll(len(images) // 2, 0)[:, :, images.shape[2] // 2 :]
 
 

@@ -87,11 +87,13 @@ def gate(
         The content of memorisation.json.
 
     Raises:
-        TskdError: a dataset.json that lacks images of the model's training, fewer than two patients or volumes in it,
+        TskdError: a setting out of range, a dataset.json that lacks images of the model's training, fewer than two patients or volumes in it,
             missing images, or not one image that passes.
     """
     if not 0 < quantile <= 1:
         raise TskdError(f"gate#quantile: expected a number above 0 and at most 1, found {quantile}")
+    if copies < 0:
+        raise TskdError(f"gate#copies: expected 0 or more training images to alter, found {copies}")
     folder, data = Path(synthetic_dir), read(dataset_file)
     withdraw(folder)
     if pipeline_dir is not None:

@@ -227,6 +227,11 @@ def test_a_quantile_that_is_none(quantile, cohort, tmp_path):
         gate(tmp_path, cohort, quantile=quantile)
 
 
+def test_a_negative_number_of_copies(cohort, tmp_path):
+    with pytest.raises(TskdError, match="gate#copies: expected 0 or more .*, found -1"):
+        gate(tmp_path, cohort, copies=-1)
+
+
 def test_no_images_are_no_order(tmp_path):
     with pytest.raises(TskdError, match="num_images: expected 1 or more, found 0"):
         SyntheticFolder(tmp_path, 0, {})
