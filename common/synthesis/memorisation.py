@@ -87,8 +87,8 @@ def gate(
         The content of memorisation.json.
 
     Raises:
-        TskdError: a setting out of range, a dataset.json that lacks images of the model's training, fewer than two patients or volumes in it,
-            missing images, or not one image that passes.
+        TskdError: a setting out of range, a dataset.json that lacks images of the model's training, fewer than two
+            patients or volumes in it, missing images, or not one image that passes.
     """
     if not 0 < quantile <= 1:
         raise TskdError(f"gate#quantile: expected a number above 0 and at most 1, found {quantile}")

@@ -228,7 +228,7 @@ def test_a_quantile_that_is_none(quantile, cohort, tmp_path):
 
 
 def test_a_negative_number_of_copies(cohort, tmp_path):
-    with pytest.raises(TskdError, match="gate#copies: expected 0 or more .*, found -1"):
+    with pytest.raises(TskdError, match=r"gate#copies: expected 0 or more .*, found -1"):
         gate(tmp_path, cohort, copies=-1)
 
 
