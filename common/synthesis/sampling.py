@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from monai.inferers import Inferer
@@ -25,33 +24,27 @@ SAMPLERS = ("ddpm", "ddim", "dpmsolver++")
 FEW = 25  # steps that are enough for all but "ddpm" with cosine betas
 AT_ONCE = 8  # images in one call of the network on an accelerator, always
 
-# The last timestep is pure noise in training, so sampling starts there (arXiv 2305.08891); diffusers' default spacing
-# ("leading") starts one stride earlier. The DDPM walks all or most timesteps and keeps what its config says.
-_FEW_STEPS = {"timestep_spacing": "trailing"}
+ORDER = {"ddim": 1, "dpmsolver++": 2}  # DDIM is the solver's first order (arXiv 2211.01095, section 4)
 # DPM-Solver++ has no `clip_sample`; "thresholding" with a maximum of 1 clips the predicted image to [-1, 1] alike.
 _CLIP = {"thresholding": True, "sample_max_value": 1.0}
 
 
-def build_sampler(
-    scheduler: DDPMScheduler, sampler: str
-) -> DDPMScheduler | DDIMScheduler | DPMSolverMultistepScheduler:
+def build_sampler(scheduler: DDPMScheduler, sampler: str) -> DDPMScheduler | DPMSolverMultistepScheduler:
     """A diffusers scheduler that samples with the noise schedule of the training scheduler.
 
     Args:
         scheduler: training schedule.
-        sampler: "ddpm" (as many steps as in training, or nearly), "ddim" (50 and more) or "dpmsolver++" (20 to 25).
+        sampler: "ddpm" (100 steps and more), "ddim" (50 and more) or "dpmsolver++" (20 to 25).
 
     Raises:
         TskdError: unknown sampler.
     """
     if sampler == "ddpm":
         return DDPMScheduler.from_config(scheduler.config)
-    if sampler == "ddim":
-        return DDIMScheduler.from_config(scheduler.config, **_FEW_STEPS)
-    if sampler == "dpmsolver++":
+    if sampler in ORDER:
         clip = _CLIP if scheduler.config["clip_sample"] else {}
         return DPMSolverMultistepScheduler.from_config(
-            scheduler.config, variance_type=None, algorithm_type="dpmsolver++", solver_order=2, **_FEW_STEPS, **clip
+            scheduler.config, variance_type=None, algorithm_type="dpmsolver++", solver_order=ORDER[sampler], **clip
         )
     raise TskdError(f"sampler: expected one of {', '.join(SAMPLERS)}, found {sampler!r}")
 
@@ -122,17 +115,10 @@ class SeededSampler(Inferer):
             torch.set_num_threads(threads)
 
     def _set_timesteps(self, device: torch.device) -> None:
-        """Sets the timesteps; diffusers' own "trailing" ones are, for some numbers of steps, one too many: -1."""
-        if self.sampler == "ddpm":
-            self.scheduler.set_timesteps(self.steps, device=device)
-            return
+        """From the last timestep, which alone is pure noise in training (arXiv 2305.08891), in equal strides."""
         limit = self.scheduler.config["num_train_timesteps"]
         walk = (np.round(limit - np.arange(self.steps) * (limit / self.steps)) - 1).astype(int).tolist()
-        if isinstance(self.scheduler, DPMSolverMultistepScheduler):
-            self.scheduler.set_timesteps(device=device, timesteps=walk)
-        else:
-            self.scheduler.set_timesteps(self.steps, device=device)
-            self.scheduler.timesteps = torch.tensor(walk, device=device)
+        self.scheduler.set_timesteps(device=device, timesteps=walk)
 
     def _draw(self, inputs: torch.Tensor, size: int, network: Callable[..., torch.Tensor]) -> torch.Tensor:
         """Images of at most `size` numbers, made in a batch of exactly `size`."""

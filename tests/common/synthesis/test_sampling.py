@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from diffusers import DDPMPipeline, DDPMScheduler
+from diffusers import DDIMScheduler, DDPMPipeline, DDPMScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,6 +30,20 @@ class Denoiser(torch.nn.Module):
         return kept.sqrt() * noise - (1 - kept).sqrt() * image
 
 
+class GreyDenoiser(Denoiser):
+    """The ideal network for images of one grey level each, drawn from a normal distribution."""
+
+    def forward(self, x, timesteps, context=None):
+        kept = self.scheduler.alphas_cumprod[timesteps][:, None, None, None]
+        mean = x.mean((1, 2, 3), keepdim=True)
+        variance = kept * self.spread**2 + (1 - kept) / x[0].numel()
+        image = self.mean + kept.sqrt() * self.spread**2 * (mean - kept.sqrt() * self.mean) / variance
+        noise = (x - kept.sqrt() * image) / (1 - kept).sqrt()
+        if self.scheduler.config.prediction_type == "epsilon":
+            return noise
+        return kept.sqrt() * noise - (1 - kept).sqrt() * image
+
+
 # all lose some of the spread (0.3): 3 to 5% at these steps; linear betas need twice the steps of cosine ones for that,
 # and lose 9% with 25 steps of DPM-Solver++ and 17% with 25 of DDIM
 @pytest.mark.parametrize(
@@ -41,6 +55,26 @@ def test_every_sampler_draws_from_the_distribution_of_the_ideal_network(schedule
     images = draw(torch.arange(8), Denoiser(scheduler, -0.2, 0.3)) * 2 - 1
     assert images.mean().item() == pytest.approx(-0.2, abs=0.03)
     assert images.std().item() == pytest.approx(0.3, rel=0.07)
+
+
+@pytest.mark.parametrize(("sampler", "steps"), [("ddpm", 400), ("ddpm", 600), ("ddim", 150), ("dpmsolver++", 30)])
+def test_numbers_of_steps_that_do_not_divide_the_schedule(scheduler, sampler, steps):
+    draw = SeededSampler(scheduler, sampler, steps, shape=(1, 4, 4))
+    grey = draw(torch.arange(48), GreyDenoiser(scheduler, -0.4, 0.2)).mean((1, 2, 3)) * 2 - 1
+    assert grey.mean().item() == pytest.approx(-0.4, abs=0.09)  # three standard errors
+    assert grey.std().item() == pytest.approx(0.2, rel=0.35)
+
+
+def test_ddim_is_the_stock_one(scheduler):
+    """Wherever the stock one divides the schedule evenly, and clips nothing."""
+    stock = DDIMScheduler.from_config(scheduler.config, timestep_spacing="trailing", clip_sample=False)
+    stock.set_timesteps(20)
+    ideal = Denoiser(scheduler, -0.2, 0.1)
+    image = torch.randn((1, 1, 8, 8), generator=torch.Generator().manual_seed(image_seed(3, 5)))
+    for timestep in stock.timesteps:
+        image = stock.step(ideal(image, timestep[None]), timestep, image, return_dict=False)[0]
+    ours = SeededSampler(scheduler, "ddim", 20, seed=3, shape=(1, 8, 8))(torch.tensor([5]), ideal)
+    torch.testing.assert_close(ours, image / 2 + 0.5, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -106,7 +140,7 @@ def test_settings_tell_schedule_device_and_precision_apart(make_network, schedul
 
 
 def test_ddpm_is_the_stock_pipeline(network, scheduler):
-    pipeline = DDPMPipeline(network.unet, scheduler)
+    pipeline = DDPMPipeline(network.unet, DDPMScheduler.from_config(scheduler.config, timestep_spacing="trailing"))
     pipeline.set_progress_bar_config(disable=True)
     generators = [torch.Generator().manual_seed(image_seed(5, number)) for number in (3, 4)]
     stock = pipeline(batch_size=2, num_inference_steps=10, generator=generators, output_type="pt", return_dict=False)[0]
