@@ -14,9 +14,8 @@ import torch
 from monai.transforms import MapTransform
 
 from common.data import entries, read
-from common.data.contents import held_out_contents
+from common.data.contents import content_hashes, held_out_contents, intensity_window
 from common.data.datalist import IGNORE
-from common.data.volumes import NIFTI
 from common.errors import TskdError
 from common.files import sha256
 
@@ -88,7 +87,7 @@ def labelled_entries(
 
 
 def _refuse_held_out(file: str | PathLike[str], dataset_file: str | PathLike[str]) -> None:
-    """Raises TskdError where `file` has 2-D images or, as another split of the same data, patients held out."""
+    """Raises TskdError where `file` shows what is held out, by its pixels or, in another split of the data, patient."""
     own, images, problems = read(dataset_file), entries(file, "transfer"), []
     listed = [(name, entry) for name in ("validation", "test") for entry in own[name]]
     if read(file)["name"] == own["name"]:
@@ -96,19 +95,12 @@ def _refuse_held_out(file: str | PathLike[str], dataset_file: str | PathLike[str
         problems += [
             f"patient {g!r} of '{groups[g]}'" for g in sorted({entry["group"] for entry in images} & groups.keys())
         ]
-    folder = Path(dataset_file).resolve().parent
-    held_out = {
-        sha256(folder / entry["image"]): f"{entry['case']!r} of '{name}'"
-        for name, entry in listed
-        if not entry["image"].endswith(NIFTI)  # a volume is no image to learn from
-    }
-    if trained_on := read(file)["provenance"].get("trained_on"):
-        contents = held_out_contents(dataset_file)
-        drawn = filter(None, map(contents.get, trained_on))
-        problems += [f"images drawn by a model that was trained on {image}" for image in drawn]
-    if held_out:
-        found = ((entry["case"], held_out.get(sha256(entry["image"]))) for entry in images)
-        problems += [f"image {place} as {case!r}" for case, place in found if place]
+    held_out, window = held_out_contents(dataset_file), intensity_window(dataset_file)
+    for entry in images if held_out else ():
+        shown = filter(None, map(held_out.get, content_hashes(entry["image"], window)))
+        problems += [f"{entry['case']!r}, which is {image}" for image in shown]
+    drawn = filter(None, map(held_out.get, read(file)["provenance"].get("trained_on") or ()))
+    problems += [f"images drawn by a model that was trained on {image}" for image in drawn]
     if problems:
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise TskdError(

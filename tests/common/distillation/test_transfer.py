@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from common.data import read, write
-from common.data.contents import content_hashes
+from common.data.contents import content_hashes, volume_slices
 from common.distillation import FillLabeld, batch_counts, transfer_entries, transfer_identity
 from common.errors import TskdError
 from common.workflow.sublist import first_images
@@ -147,7 +149,7 @@ def split(path: Path, name: str, **lists: list[str]) -> Path:
             {"image": f"{case}.png", "group": f"patient {case}", "case": f"{path.parent.name}_{case}"} for case in cases
         ]
         for case in cases:
-            (path.parent / f"{case}.png").write_bytes(case.encode())
+            Image.new("L", (4, 4), ord(case)).save(path.parent / f"{case}.png")
             if key != "unlabelled":
                 data[key][cases.index(case)]["label"] = "label.png"
     write(path, data)
@@ -167,7 +169,7 @@ def test_images_drawn_by_a_model_that_has_seen_a_held_out_patient_are_refused(tm
     for number, case in enumerate("ab"):
         Image.new("L", (4, 4), 100 + number).save(own.parent / f"{case}.png")
     for entry in read(files[0])["unlabelled"]:
-        (files[0].parent / entry["image"]).write_bytes(b"drawn")
+        Image.new("L", (4, 4), 7).save(files[0].parent / entry["image"])
     seen = {case: list(content_hashes(own.parent / f"{case}.png")) for case in "ab"}
     drawn = read(files[0])
     for case in "ab":
@@ -186,7 +188,7 @@ def test_images_of_the_validation_and_test_lists_are_refused(tmp_path):
         transfer_entries([own, again], own, 1)
     for text in (
         f"{again}: expected nothing of the validation and test lists of {own}, found ",
-        "image 'own_c' of 'validation' as 'again_c'", "image 'own_d' of 'test' as 'again_d'",
+        f"'again_c', which is {own.parent}/c.png (in 'validation')", f"'again_d', which is {own.parent}/d.png (in 'test')",
     ):  # fmt: skip
         assert text in str(error.value)
     assert "own_a" not in str(error.value)
@@ -200,8 +202,22 @@ def test_patients_of_the_validation_and_test_lists_of_another_fold_are_refused(t
     data = read(own)
     data["test"] = [{"image": "d.nii.gz", "label": "d_label.nii.gz", "group": "patient d", "case": "fold0_d"}]
     write(own, data)
+    rng = np.random.default_rng(0)
+    nib.save(nib.Nifti1Image(rng.uniform(0, 900, (8, 6, 5)).astype(np.float32), np.eye(4)), own.parent / "d.nii.gz")
     fold = split(tmp_path / "fold1" / "dataset.json", "study", training=["a", "d"])
     with pytest.raises(TskdError, match=r"found patient 'patient d' of 'test'\. Learning from them"):
         transfer_entries([own, fold], own)
     elsewhere = split(tmp_path / "archive" / "dataset.json", "archive", training=["a", "d"])  # a namesake
     assert len(transfer_entries([own, elsewhere], own)) == 3
+    for _, grey in volume_slices(own.parent / "d.nii.gz"):
+        Image.fromarray(np.ascontiguousarray(grey.T)).save(elsewhere.parent / "d.png")  # and the patient indeed
+    with pytest.raises(TskdError, match=r"'archive_d', which is .*/fold0/d\.nii\.gz \(in 'test'\)"):
+        transfer_entries([own, elsewhere], own)
+
+
+def test_a_test_image_saved_again_is_refused(tmp_path):
+    own = split(tmp_path / "own" / "dataset.json", "study", training=["a"], test=["d"])
+    other = split(tmp_path / "other" / "dataset.json", "collection", unlabelled=["x"])
+    Image.open(own.parent / "d.png").convert("RGB").save(other.parent / "x.png", compress_level=0)
+    with pytest.raises(TskdError, match=r"'other_x', which is .*d\.png \(in 'test'\)"):
+        transfer_entries([own, other], own)

@@ -3,10 +3,12 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DDPMScheduler
@@ -251,6 +253,18 @@ def test_training_on_a_held_out_image_is_refused(workflow):
     with pytest.raises(RuntimeError) as refused:
         flow.initialize()
     assert "in the list 'validation'" in cause(refused.value)
+
+
+def test_training_on_images_of_16_bits_is_refused(workflow, tmp_path, cohort):
+    """Divided by 255 and clipped, as 8-bit images are scaled, they are white."""
+    dataset = tmp_path / "deep" / "dataset.json"
+    shutil.copytree(cohort.parent, dataset.parent)
+    image = read(dataset)["training"][0]["image"]
+    Image.fromarray(np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)).save(dataset.parent / image)
+    flow = workflow("train.json", **{**TINY, "dataset_file": str(dataset)})
+    with pytest.raises(RuntimeError) as refused:
+        flow.initialize()
+    assert f"{image}: expected 8 bits a channel, found uint16" in cause(refused.value)
 
 
 def test_network_def_is_the_same_for_tools_as_for_training():
