@@ -102,12 +102,12 @@ class AverageSoftLabelsd(MapTransform):
 def averaged(logits: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     """Log of the weighted mean of the softmaxes of C x h x w logits, at the largest h x w; float16."""
     size = max((tuple(one.shape[1:]) for one in logits), key=lambda shape: shape[0] * shape[1])
-    total = torch.zeros(())
-    for one, weight in zip(logits, weights, strict=True):
-        probabilities = one.float().softmax(0)
+    shares = (torch.tensor(weights, dtype=torch.float32) / sum(weights)).log()
+    logs = []
+    for one, share in zip(logits, shares, strict=True):
+        log = one.float().log_softmax(0)
         if tuple(one.shape[1:]) != size:
-            probabilities = functional.interpolate(
-                probabilities[None], size=size, mode="bilinear", align_corners=False
-            )[0]
-        total = total + weight / sum(weights) * probabilities
-    return total.clamp(min=1e-8).log().half()
+            mixed = functional.interpolate(log.exp()[None], size=size, mode="bilinear", align_corners=False)[0]
+            log = mixed.clamp(min=torch.finfo(torch.float32).tiny).log()
+        logs.append(log + share)
+    return torch.stack(logs).logsumexp(0).half()

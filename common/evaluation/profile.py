@@ -10,11 +10,13 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from multiprocessing import get_context
 from pathlib import Path
+from pydoc import locate
 from typing import Any
 
 import torch
 from monai.bundle import ConfigParser
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from common.errors import TskdError
@@ -41,7 +43,7 @@ def profile_network(
     device = torch.device(device)
     network = network.to(device).eval()
     x = torch.rand(1, *shape, device=device)
-    with FlopCounterMode(display=False) as counter:
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # a CPU's fused attention counts 0
         network(x)
     times = []
     if device.type == "cuda":
@@ -124,6 +126,9 @@ def _profile_bundle(
     torch.set_num_threads(threads)
     parser = _parser(name, settings)
     size = parser["image_size"]
+    component = _parser(name, settings).get_parsed_content("network_def", instantiate=False)
+    locate(component.resolve_module_name())  # imported, not built
+    profile_network(nn.Conv2d(1, 1, 3), (1, 8, 8), device, 1)  # what torch sets up for the first forward of a process
     with suppress(OSError):
         PEAK_RESET.write_text("5")  # the peak so far was that of the imports
     before = _resident("VmRSS")

@@ -1,5 +1,6 @@
 """Prompt-free SAM with its image encoders, pretrained weights, and feature taps for students."""
 
+from common.networks.architecture import architecture
 from common.networks.build import VFMS, build_sam
 from common.networks.bundle_teacher import BundleTeacher
 from common.networks.parameter_groups import batch_norm_momentum, frozen, parameter_groups
@@ -17,6 +18,7 @@ __all__ = [
     "PromptFreeSam",
     "TappedNetwork",
     "TinyViT",
+    "architecture",
     "batch_norm_momentum",
     "build_sam",
     "default_weights",

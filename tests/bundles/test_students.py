@@ -184,6 +184,10 @@ def test_a_finished_run_is_not_taken_for_one_of_other_images_terms_or_weights(
     run_bundle("student_segmentation", "train", "distill", **TOY, **keys)  # the same once more has nothing to do
     message = refusal(run_bundle, "distill", **keys, layer_decay=0.5, accumulation_steps=2)
     assert "layer_decay: this run has 0.5, the checkpoint None; images_an_update: this run has 4" in message
+    others = {"augmentation#rotate": 90, "network_def#dropout_rate": 0.5, "tap": "vit.blocks.3"}
+    message = refusal(run_bundle, "distill", **keys, **others)
+    for text in ("network: this run has UNETR ", "rotate 90", "tap: this run has vit.bl"):
+        assert text in message
     message = refusal(run_bundle, "distill", **keys, transfer_files=files)
     assert "belongs to another run; transfer: this run has " in message
     more = {"labelled_weight": 0.5, "batch_ratio": {"labelled": 1, "unlabelled": 1}, "num_labelled": 5}

@@ -51,6 +51,13 @@ def test_logits_of_another_scale_or_offset_have_no_more_say():
     assert averaged([one, other], [0.5, 0.5]).float().softmax(0).flatten().tolist() == pytest.approx([0.5, 0.5])
 
 
+def test_a_teacher_averaged_with_itself_is_itself():
+    """Far tails count once a temperature is put to them."""
+    logits = torch.tensor([20.0, -20.0, 0.0]).view(3, 1, 1)
+    both = averaged([logits, logits], [0.3, 0.7]).float()
+    torch.testing.assert_close((both / 4).softmax(0), (logits / 4).softmax(0), atol=0, rtol=0.01)
+
+
 def test_another_resolution_is_brought_to_the_largest():
     small, large = torch.randn(3, 2, 2), torch.randn(3, 8, 8)
     result = averaged([small, large], [1.0, 1.0])
