@@ -70,6 +70,12 @@ def test_proposals_follow_the_seed_and_the_space() -> None:
         assert values["augmentation#rotate"] in (0, 15)
 
 
+@pytest.mark.parametrize("rival", [["mae"], ["mocov3"], ["distill", "task_agnostic"]])
+def test_a_training_that_never_validates_cannot_be_searched(rival: list[str]) -> None:
+    with pytest.raises(TskdError, match=f"expected a training that validates, found train, {', '.join(rival)}"):
+        check_search({**TOY, "dataset": "dataset.json", "configs": ["train", *rival]}, "search.yaml")
+
+
 def test_all_problems_are_named_at_once() -> None:
     settings = {
         **TOY, "dataset": "dataset.json",

@@ -38,6 +38,22 @@ def test_shared_work_is_one_step(name: str) -> None:
     assert count["report"] == len(config["datasets"])
 
 
+@pytest.mark.parametrize("name", ["shared", "paper", "quickstart"])
+def test_all_students_of_a_study_see_as_many_images(name: str) -> None:
+    def images(stage: dict[str, Any]) -> int:
+        keys = merged_config("student_segmentation", ("train", *stage.get("configs", []))) | stage.get("overrides", {})
+        return keys["max_epochs"] * keys["iterations_per_epoch"] * keys["batch_size"]
+
+    config = read_yaml(WORKFLOW / f"{name}.yaml")
+    seen = {
+        method: images(stages["finetune"])
+        + (images(config["pretraining"][stages["pretrain"]]) if "pretrain" in stages else 0)
+        for method, stages in config["methods"].items()
+        if "finetune" in stages
+    }
+    assert len(set(seen.values())) == 1, seen
+
+
 def test_an_untrained_teacher_answers_once_for_all_budgets_and_seeds() -> None:
     study = check_study(read_yaml(WORKFLOW / "paper.yaml"), "paper")
     labels = [step.path for step in study.steps.values() if step.rule == "soft_labels" and "/untuned/" in step.path]

@@ -188,7 +188,8 @@ def test_images_of_the_validation_and_test_lists_are_refused(tmp_path):
         transfer_entries([own, again], own, 1)
     for text in (
         f"{again}: expected nothing of the validation and test lists of {own}, found ",
-        f"'again_c', which is {own.parent}/c.png (in 'validation')", f"'again_d', which is {own.parent}/d.png (in 'test')",
+        f"'again_c', which is {own.parent}/c.png (in 'validation')",
+        f"'again_d', which is {own.parent}/d.png (in 'test')",
     ):  # fmt: skip
         assert text in str(error.value)
     assert "own_a" not in str(error.value)
