@@ -75,7 +75,7 @@ def _spread(path: Path, name: str, values: Sequence[str]) -> list[str]:
 def _rule(summary: Mapping[str, Any]) -> list[str]:
     notes = []
     if summary.get("quantile") is not None:
-        quantile = f"{summary['quantile']:.4g}"
+        quantile = f"{summary.get('level', summary['quantile']):.4g}"
         notes.append(f"Threshold: quantile {quantile} of the similarity of real images of different patients")
     held_out = summary.get("held_out") or {}
     if {"flagged", "images"} <= held_out.keys():

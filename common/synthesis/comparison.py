@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from common.errors import TskdError
@@ -27,11 +28,15 @@ class Looks(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """Thresholds of both comparisons, and pairs of cases that are one picture listed under two patients."""
+    """Thresholds of both comparisons, and pairs of cases that are one picture listed under two patients.
+
+    `interval` is the 95% bootstrap interval of `pixels` over the patients that set it.
+    """
 
     pixels: float
     features: float | None
     duplicates: list[tuple[str, str]]
+    interval: tuple[float, float] | None = None
 
 
 class Verdict(NamedTuple):
@@ -140,11 +145,25 @@ def thresholds(
     pairs = sorted({tuple(sorted((asked.cases[a], training.cases[b]))) for a, b in repeated.nonzero().tolist()})
     duplicates = [(first, second) for first, second in pairs]
     limit = float(best[compared].double().quantile(quantile))
+    kept = [group for group, usable in zip(asked.groups, compared.tolist(), strict=True) if usable]
+    interval = quantile_interval(best[compared].cpu().double().numpy(), kept, quantile)
     if asked.features is None or training.features is None:
-        return Limits(limit, None, duplicates)
+        return Limits(limit, None, duplicates, interval)
     same = correlation.same_group(asked.groups, training.groups, asked.features.device)
     cosine = correlation.most_alike_features(asked.features, training.features, same | repeated)[0]
-    return Limits(limit, float(cosine[compared].double().quantile(quantile)), duplicates)
+    return Limits(limit, float(cosine[compared].double().quantile(quantile)), duplicates, interval)
+
+
+def quantile_interval(
+    values: np.ndarray, groups: Sequence[str], quantile: float, resamples: int = 500, seed: int = 0
+) -> tuple[float, float]:
+    """95% bootstrap interval of a quantile of N values, whole groups (patients) drawn with replacement."""
+    rng, names = np.random.default_rng(seed), np.asarray(groups)
+    members = [values[names == group] for group in np.unique(names)]
+    drawn = rng.integers(len(members), size=(resamples, len(members)))
+    found = [np.quantile(np.concatenate([members[k] for k in row]), quantile) for row in drawn]
+    low, high = np.quantile(found, [0.025, 0.975])
+    return float(low), float(high)
 
 
 def judge_drawn_to_labels(

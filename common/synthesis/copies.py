@@ -27,7 +27,8 @@ def shifted(images: torch.Tensor, pixels: int) -> torch.Tensor:
     return padded[..., : images.shape[-2], : images.shape[-1]]
 
 
-def _noise(images: torch.Tensor) -> torch.Tensor:
+def noisy(images: torch.Tensor) -> torch.Tensor:
+    """Images with Gaussian noise of standard deviation 0.1, always the same."""
     return (images + 0.1 * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
 
 
@@ -42,7 +43,7 @@ ALTERATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "flipped": lambda images: images.flip(-2),
     "brighter: gamma 0.7": lambda images: images**0.7,
     "less contrast: 0.7 x + 0.2": lambda images: 0.7 * images + 0.2,
-    "noise: sigma 0.1": _noise,
+    "noise: sigma 0.1": noisy,
     "blurred: half the resolution": _blurred,
     "shifted by 3 pixels": lambda images: shifted(images, 3),
     "shifted by 8% of the side": lambda images: shifted(images, round(0.08 * images.shape[-1])),
@@ -67,18 +68,18 @@ def find_copies(images: torch.Tensor, judged: Callable[[torch.Tensor], Verdict])
         judged: the gate's verdict on such images.
 
     Returns:
-        For each alteration: `images`, `flagged`, of these found `by_pixels` and `by_features` (None without), and the
-        `smallest_similarity` in pixels.
+        For each alteration what `count_found` gives.
     """
-    found = {}
-    for name, alter in ALTERATIONS.items():
-        verdict = judged(alter(images))
-        pixels, alike = verdict.copied
-        found[name] = {
-            "images": len(images),
-            "flagged": int(verdict.flagged.sum()),
-            "by_pixels": int(pixels.sum()),
-            "by_features": None if alike is None else int(alike.sum()),
-            "smallest_similarity": round(float(verdict.similarity.min()), 4),
-        }
-    return found
+    return {name: count_found(judged(alter(images))) for name, alter in ALTERATIONS.items()}
+
+
+def count_found(verdict: Verdict) -> dict[str, Any]:
+    """`images`, `flagged`, of these `by_pixels` and `by_features` (None without), `smallest_similarity` in pixels."""
+    pixels, alike = verdict.copied
+    return {
+        "images": len(pixels),
+        "flagged": int(verdict.flagged.sum()),
+        "by_pixels": int(pixels.sum()),
+        "by_features": None if alike is None else int(alike.sum()),
+        "smallest_similarity": round(float(verdict.similarity.min()), 4),
+    }

@@ -1,4 +1,4 @@
-"""How close synthetic images are to real ones as a set: KID, FID, precision, recall, diversity, and the floor."""
+"""How close synthetic images are to real ones as a set, and real ones to each other: KID, FID, precision, recall."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from common.synthesis.images import load_images, picture_size
 
 FID_DIMENSIONS = 64  # of the features for FID; with fewer images than this it is not given
 FEWEST = 5  # images in a sample
+HALVINGS = 10  # of the training images, for real against real: one halving says little
 
 
 def kernel_distance(first: torch.Tensor, second: torch.Tensor) -> float:
@@ -99,13 +100,16 @@ def measure(
     mlflow_uri: str | None = None,
     experiment: str = "fidelity",
 ) -> dict[str, Any]:
-    """Compare synthetic images with the real training images, and real ones with real ones as the floor.
+    """Compare synthetic images with the real training images, and real ones with real ones.
 
-    Pairs: the synthetic images that passed the gate against the training images; the training images of one half of
-    the patients against those of the other half (`floor`: what no generator should be expected to beat); the held-out
-    images of the validation list against the training images, where there are any. `synthetic` and `floor` have samples
-    of one size, because all measures depend on it; `held_out` has fewer where there are no more. A dataset.json has one
-    modality, so the report is of one.
+    Pairs: `synthetic`, the images that passed the gate against the training images. `floor`, one half of the training
+    images against the other, drawn at random, so of the same patients, as synthetic images and their models' training
+    images are: what a perfect generator would have. `other_patients`, the training images of one half of the patients
+    against those of the other half: how far people are apart. Both are means of `HALVINGS` halvings, with the smallest
+    and largest KID of these. `held_out`, the images of the validation list against the training images, where there are
+    any. All samples have one size, because all measures depend on it; `held_out` has fewer where there are no more.
+    All features are brought to mean 0 and mean variance 1 of the training images. A dataset.json has one modality, so
+    the report is of one.
 
     Args:
         synthetic_dir: folder with the dataset.json of the synthetic images.
@@ -119,7 +123,8 @@ def measure(
 
     Returns:
         {modality, features, fid_features, pairs: {pair: {images, kid, fid, precision, recall, nearest_min,
-        nearest_median, real_nearest_min, real_nearest_median}}}, also written to `output_file`.
+        nearest_median, real_nearest_min, real_nearest_median, (kid_lowest, kid_highest)}}}, also written to
+        `output_file`.
 
     Raises:
         TskdError: too few images or patients to compare, or no mlflow where it is asked for.
@@ -140,39 +145,51 @@ def measure(
     patients = np.unique(groups)
     if len(patients) < 2:
         raise TskdError(f"{dataset_file}: expected training images of at least two patients, found {len(patients)}.")
-    half = np.isin(groups, patients[::2])
-    pairs = {
-        "synthetic": (training, vectors(listed)[0]),
-        "floor": (training[torch.from_numpy(half)], training[torch.from_numpy(~half)]),
+    rng = np.random.default_rng(0)
+    halves = {
+        "floor": [rng.permutation(len(groups)) < len(groups) // 2 for _ in range(HALVINGS)],
+        "other_patients": [np.isin(groups, rng.permutation(patients)[: len(patients) // 2]) for _ in range(HALVINGS)],
     }
-    count = min(limit, *(len(sample) for pair in pairs.values() for sample in pair))
+    drawn = vectors(listed)[0]
+    sizes = [int(part.sum()) for many in halves.values() for half in many for part in (half, ~half)]
+    count = min(limit, len(drawn), *sizes)
     if count < FEWEST:
-        sizes = ", ".join(f"{name} {len(real)} and {len(other)}" for name, (real, other) in pairs.items())
         raise TskdError(
-            f"expected at least {FEWEST} images in every sample, found {sizes}. Make more synthetic images, or list "
-            "more training images."
+            f"expected at least {FEWEST} images in every sample, found {len(drawn)} synthetic ones and {len(training)} "
+            f"of training, of which the smallest half has {count}. Make more synthetic images, or list more training "
+            "images."
         )
+    centre, spread = training.mean(0), training.var(0).mean().sqrt().clamp_min(1e-12)
+    training, drawn = (training - centre) / spread, (drawn - centre) / spread
+
+    def thinned(first: torch.Tensor, second: torch.Tensor) -> dict[str, float | None]:
+        images = min(count, len(second))
+        return compare(_thin(first, images), _thin(second, images))
+
+    pairs = {"synthetic": thinned(training, drawn)}
+    for name, many in halves.items():
+        found = [thinned(training[torch.from_numpy(half)], training[torch.from_numpy(~half)]) for half in many]
+        kids = [one["kid"] for one in found if one["kid"] is not None]
+        pairs[name] = _mean(found) | {"images": count, "kid_lowest": min(kids), "kid_highest": max(kids)}
     if data["validation"]:
-        held_out = vectors(entries(dataset_file, "validation"))[0]
-        pairs |= {"held_out": (training, held_out)} if len(held_out) >= FEWEST else {}
+        held_out = (vectors(entries(dataset_file, "validation"))[0] - centre) / spread
+        pairs |= {"held_out": thinned(training, held_out)} if len(held_out) >= FEWEST else {}
     report = {
         "modality": data["modality"],
         "features": getattr(features, "name", type(features).__name__),
         "fid_features": f"at most {FID_DIMENSIONS} random orthonormal directions of the features (seed 0)",
-        "pairs": {name: compare(*(_thin(x, min(count, len(pair[1]))) for x in pair)) for name, pair in pairs.items()},
+        "pairs": pairs,
     }
     write_report(report, Path(output_file), mlflow_uri, experiment)
     return report
 
 
 def compare(real: torch.Tensor, other: torch.Tensor) -> dict[str, float | None]:
-    """All measures of a pair of samples N x D, after bringing the real one to mean 0 and mean variance 1.
+    """All measures of a pair of samples N x D.
 
     `fid` is that of the features in `FID_DIMENSIONS` directions (`project`). It is None where there are no more images
     than that, or than features: its covariance matrices would be singular.
     """
-    centre, spread = real.mean(0), real.var(0).mean().sqrt().clamp_min(1e-12)
-    real, other = (real - centre) / spread, (other - centre) / spread
     precision, recall = precision_recall(real, other)
     few, few_other = project(real), project(other)
     return {
@@ -184,6 +201,15 @@ def compare(real: torch.Tensor, other: torch.Tensor) -> dict[str, float | None]:
         **diversity(other),
         **{f"real_{name}": value for name, value in diversity(real).items()},
     }
+
+
+def _mean(found: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
+    """The mean of each measure, None where it is missing in one."""
+    means: dict[str, float | None] = {}
+    for name in found[0]:
+        values = [value for one in found if (value := one[name]) is not None]
+        means[name] = sum(values) / len(values) if len(values) == len(found) else None
+    return means
 
 
 def _thin(sample: torch.Tensor, count: int) -> torch.Tensor:

@@ -21,6 +21,7 @@ from common.synthesis.comparison import (
     Features,
     Limits,
     Looks,
+    Verdict,
     judge,
     judge_drawn_to_labels,
     look,
@@ -28,7 +29,7 @@ from common.synthesis.comparison import (
     thin,
     thresholds,
 )
-from common.synthesis.copies import find_copies
+from common.synthesis.copies import count_found, find_copies, noisy
 from common.synthesis.folder import image_numbers, publish, withdraw
 from common.synthesis.images import load_images, picture_size, spread
 from common.synthesis.label_maps import WarpedLabels
@@ -38,6 +39,7 @@ from common.synthesis.training_record import check_trained_on, seen_by
 
 logger = logging.getLogger(__name__)
 
+FEW = 5  # images above the threshold from which on it is more than the largest values
 _SUMMARY = ("threshold", "features", "feature_threshold", "quantile", "synthetic", "held_out")  # goes to provenance
 
 
@@ -59,9 +61,10 @@ def gate(
 
     Similarity is the normalised cross-correlation over flips and shifts (`correlation.most_alike`). The threshold is a
     quantile of what real images of different patients reach: each training image against all images of the other
-    patients. So an image of a new patient is flagged about once in 1 / (1 - quantile). Held-out real images (the
-    validation list) are judged by the same rule, as the control group, and so are altered copies of training images,
-    which tell what the gate finds and what it does not. An image without any structure is flagged, too.
+    patients. So an image of a new patient is flagged about once in 1 / (1 - quantile), more often where few patients
+    set the threshold. Held-out real images (the validation list) are judged by the same rule, as the control group, and
+    so are altered copies of training images, which tell what the gate finds and what it does not. An image without any
+    structure is flagged, too.
 
     Written to the folder: memorisation.csv (one line an image), memorisation.json, memorisation.png (the 16 most
     suspicious pairs, synthetic left and training image right), contact_sheet.png and dataset.json without the flagged
@@ -80,7 +83,7 @@ def gate(
         num_images: only images 0 .. num_images - 1; None for all that the folder has.
         pipeline_dir: the model's exported pipeline, whose training images have all to be in `dataset_file`.
         labels: the label maps that the images were drawn to; each image is then also compared with the training image
-            of its map, warped alike.
+            of its map, warped alike, and each held-out image with one that is drawn in the same way.
         copies: so many training images are altered in each of `copies.ALTERATIONS` and judged; 0 for none.
 
     Returns:
@@ -112,16 +115,24 @@ def gate(
     level = quantile if features is None else (1 + quantile) / 2
     limits = thresholds(training, level, max_shift, max_real, dataset_file)
     _warn_of_duplicates(limits, dataset_file)
-    drawn = seen(listed)
-    synthetic = judge(drawn, training, limits, max_shift)
-    if labels is not None:
-        places = [labels.source(number) for number in numbers]
-        sources = _warped_sources(labels, numbers, places, real, data["channels"], resolution, device)
-        synthetic = judge_drawn_to_labels(synthetic, drawn, sources, places, limits, max_shift)
+    _warn_of_few(training, level)
+
+    def judged(looks: Looks, drawn_to: Sequence[int] | None) -> Verdict:
+        """The verdict; of images that were drawn to the label maps of these numbers, or stand beside such."""
+        verdict = judge(looks, training, limits, max_shift)
+        if labels is None or drawn_to is None:
+            return verdict
+        places = [labels.source(number) for number in drawn_to]
+        sources = _warped_sources(labels, drawn_to, places, real, data["channels"], resolution, device)
+        return judge_drawn_to_labels(verdict, looks, sources, places, limits, max_shift)
+
+    synthetic = judged(seen(listed), numbers)
     report: dict[str, Any] = {
         "threshold": limits.pixels,
+        "threshold_interval": None if limits.interval is None else list(limits.interval),
         "feature_threshold": limits.features,
         "quantile": quantile,
+        "level": level,
         "features": None if features is None else getattr(features, "name", type(features).__name__),
         "resolution": resolution,
         "max_shift": max_shift,
@@ -135,14 +146,21 @@ def gate(
     }
     if data["validation"]:
         held_out = thin(seen(entries(dataset_file, "validation")), max_real)
-        report["held_out"] = share(judge(held_out, training, limits, max_shift).flagged)
+        report["held_out"] = share(judged(held_out, range(len(held_out.cases))).flagged)
         report["held_out"]["patients"] = len(set(held_out.groups))
     if copies:
         originals = load_images([real[k] for k in spread(len(real), copies)], drawn_size, data["channels"])[0]
-        report["copies"] = find_copies(
-            originals,
-            lambda altered: judge(look_at(altered, [], [], resolution, features, device), training, limits, max_shift),
-        )
+
+        def judged_altered(altered: torch.Tensor, drawn_to: Sequence[int] | None = None) -> Verdict:
+            return judged(look_at(altered, [], [], resolution, features, device), drawn_to)
+
+        report["copies"] = find_copies(originals, judged_altered)
+        if labels is not None:
+            sources = load_images([real[labels.source(k)] for k in range(copies)], labels.size, data["channels"])[0]
+            warped = noisy(torch.stack([labels.warped(k, image) for k, image in enumerate(sources)]))
+            report["copies"]["warped as its label map, noise: sigma 0.1"] = count_found(
+                judged_altered(warped, range(copies))
+            )
     write_text(folder / "memorisation.csv", table(numbers, training.cases, synthetic, limits))
     write_json(folder / "memorisation.json", report)
     save(pairs(listed, real, synthetic, limits, data["channels"]), folder / "memorisation.png")
@@ -198,6 +216,16 @@ def _flat(items: list[dict[str, str]], dataset_file: str | os.PathLike[str]) -> 
             f"found {len(volumes)} volumes such as {volumes[0]}. List their slices (`tskd prepare` writes them)."
         )
     return items
+
+
+def _warn_of_few(training: Looks, level: float) -> None:
+    """A quantile of N values has N (1 - quantile) of them above it; where these are few it is nearly the largest."""
+    if len(training.cases) * (1 - level) < FEW:
+        logger.warning(
+            "memorisation gate: the threshold is the %.4g quantile of %d images of %d patients, so that fewer than %d "
+            "of them lie above it: new patients may be flagged several times as often as 1 - quantile says",
+            *(level, len(training.cases), len(set(training.groups)), FEW),
+        )
 
 
 def _warn_of_duplicates(limits: Limits, dataset_file: str | os.PathLike[str]) -> None:

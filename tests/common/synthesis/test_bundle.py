@@ -116,7 +116,9 @@ def test_train_sample_gate_and_measure(workflow, tmp_path, cohort):
     assert flow.check_properties() == []
 
     run(workflow("train.json", "evaluate.json"))
-    assert {"synthetic", "floor", "held_out"} == json.loads((output / "fidelity.json").read_text())["pairs"].keys()
+    assert {"synthetic", "floor", "other_patients", "held_out"} == json.loads((output / "fidelity.json").read_text())[
+        "pairs"
+    ].keys()
     assert (output / "fidelity.csv").is_file()
 
 
