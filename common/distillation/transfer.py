@@ -51,11 +51,13 @@ def transfer_entries(
     budget = entries(dataset_file, "labelled", num_labelled) if num_labelled != 0 else []
     labelled = {realpath(entry["image"]): entry for entry in budget}  # one file, whichever list names it
     channels = read(dataset_file)["channels"]
+    foreign = [file for file in files if Path(file).resolve() != Path(dataset_file).resolve()]
+    held_out = held_out_contents(dataset_file) if foreign else {}  # its own lists are kept apart where they are read
     for file in files:
         if (own := read(file)["channels"]) != channels:
             raise TskdError(f"{file}: expected images of {channels} channels as in {dataset_file}, found {own}")
-        if Path(file).resolve() != Path(dataset_file).resolve():  # whose own lists are kept apart
-            _refuse_held_out(file, dataset_file)
+        if file in foreign:
+            _refuse_held_out(file, dataset_file, held_out)
         provenance = read(file)["provenance"]
         synthetic = str(provenance.get("source", "")).startswith("synthetic")
         for entry in entries(file, "transfer"):
@@ -82,11 +84,11 @@ def labelled_entries(
     Raises:
         TskdError: as `common.data.entries`, or synthetic images of a model that has seen what is held out.
     """
-    _refuse_held_out(synthetic_file, dataset_file)
+    _refuse_held_out(synthetic_file, dataset_file, held_out_contents(dataset_file))
     return entries(dataset_file, "labelled", num_labelled) + entries(synthetic_file, "labelled")
 
 
-def _refuse_held_out(file: str | PathLike[str], dataset_file: str | PathLike[str]) -> None:
+def _refuse_held_out(file: str | PathLike[str], dataset_file: str | PathLike[str], held_out: Mapping[str, str]) -> None:
     """Raises TskdError where `file` shows what is held out, by its pixels or, in another split of the data, patient."""
     own, images, problems = read(dataset_file), entries(file, "transfer"), []
     listed = [(name, entry) for name in ("validation", "test") for entry in own[name]]
@@ -95,7 +97,7 @@ def _refuse_held_out(file: str | PathLike[str], dataset_file: str | PathLike[str
         problems += [
             f"patient {g!r} of '{groups[g]}'" for g in sorted({entry["group"] for entry in images} & groups.keys())
         ]
-    held_out, window = held_out_contents(dataset_file), intensity_window(dataset_file)
+    window = intensity_window(dataset_file)
     for entry in images if held_out else ():
         shown = filter(None, map(held_out.get, content_hashes(entry["image"], window)))
         problems += [f"{entry['case']!r}, which is {image}" for image in shown]
