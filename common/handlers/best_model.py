@@ -1,4 +1,4 @@
-"""Ships the best network of a training."""
+"""Ships the best or the last network of a training."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 class BestModel:
     """Calls `export` whenever the validator's key metric improves, and once at the end if there was no validation.
 
+    With `keep="last"` it exports at the end only: on a validation list of few patients the best epoch is chosen by chance.
+
     The best value so far is part of the state dict, so a resumed run does not replace a better model by a worse one.
 
     Args:
@@ -27,9 +29,10 @@ class BestModel:
         patience: validations without improvement after which the training ends, None for never.
         exported: a file that `export` writes. Where it is missing, a continued run forgets the best value and exports
             anew; None for not to look.
+        keep: "best" exports the best epoch, "last" the last one.
 
     Raises:
-        TskdError: when the validation does not compute the metric.
+        TskdError: for another `keep`; when the validation does not compute the metric.
     """
 
     def __init__(
@@ -39,12 +42,16 @@ class BestModel:
         metric: str,
         patience: int | None = None,
         exported: str | Path | None = None,
+        keep: str = "best",
     ) -> None:
+        if keep not in ("best", "last"):
+            raise TskdError(f"keep: expected best or last, found {keep!r}")
         self.validator = validator
         self.export = export
         self.metric = metric
         self.patience = patience
         self.exported = None if exported is None else Path(exported)
+        self.keep = keep
         self.best = float("-inf")
         self.stale = 0
         self.improved = False  # in the last validation
@@ -65,7 +72,8 @@ class BestModel:
         self.improved = value > self.best
         if self.improved:
             self.best, self.stale = value, 0
-            self._export()
+            if self.keep == "best":
+                self._export()
             return
         self.stale += 1
         self._stop_if_stale(trainer)
@@ -76,7 +84,7 @@ class BestModel:
 
     def load_state_dict(self, state: dict[str, float]) -> None:
         """Restores `state_dict`."""
-        if self.exported is not None and not self.exported.is_file():
+        if self.keep == "best" and self.exported is not None and not self.exported.is_file():
             logger.warning("%s is not there: the next validation writes it, whatever its value", self.exported)
             return
         self.best, self.stale = state["best"], int(state["stale"])
@@ -91,7 +99,7 @@ class BestModel:
             trainer.terminate()
 
     def _finish(self, engine: Engine) -> None:
-        if self.best == float("-inf"):
+        if self.keep == "last" or self.best == float("-inf"):
             self._export()
         logger.info("best %s %.4f", self.metric, self.best)
 

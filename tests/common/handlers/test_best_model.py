@@ -37,6 +37,28 @@ def test_is_the_last_without_a_validation(validation, run_engine):
     assert handler.exported == [0]
 
 
+def test_keeps_the_last_where_asked_to(place, training, validation, tmp_path):
+    """Also over a restart: the epoch that ships is the last of all, not the last that a process saw."""
+    exported = []
+    for kill_after in (2, None):
+        handler = validation([0.3, 0.9, 0.5, 0.4], keep="last", exported=tmp_path / "model.pt")
+        training(tmp_path, kill_after=kill_after, extra={"best": handler.best}, **{place: [handler]}).go()
+        exported.append(handler.exported)
+    assert exported == [[], [4]]
+    assert handler.best.state_dict() == {"best": 0.9, "stale": 2}
+
+
+def test_patience_with_the_last(validation, run_engine):
+    handler = validation([0.2, 0.5, 0.4, 0.3, 0.9], patience=2, keep="last")
+    run_engine([handler], 5)
+    assert handler.exported == [4]
+
+
+def test_keeps_nothing_else(validation):
+    with pytest.raises(TskdError, match="keep: expected best or last, found 'first'"):
+        validation([], keep="first")
+
+
 def test_needs_its_metric(validation, run_engine):
     with pytest.raises(TskdError, match=r"expected the metric 'val_mean_dice', the validation has \['dice'\]"):
         run_engine([validation([0.5], metric="val_mean_dice")], 1)
