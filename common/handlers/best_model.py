@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 class BestModel:
     """Calls `export` whenever the validator's key metric improves, and once at the end if there was no validation.
 
-    With `keep="last"` it exports at the end only: on a validation list of few patients the best epoch is chosen by chance.
+    With `keep="last"` it exports at the end only: on a validation list of few patients the best epoch is chance.
 
     The best value so far is part of the state dict, so a resumed run does not replace a better model by a worse one.
 
