@@ -109,8 +109,8 @@ class DiffusionBatch(PrepareBatch):
         flips: Sequence[str] = (),
         label_classes: int = 0,
     ) -> None:
-        if unknown := sorted(set(flips) - set(AXES)):
-            raise TskdError(f"flips: expected a list of some of {', '.join(AXES)}, found {', '.join(unknown)}")
+        if unknown := [axis for axis in flips if axis not in AXES]:
+            raise TskdError(f"flips: expected a list of some of {', '.join(AXES)}, found {str(unknown)[1:-1]}")
         steps = scheduler.config["num_train_timesteps"]
         kind = scheduler.config["prediction_type"]
         if kind not in ("epsilon", "v_prediction"):

@@ -111,8 +111,12 @@ def test_flips_move_image_and_label_together_along_the_axes_asked_for(flips):
 def test_no_flips_unless_asked_for_and_only_known_axes():
     image = torch.rand(16, 1, 4, 4)
     torch.testing.assert_close((DiffusionBatch(SCHEDULER)({"image": image}, "cpu")[0] + 1) / 2, image)
-    with pytest.raises(TskdError, match="some of x, y, found z"):
-        DiffusionBatch(SCHEDULER, flips=["z"])
+    for wrong, named in (
+        (["z", "x"], "'z'"),
+        ([0, 1], "0, 1"),
+    ):  # an index of an axis, too, is named and not a TypeError
+        with pytest.raises(TskdError, match=f"some of x, y, found {named}"):
+            DiffusionBatch(SCHEDULER, flips=wrong)
 
 
 def test_validation_slices_come_with_their_own_labels(cohort):
