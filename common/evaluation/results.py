@@ -1,8 +1,8 @@
 """Tables of docs/results.md, written from the CSVs beside it and never by hand.
 
 A block stands between `<!-- table of results/NAME.csv -->` and `<!-- end -->`; the text around it is kept. The opening
-comment may hold options: `methods=a,b` and `budgets=40,80` choose rows, `metrics=dice,hd95` chooses columns, and
-`reference=scratch` adds the paired comparison with that method.
+comment may hold options: `methods=a,b` and `budgets=40,80` choose rows, `metrics=dice,hd95` chooses columns,
+`reference=scratch` adds the paired comparison with that method, and `show=methods,comparison` leaves the other tables out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from .rows import MetricRow, natural, patient_values, read_rows, write_rows
 from .runs import Run, collect
 from .tables import Table, comparison_table, methods_table, organ_table, shown
 
-OPTIONS = ("methods", "budgets", "metrics", "reference", "unit")
+OPTIONS = ("methods", "budgets", "metrics", "reference", "show", "unit")
+SHOW = ("methods", "organs", "comparison", "patients")
 PATIENT_COLUMNS = 20  # beyond, there is no table of patients
 _OPENING = re.compile(r"^<!-- table of ", re.MULTILINE)
 _BLOCK = re.compile(
@@ -69,11 +70,12 @@ def tables(csv: str | Path, options: Mapping[str, Sequence[str]] | None = None) 
 
     Args:
         csv: file with the columns of metrics.csv.
-        options: `methods`, `budgets` and `metrics` to show (all, all, Dice and HD95 by default), `reference`, and the
-            `unit` of distances, which the CSV does not have: `mm`, or `pixels` for images without a spacing.
+        options: `methods`, `budgets` and `metrics` to show (all, all, Dice and HD95 by default), `reference`, the
+            tables to `show` (of `SHOW`, all by default), and the `unit` of distances, which the CSV does not have:
+            `mm`, or `pixels` for images without a spacing.
 
     Raises:
-        TskdError: no such file, a method, budget or metric that it does not hold, or another unit.
+        TskdError: no such file, a method, budget or metric that it does not hold, or another table or unit.
     """
     csv, options = Path(csv), options or {}
     if not csv.is_file():
@@ -87,31 +89,43 @@ def tables(csv: str | Path, options: Mapping[str, Sequence[str]] | None = None) 
         raise TskdError(f"{csv}: expected unit=mm or unit=pixels; found {unit!r}.")
     if not rows:
         raise TskdError(f"{csv}: expected rows of {dict(options)}, found none of these together.")
+    show = options.get("show", SHOW)
+    if unknown := [name for name in show if name not in SHOW]:
+        raise TskdError(f"{csv}: expected show={','.join(SHOW)} or some of these; found {', '.join(unknown)}.")
     datasets = list(dict.fromkeys(row.dataset for row in rows))
     parts = []
     for dataset in datasets:
         parts += [f"Dataset `{dataset}`\n"] if len(datasets) > 1 else []
         own = [row for row in rows if row.dataset == dataset]
-        parts += [_markdown(table) for table in _tables(csv, own, metrics, options.get("reference", ()), unit)]
+        parts += [_markdown(table) for table in _tables(csv, own, metrics, options.get("reference", ()), show, unit)]
     return "\n" + "\n".join(parts) + "\n"
 
 
 def _tables(
-    csv: Path, rows: list[MetricRow], metrics: Sequence[str], reference: Sequence[str], unit: str
+    csv: Path,
+    rows: list[MetricRow],
+    metrics: Sequence[str],
+    reference: Sequence[str],
+    show: Sequence[str],
+    unit: str,
 ) -> list[Table]:
     """Tables of one dataset."""
     arms = collect([Run(path=csv, rows=rows)])
     numbers = all_numbers(arms)
-    others = [metric for metric in METRICS if metric in metrics and metric != "dice"]
-    found = [methods_table(numbers, unit, others)]
-    by_organ = {row.metric for row in rows if row.label in {r.label for r in rows if r.metric == "dice"}}
-    found += [organ_table(numbers, metric, unit) for metric in METRICS if metric in metrics and metric in by_organ]
-    if reference:
+    found = []
+    if "methods" in show:
+        others = [metric for metric in METRICS if metric in metrics and metric != "dice"]
+        found.append(methods_table(numbers, unit, others))
+    if "organs" in show:
+        by_organ = {row.metric for row in rows if row.label in {r.label for r in rows if r.metric == "dice"}}
+        found += [organ_table(numbers, metric, unit) for metric in METRICS if metric in metrics and metric in by_organ]
+    if "comparison" in show and reference:
         pairs = [pair for pair in compare(arms, choose_reference(arms, reference[0]) or "") if pair.metric in metrics]
         notes = sorted({pair.test.note for pair in pairs if pair.test.note})
         found += [comparison_table(pairs, unit, notes)] if pairs else []
-    few = len({row.group for row in rows}) <= PATIENT_COLUMNS
-    return [*found, _patient_table(rows)] if few else found
+    if "patients" in show and len({row.group for row in rows}) <= PATIENT_COLUMNS:
+        found.append(_patient_table(rows))
+    return found
 
 
 def _options(page: Path, text: str) -> dict[str, list[str]]:

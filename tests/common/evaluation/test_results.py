@@ -86,6 +86,13 @@ def test_options_choose_what_is_shown(tmp_path: Path) -> None:
     assert f"Command: `tskd results {tmp_path.name}/page.md`" in once
 
 
+def test_tables_that_are_not_asked_for_are_left_out(tmp_path: Path) -> None:
+    page = _page(tmp_path, " reference=scratch show=methods,comparison")
+    write_tables(page)
+    titles = [line for line in page.read_text().splitlines() if line.startswith("**")]
+    assert titles == ["**Methods, mean over all organs**", "**Difference from scratch**"]
+
+
 def test_distances_of_images_without_spacing_are_in_pixels(tmp_path: Path) -> None:
     for opening, unit in (("", "mm"), (" unit=pixels", "pixels")):
         page = _page(tmp_path, f" reference=scratch{opening}")
@@ -105,6 +112,7 @@ def test_distances_of_images_without_spacing_are_in_pixels(tmp_path: Path) -> No
         (" metrics=f1", "expected metrics among"),
         (" method=tskd", "found 'method=tskd'"),
         (" unit=cm", "expected unit=mm or unit=pixels; found 'cm'"),
+        (" show=methods,all", "expected show=methods,organs,comparison,patients or some of these; found all"),
         (" methods=tskd reference=scratch", "found 'scratch'"),
         (" -->\n<!-- table of toy.csv", "not closed"),
     ],
