@@ -2,7 +2,7 @@
 
 A block stands between `<!-- table of results/NAME.csv -->` and `<!-- end -->`; the text around it is kept. The opening
 comment may hold options: `methods=a,b` and `budgets=40,80` choose rows, `metrics=dice,hd95` chooses columns,
-`reference=scratch` adds the paired comparison with that method, and `show=methods,comparison` leaves the other tables out.
+`reference=scratch` adds the paired comparison with that method, `show=methods,comparison` leaves other tables out.
 """
 
 from __future__ import annotations
