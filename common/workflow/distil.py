@@ -81,9 +81,7 @@ class Distillation:
             "distillation": _command(
                 STUDENT, ["distill", *self.overlays], {**defaults, **self.every, **self.distil}, first
             ),
-            "fine-tuning": _command(
-                STUDENT, self.overlays, {**defaults, "learning_rate": 0.0003, **self.every, **self.fine_tune}, second
-            ),
+            "fine-tuning": _command(STUDENT, self.overlays, {**defaults, **self.every, **self.fine_tune}, second),
         }
 
     def missing_soft_labels(self) -> bool:

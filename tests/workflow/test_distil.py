@@ -86,7 +86,8 @@ def printed(capsys) -> list[dict[str, Any]]:
 def test_keys_that_are_given_win_over_what_the_command_would_choose(study, capsys):
     assert call(study, "--dry-run") == 0
     soft, distil, tune = printed(capsys)
-    assert ("learning_rate" in distil, tune["learning_rate"]) == (False, "0.0003")
+    assert not {"num_labelled", "learning_rate"} & (distil.keys() | tune.keys())
+    assert (soft["image_size"], tune["num_classes"]) == ("256", "3")
     more = ["--set", "learning_rate=0.01", "--set", "seed=3", "--fine-tune", "num_labelled=0", "--num-labelled", "1"]
     more += ["--soft-label-set", "image_size=512", "--soft-label-set", "batch_size=2", "tta={'flips': [1]}"]
     assert call(study, *more, "--dry-run") == 0
