@@ -289,16 +289,17 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
         ("num-patients", 24), ("num-validation", 3), ("num-test", 7), ("image-size", 128), ("num-slices", 12)
     ):  # fmt: skip
         phantom.add_argument(f"--{option}", type=int, default=default)
+    public = {}
     for name, function, about, folders in (
         ("chaos-mr", "prepare_chaos_mr", "CHAOS abdominal MR, T2-SPIR, as NIfTI volumes", "images/ and masks/"),
         ("isic2017", "prepare_isic2017", "ISIC 2017, skin lesions", "train/ and test/"),
         ("usgra", "prepare_usgra", "USGRA, nerves and vessels in ultrasound", "train/ and test/"),
         ("chase-db1", "prepare_chase_db1", "CHASE_DB1, retinal vessels", "images/, masks/ and masks_2nd_observer/"),
     ):
-        public = add(name, function, about, seed=None)
-        public.add_argument("--source", type=Path, required=True, help=f"folder with {folders}")
-        public.add_argument("--fold", type=int, help="this fold of --folds grouped folds is the test list")
-        public.add_argument("--folds", type=int, default=3)
+        public[name] = add(name, function, about, seed=None)
+        public[name].add_argument("--source", type=Path, required=True, help=f"folder with {folders}")
+        public[name].add_argument("--fold", type=int, help="this fold of --folds grouped folds is the test list")
+        public[name].add_argument("--folds", type=int, default=3)
 
     images = add("images-masks", "prepare_images_masks", "your own 2-D images")
     volumes = add("volumes", "prepare_volumes_masks", "your own volumes (NIfTI or DICOM), one a patient")
@@ -316,6 +317,14 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
     images.add_argument("--group-pattern", help="regular expression that finds the patient in a file name")
     images.add_argument("--channels", type=int, choices=(1, 3), help="converts all images to grey or RGB")
     volumes.add_argument("--image-suffix", default="", help="what an image's name has after the patient: _0000")
+    for command in (public["chaos-mr"], volumes):
+        command.add_argument(
+            "--intensity", choices=("percentiles", "body"), default="percentiles",
+            help="0.5 and 99.5 of the volume, or the median of its body: docs/data.md",
+        )  # fmt: skip
+    volumes.add_argument(
+        "--window", type=float, nargs=2, metavar=("LOW", "HIGH"), help="of CT, in Hounsfield units: -160 240, say"
+    )
 
 
 def _names(text: str) -> list[str]:

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from common.data.intensity import KEY, PRESETS
 from common.data.prepare import Patient, fingerprint, preparation, prepare_volumes
 from common.data.split import choose_lists
 from common.errors import TskdError
@@ -23,6 +24,7 @@ def prepare_chaos_mr(
     seed: int | None = None,
     fold: int | None = None,
     folds: int = 3,
+    intensity: str = "percentiles",
 ) -> Path:
     """Prepare CHAOS MR T2-SPIR from NIfTI: slices of the training subjects, volumes of the others, dataset.json.
 
@@ -33,6 +35,7 @@ def prepare_chaos_mr(
             subjects into lists of the same sizes. It also orders the training list (None: 0).
         fold: cross-validation fold 0 to `folds` - 1: its test set is that fold, one further subject is validation.
         folds: number of folds when `fold` is given.
+        intensity: how volumes are scaled: "percentiles" or "body" (see `Intensity`).
 
     Returns:
         Path of dataset.json.
@@ -46,6 +49,7 @@ def prepare_chaos_mr(
         "name": "chaos_mr",
         "seed": seed,
         "split": split,
+        KEY: PRESETS[intensity].to_json(),
         "inputs": {p.group: [fingerprint(p.image), fingerprint(Path(str(p.label)))] for p in patients},
     }
     header = {
@@ -57,7 +61,7 @@ def prepare_chaos_mr(
     }
     with preparation(output, settings) as needed:
         if needed:
-            prepare_volumes(output, patients, split, header, seed=seed or 0)
+            prepare_volumes(output, patients, split, header, seed or 0, PRESETS[intensity])
     return Path(output, "dataset.json")
 
 

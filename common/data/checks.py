@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from common.data.datalist import FILES, IGNORE, named_entries
+from common.data.intensity import Intensity
 from common.data.pictures import distinct
 from common.data.volumes import NIFTI, as_label, load_label, load_volume
 from common.errors import TskdError
@@ -17,11 +18,17 @@ from common.errors import TskdError
 def file_problems(data: Mapping[str, Any], folder: Path) -> list[str]:
     """One line for each file that is missing, unreadable, empty, of the wrong size or place, or with unknown labels.
 
+    A scaling of the intensities that is none has a line, too.
+
     Args:
         data: content of dataset.json; malformed entries are passed over (their structure is reported elsewhere).
         folder: folder of dataset.json.
     """
     problems: list[str] = []
+    try:
+        Intensity.from_json(data)
+    except TskdError as error:
+        problems.append(str(error))
     classes = len(data["labels"]) if isinstance(data.get("labels"), dict) else IGNORE
     seen: set[int] = set()  # label values of the training list
     for name, entry in named_entries(data):

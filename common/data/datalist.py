@@ -1,7 +1,7 @@
 """The file dataset.json: MONAI's Decathlon datalist with patients, unlabelled images and provenance.
 
 {"name": "chaos_mr", "modality": "MR", "channels": 1,
- "labels": {"0": "background", "1": "liver", ...},
+ "labels": {"0": "background", "1": "liver", ...}, "intensity": {"percentiles": [0.5, 99.5]},
  "training":   [{"image": "slices/1_012.png", "label": "slices/1_012_label.png", "group": "1", "case": "1_012"}, ...],
  "unlabelled": [{"image": ..., "group": ..., "case": ...}, ...],
  "validation": [...], "test": [...],

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from common.data.intensity import KEY, PRESETS, Intensity
 from common.data.prepare import Patient, fingerprint, preparation, prepare_volumes
 from common.data.split import share_out
 from common.data.volumes import NIFTI
@@ -23,6 +24,8 @@ def prepare_volumes_masks(
     seed: int = 0,
     name: str | None = None,
     modality: str = "unknown",
+    intensity: str = "percentiles",
+    window: Sequence[float] | None = None,
 ) -> Path:
     """Prepare one's own volumes, one a patient.
 
@@ -39,13 +42,17 @@ def prepare_volumes_masks(
         seed: seed of the draw and of the order of the training list.
         name: name of the data set; None takes the output folder's name.
         modality: such as MR or CT.
+        intensity: how volumes are scaled: "percentiles" or "body" (see `Intensity`).
+        window: intensities that become 0 and 1 instead, such as Hounsfield units of CT.
 
     Returns:
         Path of dataset.json.
 
     Raises:
-        TskdError: files missing or unusable, or an output folder that holds something else.
+        TskdError: files missing or unusable, a window that is not in order, or an output folder that holds something
+            else.
     """
+    scaling = PRESETS[intensity] if window is None else Intensity("window", *window)
     volumes, truths = _by_patient(images, image_suffix), _by_patient(masks, mask_suffix)
     if alone := sorted(volumes.keys() ^ truths.keys()):
         raise TskdError(
@@ -67,9 +74,11 @@ def prepare_volumes_masks(
         "provenance": {"source": "own volumes", "licence": "not stated", "split": rule},
     }
     inputs = {p.group: [fingerprint(path) for path in (p.image, p.label) if path] for p in patients}
-    with preparation(output, {**header, "split": split, "seed": seed, "inputs": inputs}) as needed:
+    with preparation(
+        output, {**header, "split": split, "seed": seed, "inputs": inputs, KEY: scaling.to_json()}
+    ) as needed:
         if needed:
-            prepare_volumes(output, patients, split, header, seed)
+            prepare_volumes(output, patients, split, header, seed, scaling)
     return Path(output, "dataset.json")
 
 

@@ -13,9 +13,10 @@ from typing import Any
 
 from common import __version__
 from common.data import datalist
+from common.data.intensity import KEY, PERCENTILES, Intensity
 from common.data.slices import write_slices
 from common.data.split import fair_order
-from common.data.volumes import load_label, load_volume, scale_intensity, to_lps, write_volume
+from common.data.volumes import load_label, load_volume, to_lps, write_volume
 from common.errors import TskdError
 from common.files import write_json
 
@@ -48,7 +49,7 @@ def prepare_volumes(
     split: Mapping[str, Sequence[str]],
     header: Mapping[str, Any],
     seed: int = 0,
-    window: tuple[float, float] | None = None,
+    intensity: Intensity = PERCENTILES,
 ) -> Path:
     """Write slices of the training patients, volumes of the others, and last of all dataset.json.
 
@@ -58,7 +59,7 @@ def prepare_volumes(
         split: "training", "validation", "test" -> patient codes. Training patients without a label go to `unlabelled`.
         header: the keys name, modality, channels, labels and provenance of dataset.json.
         seed: seed of the order of `training`.
-        window: fixed intensity window; None scales each volume by its percentiles 0.5 and 99.5.
+        intensity: how volumes are scaled.
 
     Returns:
         Path of dataset.json.
@@ -75,21 +76,18 @@ def prepare_volumes(
     lists: dict[str, list[dict[str, str]]] = {name: [] for name in datalist.LISTS}
     for group in split["training"]:
         section = "training" if known[group].label else "unlabelled"
-        lists[section] += _write_slices(Path(output), known[group], window)
+        lists[section] += _write_slices(Path(output), known[group], intensity)
     for name in ("validation", "test"):
         lists[name] = [_copy_volume(Path(output), known[group]) for group in split[name]]
     lists["training"] = fair_order(lists["training"], seed)
-    scaling = (
-        "percentiles 0.5 to 99.5 of the volume to [0, 1]" if window is None else f"window {list(window)} to [0, 1]"
-    )
     provenance = {
         **header["provenance"],
         "tool": f"tskd {__version__}",
         "seed": seed,
-        "scaling": f"{scaling}, slices stored as 8-bit PNG; volumes keep their intensities",
+        "scaling": "slices are scaled as `intensity` says and stored as 8-bit PNG; volumes keep their intensities",
     }
     dataset_file = Path(output, "dataset.json")
-    datalist.write(dataset_file, {**header, **lists, "provenance": provenance})
+    datalist.write(dataset_file, {**header, KEY: intensity.to_json(), **lists, "provenance": provenance})
     return dataset_file
 
 
@@ -168,10 +166,10 @@ def _complete(folder: Path) -> bool:
     return all(Path(folder, entry[key]).is_file() for entry in listed for key in datalist.FILES if key in entry)
 
 
-def _write_slices(output: Path, patient: Patient, window: tuple[float, float] | None) -> list[dict[str, str]]:
+def _write_slices(output: Path, patient: Patient, intensity: Intensity) -> list[dict[str, str]]:
     image, affine = load_volume(patient.image)
     label = None if patient.label is None else to_lps(load_label(patient.label, image.shape, affine), affine)[0]
-    return write_slices(output, patient.group, scale_intensity(to_lps(image, affine)[0], window=window), label)
+    return write_slices(output, patient.group, intensity.scale(to_lps(image, affine)[0]), label)
 
 
 def _copy_volume(output: Path, patient: Patient) -> dict[str, str]:

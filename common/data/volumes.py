@@ -133,19 +133,3 @@ def as_label(array: np.ndarray, where: str | os.PathLike[str]) -> np.ndarray:
         wrong = np.unique(array[label != array])[:5].tolist()
         raise TskdError(f"{where}: expected label values that are whole numbers from 0 to 255, found {wrong}.")
     return label
-
-
-def scale_intensity(
-    array: np.ndarray, percentiles: tuple[float, float] = (0.5, 99.5), window: tuple[float, float] | None = None
-) -> np.ndarray:
-    """Scale to float32 in [0, 1], clipped.
-
-    Args:
-        array: intensities of one volume or image.
-        percentiles: the lower percentile becomes 0, the upper 1 (MR, ultrasound, ...).
-        window: fixed (low, high) instead, such as Hounsfield units for CT.
-    """
-    low, high = np.percentile(array, percentiles) if window is None else window
-    if high <= low:
-        return np.zeros(array.shape, np.float32)
-    return np.clip((array.astype(np.float32) - np.float32(low)) / np.float32(high - low), 0, 1)

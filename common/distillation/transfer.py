@@ -14,8 +14,9 @@ import torch
 from monai.transforms import MapTransform
 
 from common.data import entries, read
-from common.data.contents import content_hashes, held_out_contents, intensity_window
+from common.data.contents import content_hashes, held_out_contents
 from common.data.datalist import IGNORE
+from common.data.intensity import Intensity
 from common.errors import TskdError
 from common.files import sha256
 
@@ -97,9 +98,9 @@ def _refuse_held_out(file: str | PathLike[str], dataset_file: str | PathLike[str
         problems += [
             f"patient {g!r} of '{groups[g]}'" for g in sorted({entry["group"] for entry in images} & groups.keys())
         ]
-    window = intensity_window(dataset_file)
+    intensity = Intensity.of(dataset_file)
     for entry in images if held_out else ():
-        shown = filter(None, map(held_out.get, content_hashes(entry["image"], window)))
+        shown = filter(None, map(held_out.get, content_hashes(entry["image"], intensity)))
         problems += [f"{entry['case']!r}, which is {image}" for image in shown]
     drawn = filter(None, map(held_out.get, read(file)["provenance"].get("trained_on") or ()))
     problems += [f"images drawn by a model that was trained on {image}" for image in drawn]

@@ -16,6 +16,7 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 from common.data.datalist import read
+from common.data.intensity import Intensity
 from common.errors import TskdError
 from common.state import load_weights
 
@@ -68,7 +69,7 @@ def ship_student(
         bundle: the student's bundle folder.
         model: weights, a state dict of tensors.
         output: new or empty folder. MONAI Label reads the task from its name, which must have "segmentation" in it.
-        dataset_file: the training's dataset.json: channels, labels and modality are taken from it.
+        dataset_file: the training's dataset.json: channels, labels, modality and how volumes are scaled are its.
         image_size: side in pixels that the student was trained at.
         network: the bundle's config that names another network than train.json, such as "segresnet.json".
 
@@ -84,6 +85,7 @@ def ship_student(
     dataset = read(dataset_file)
     settings = {"image_size": image_size, "in_channels": dataset["channels"], "num_classes": len(dataset["labels"])}
     flat = _is_2d(dataset, dataset_file)
+    scaling = {} if flat else {"scale_intensity": Intensity.of(dataset_file).transform()}
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".ship_") as folder:
         draft = Path(folder) / output.name
@@ -98,7 +100,7 @@ def ship_student(
             if network is not None:
                 student = json.loads((configs / network).read_text())
                 extra |= student if name == "train.json" else {"network_def": student["network_def"]}
-            _write(configs / name, {**config, **settings, **extra})
+            _write(configs / name, {**config, **settings, **scaling, **extra})
         _describe(configs / "metadata.json", dataset, settings, flat)
         load_weights(_parser([configs / "inference.json"]).get_parsed_content("network_def"), model)
         (draft / "models").mkdir()

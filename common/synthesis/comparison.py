@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from common.data.intensity import Intensity
 from common.errors import TskdError
 from common.synthesis import correlation
 from common.synthesis.images import load_images, spread
@@ -73,13 +74,13 @@ def look(
     size: tuple[int, ...],
     resolution: int,
     features: Features | None,
-    window: tuple[float, float] | None,
+    intensity: Intensity,
     device: str | torch.device,
 ) -> Looks:
     """Read images in small portions, so that no more than a portion is in memory at full size."""
     found = []
     for start in range(0, len(items), 64):
-        images, cases, groups = load_images(items[start : start + 64], size, channels, window=window)
+        images, cases, groups = load_images(items[start : start + 64], size, channels, intensity=intensity)
         found.append(look_at(images, cases, groups, resolution, features, device))
     return Looks(
         torch.cat([part.pixels for part in found]),

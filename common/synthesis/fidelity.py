@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from monai.metrics import FIDMetric
 
-from common.data.contents import intensity_window
 from common.data.datalist import entries, read
+from common.data.intensity import Intensity
 from common.errors import TskdError
 from common.synthesis.fidelity_report import write_report
 from common.synthesis.images import load_images, picture_size
@@ -130,12 +130,12 @@ def measure(
         TskdError: too few images or patients to compare, or no mlflow where it is asked for.
     """
     listed = entries(Path(synthetic_dir, "dataset.json"), "transfer")
-    data, window, size = read(dataset_file), intensity_window(dataset_file), picture_size(listed[0]["image"])
+    data, intensity, size = read(dataset_file), Intensity.of(dataset_file), picture_size(listed[0]["image"])
 
     def vectors(items: Sequence[Mapping[str, str]]) -> tuple[torch.Tensor, np.ndarray]:
         found, groups = [], []
         for start in range(0, len(items), 64):
-            images, _, patients = load_images(items[start : start + 64], size, data["channels"], window=window)
+            images, _, patients = load_images(items[start : start + 64], size, data["channels"], intensity=intensity)
             with torch.no_grad():
                 found += [features(part.to(device)).float().cpu() for part in images.split(16)]
             groups += patients

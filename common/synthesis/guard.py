@@ -6,8 +6,9 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from common.data.contents import content_hashes, held_out_contents, intensity_window
+from common.data.contents import content_hashes, held_out_contents
 from common.data.datalist import read
+from common.data.intensity import Intensity
 from common.errors import TskdError
 from common.synthesis.training_record import seen_by
 
@@ -45,7 +46,7 @@ def check_training_images(
         for name in ("training", "unlabelled", "validation", "test")
         for entry in data[name]
     }
-    held_out, window = held_out_contents(dataset_file), intensity_window(dataset_file)
+    held_out, intensity = held_out_contents(dataset_file), Intensity.of(dataset_file)
     problems = [
         f"{known} is an image that {init_from} was trained on"
         for known in map(held_out.get, sorted(seen_by(init_from)))
@@ -56,7 +57,7 @@ def check_training_images(
         where = place.get(path)
         if where not in ("training", "unlabelled"):
             problems.append(f"{item['image']} is in {f'the list {where!r}' if where else 'no list'} of the dataset")
-        elif held_out and (twin := next(filter(None, map(held_out.get, content_hashes(path, window))), None)):
+        elif held_out and (twin := next(filter(None, map(held_out.get, content_hashes(path, intensity))), None)):
             problems.append(f"{item['image']} (in '{where}') has the pixels of {twin}")
     if problems:
         more = f"; and {len(problems) - 10} more" if len(problems) > 10 else ""

@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from common.data.contents import intensity_window, volume_slices
+from common.data.contents import volume_slices
 from common.data.datalist import entries, read
+from common.data.intensity import PERCENTILES, Intensity
 from common.data.volumes import NIFTI, load_label, load_volume, to_lps
 from common.errors import TskdError
 from common.synthesis.label_maps import read_labels
@@ -24,7 +25,7 @@ def load_images(
     size: int | Sequence[int],
     channels: int = 1,
     limit: int | None = None,
-    window: tuple[float, float] | None = None,
+    intensity: Intensity = PERCENTILES,
 ) -> tuple[torch.Tensor, list[str], list[str]]:
     """Read 2-D images, and the slices of volumes, at one size.
 
@@ -33,7 +34,7 @@ def load_images(
         size: (x, y), or one number for both.
         channels: 1 (grey) or 3.
         limit: at most so many images, spread evenly over all; None means all.
-        window: fixed intensity window of volumes (CT); None takes each volume's percentiles.
+        intensity: how volumes are scaled.
 
     Returns:
         Images N x channels x X x Y in [0, 1], their cases (`<case>_<slice>` for a volume) and their groups.
@@ -44,7 +45,7 @@ def load_images(
     size = (size, size) if isinstance(size, int) else tuple(size)
     images, cases, groups = [], [], []
     for entry in items:
-        for case, image in _pictures(entry, channels, window):
+        for case, image in _pictures(entry, channels, intensity):
             images.append(_resize(image, size))
             cases.append(case)
             groups.append(entry["group"])
@@ -64,11 +65,11 @@ def validation_images(
         labelled: with their label maps 1 x X x Y (uint8), for a network that is conditioned on them.
     """
     held_out, channels = entries(dataset_file, "validation"), read(dataset_file)["channels"]
-    window = intensity_window(dataset_file)
-    images, cases, _ = load_images(held_out, size, channels, limit, window)
+    intensity = Intensity.of(dataset_file)
+    images, cases, _ = load_images(held_out, size, channels, limit, intensity)
     found: list[dict[str, Any]] = [{"image": image, "case": case} for image, case in zip(images, cases, strict=True)]
     if labelled:
-        labels = [label for entry in held_out for label in _label_maps(entry, size, window)]
+        labels = [label for entry in held_out for label in _label_maps(entry, size, intensity)]
         for item, k in zip(found, spread(len(labels), limit), strict=True):
             item["label"] = labels[k]
     return found
@@ -80,11 +81,9 @@ def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         return picture.size
 
 
-def _pictures(
-    entry: Mapping[str, str], channels: int, window: tuple[float, float] | None
-) -> Iterable[tuple[str, torch.Tensor]]:
+def _pictures(entry: Mapping[str, str], channels: int, intensity: Intensity) -> Iterable[tuple[str, torch.Tensor]]:
     if entry["image"].endswith(NIFTI):
-        for k, grey in volume_slices(entry["image"], window):
+        for k, grey in volume_slices(entry["image"], intensity):
             image = torch.from_numpy(grey.astype(np.float32) / 255)
             yield f"{entry['case']}_{k:03d}", image.expand(channels, -1, -1)
         return
@@ -94,16 +93,14 @@ def _pictures(
         raise TskdError(f"{entry['image']}: expected a PNG or JPEG image, found {error}. Prepare it again.") from error
 
 
-def _label_maps(
-    entry: Mapping[str, str], size: int | Sequence[int], window: tuple[float, float] | None
-) -> list[torch.Tensor]:
+def _label_maps(entry: Mapping[str, str], size: int | Sequence[int], intensity: Intensity) -> list[torch.Tensor]:
     """Label maps 1 x X x Y of one entry, in the order of `_pictures`."""
     size = (size, size) if isinstance(size, int) else tuple(size)
     if not entry["image"].endswith(NIFTI):
         return [read_labels(entry["label"], size)]
     array, affine = load_volume(entry["image"])
     labels = torch.from_numpy(to_lps(load_label(entry["label"], array.shape, affine), affine)[0])
-    shown = [k for k, _ in volume_slices(entry["image"], window)]
+    shown = [k for k, _ in volume_slices(entry["image"], intensity)]
     slices = labels.permute(2, 0, 1)[shown][:, None].float()
     return list(functional.interpolate(slices, size, mode="nearest-exact").to(torch.uint8))
 

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from scipy.stats import binomtest
 
-from common.data.contents import intensity_window
 from common.data.datalist import entries, read
+from common.data.intensity import Intensity
 from common.data.volumes import NIFTI
 from common.errors import TskdError
 from common.files import write_json, write_text
@@ -106,10 +106,10 @@ def gate(
     real = _flat(entries(dataset_file, "transfer"), dataset_file)
     drawn_size = picture_size(listed[0]["image"])
     size = (resolution, resolution) if features is None else drawn_size
-    window = intensity_window(dataset_file)
+    intensity = Intensity.of(dataset_file)
 
     def seen(items: Sequence[Mapping[str, str]]) -> Looks:
-        return look(items, data["channels"], size, resolution, features, window, device)
+        return look(items, data["channels"], size, resolution, features, intensity, device)
 
     training = seen(real)
     level = quantile if features is None else (1 + quantile) / 2

@@ -14,8 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.data.contents import content_hashes, intensity_window
+from common.data.contents import content_hashes
 from common.data.datalist import read
+from common.data.intensity import Intensity
 from common.errors import TskdError
 from common.synthesis.label_maps import labels_sha256
 
@@ -90,9 +91,9 @@ def check_trained_on(pipeline_dir: str | os.PathLike[str], dataset_file: str | o
     record = read_record(pipeline_dir)
     if record is None:
         return
-    data, folder, window = read(dataset_file), Path(dataset_file).resolve().parent, intensity_window(dataset_file)
+    data, folder, intensity = read(dataset_file), Path(dataset_file).resolve().parent, Intensity.of(dataset_file)
     paths = [folder / entry["image"] for name in ("training", "unlabelled") for entry in data[name]]
-    listed = {content for path in paths for content in content_hashes(path, window)}
+    listed = {content for path in paths for content in content_hashes(path, intensity)}
     if unknown := set(record["pretrained_on"]) - listed:
         logger.warning(
             "%s: %d images that the model was trained on before (init_from) are not in this data set; the memorisation "

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -15,7 +16,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.data import datalist, load_volume, scale_intensity, to_lps, virtual_patient, write_volume
+from common.data import datalist, load_volume, to_lps, virtual_patient, write_volume
+from common.data.intensity import PERCENTILES
 from common.export.ship import ship_student
 from common.state import save_weights
 
@@ -62,11 +64,11 @@ def student(in_channels: int = 1) -> UNETR:
     return network.eval()
 
 
-def ship(folder: Path, kind: str, in_channels: int = 1) -> Path:
+def ship(folder: Path, kind: str, in_channels: int = 1, **header: Any) -> Path:
     """Ships an untrained student for volumes (kind "nii.gz") or images (kind "png")."""
     entry = {"image": f"a.{kind}", "label": f"a_label.{kind}", "group": "a", "case": "a"}
     lists: dict[str, list[dict[str, str]]] = {"training": [], "unlabelled": [], "validation": [], "test": [entry]}
-    header = {"name": "toy", "modality": "MR", "channels": in_channels, "labels": LABELS}
+    header = {"name": "toy", "modality": "MR", "channels": in_channels, "labels": LABELS, **header}
     datalist.write(folder / "dataset.json", {**header, **lists, "provenance": {}})
     save_weights(student(in_channels), folder / "weights.pt")
     output = folder / "student_segmentation"
@@ -111,7 +113,7 @@ def reference_mask(path: Path) -> np.ndarray:
     """The student's mask of a volume, in the file's axis order, without MONAI's transforms."""
     array, affine = load_volume(path)
     turned, place = to_lps(array, affine)
-    slices = torch.from_numpy(scale_intensity(turned)).permute(2, 0, 1)[:, None]
+    slices = torch.from_numpy(PERCENTILES.scale(turned)).permute(2, 0, 1)[:, None]
     mask = probabilities(student(), slices).argmax(1).permute(1, 2, 0).numpy().astype(np.uint8)
     back = orientations.ornt_transform(orientations.io_orientation(place), orientations.io_orientation(affine))
     return orientations.apply_orientation(mask, back)

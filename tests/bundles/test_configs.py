@@ -16,6 +16,7 @@ from monai.bundle.config_item import ConfigComponent
 from torch._subclasses import FakeTensorMode
 
 import common
+from common.data.intensity import PERCENTILES
 from tests.bundles.conftest import BUNDLES
 
 METADATA = (
@@ -202,7 +203,11 @@ def test_student_inference_has_the_network_that_is_trained():
         inference[key] for key in ("in_channels", "num_classes", "image_size")
     ]
     validation, test = train["validate#preprocessing#transforms"], inference["preprocessing#transforms"]
-    for one, other in zip(validation, test, strict=True):  # the same, without the label
+    assert validation[3] == test[3] == "@scale_intensity"
+    assert inference["scale_intensity"] == PERCENTILES.transform()
+    for one, other in zip(
+        validation[:3] + validation[4:], test[:3] + test[4:], strict=True
+    ):  # the same, without the label
         assert one["_target_"] == other["_target_"]
         assert {**one, "keys": 0} == {**other, "keys": 0}
 

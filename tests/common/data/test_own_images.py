@@ -183,7 +183,7 @@ def test_command_line(folder, capsys):
     assert "--mask-suffix" in capsys.readouterr().err
 
 
-def test_volumes(tmp_path):
+def test_volumes(tmp_path, capsys):
     for number in range(5):
         image, label, affine = virtual_patient(0, number, image_size=24, num_slices=3)
         write_volume(tmp_path / f"imagesTr/case{number}_0000.nii.gz", image, affine)
@@ -200,3 +200,10 @@ def test_volumes(tmp_path):
     assert str(tmp_path) not in json.dumps(data)
     with pytest.raises(TskdError, match=r"found none for case0, case0_0000.*--image-suffix"):
         prepare_volumes_masks(tmp_path / "x", names, **sources)
+    assert "intensity" in data
+    command = ["prepare", "volumes", "--images", f"{tmp_path}/imagesTr", "--masks", f"{tmp_path}/labelsTr", "--labels"]
+    command += [",".join(names), "--image-suffix", "_0000", "--window", "-50", "100.5", "--output"]
+    assert main([*command, str(tmp_path / "windowed")]) == 0
+    assert datalist.read(tmp_path / "windowed/dataset.json")["intensity"] == {"window": [-50, 100.5]}
+    assert main([*command, str(tmp_path / "out")]) == 2  # another window is another preparation
+    assert "intensity" in capsys.readouterr().err

@@ -7,8 +7,9 @@ import pytest
 
 from common.data import datalist
 from common.data.anatomy import smooth_field
+from common.data.intensity import PERCENTILES
 from common.data.phantom import prepare_phantom, virtual_patient
-from common.data.volumes import load_volume, scale_intensity, to_lps
+from common.data.volumes import load_volume, to_lps
 from common.errors import TskdError
 
 SMALL = {"num_patients": 4, "image_size": 32, "num_slices": 4, "num_validation": 1, "num_test": 1}
@@ -81,7 +82,7 @@ def test_intensity_alone_does_not_solve_it():
     scores = np.zeros((6, 4))
     for number, organ in np.ndindex(6, 4):
         image, label, _ = virtual_patient(seed=0, number=number, image_size=48, num_slices=8)
-        grey = np.digitize(scale_intensity(image), np.linspace(0, 1, 21))
+        grey = np.digitize(PERCENTILES.scale(image), np.linspace(0, 1, 21))
         inside = np.cumsum(np.bincount(grey[label == organ + 1], minlength=23))
         all_of = np.cumsum(np.bincount(grey.ravel(), minlength=23))
         dice = 2 * np.subtract.outer(inside, inside) / (np.abs(np.subtract.outer(all_of, all_of)) + inside[-1])

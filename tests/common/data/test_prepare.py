@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from common.data import datalist
+from common.data.intensity import PERCENTILES
 from common.data.phantom import virtual_patient
 from common.data.prepare import Patient, preparation, prepare_volumes
-from common.data.volumes import load_volume, scale_intensity, to_lps, write_volume
+from common.data.volumes import load_volume, to_lps, write_volume
 from common.errors import TskdError
 
 HEADER = {
@@ -48,7 +49,7 @@ def test_lists_and_pixels(patients, tmp_path):
     copied, copied_affine = load_volume(tmp_path / "out" / data["test"][0]["image"])
     np.testing.assert_array_equal(copied, original)
     np.testing.assert_allclose(copied_affine, affine)
-    turned = scale_intensity(to_lps(*load_volume(patients[0].image))[0])
+    turned = PERCENTILES.scale(to_lps(*load_volume(patients[0].image))[0])
     from PIL import Image
 
     with Image.open(tmp_path / "out" / "slices" / "0_001.png") as png:

@@ -1,16 +1,14 @@
-"""Volumes: axis order, clean files, scaling."""
+"""Volumes: axis order, clean files."""
 
 import itertools
 
 import nibabel as nib
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from nibabel import orientations
 
 from common.data.phantom import virtual_patient
-from common.data.volumes import load_label, load_volume, scale_intensity, to_lps, write_volume
+from common.data.volumes import load_label, load_volume, to_lps, write_volume
 from common.errors import TskdError
 
 ALL_AXES = [
@@ -137,18 +135,3 @@ def test_truncated_and_four_dimensional_volumes(tmp_path):
         load_volume(tmp_path / "b.nii")
     nib.nifti1.save(nib.nifti1.Nifti1Image(np.zeros((2, 2, 2, 1), np.int16), np.eye(4)), tmp_path / "c.nii")
     assert load_volume(tmp_path / "c.nii")[0].shape == (2, 2, 2)
-
-
-@given(st.lists(st.integers(-1000, 3000), min_size=2, max_size=50), st.floats(0.1, 10), st.floats(-500, 500))
-def test_percentile_scaling_ignores_gain_and_offset(values, gain, offset):
-    array = np.array(values, np.float64)
-    scaled = scale_intensity(array)
-    assert scaled.dtype == np.float32
-    assert scaled.min() >= 0
-    assert scaled.max() <= 1
-    np.testing.assert_allclose(scale_intensity(array * gain + offset), scaled, atol=1e-3)
-
-
-def test_window_scaling():
-    scaled = scale_intensity(np.array([-1000, -160, 40, 240, 3000]), window=(-160, 240))
-    np.testing.assert_allclose(scaled, [0, 0, 0.5, 1, 1])

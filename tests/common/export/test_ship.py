@@ -83,6 +83,18 @@ def test_volumes_keep_the_configs_for_volumes(tmp_path: Path) -> None:
     assert _json(ship(tmp_path, "nii.gz") / "configs/inference.json") == own
 
 
+def test_the_window_of_the_training_goes_along(tmp_path: Path) -> None:
+    """Where the student runs there is no dataset.json to read it from."""
+    configs = ship(tmp_path, "nii.gz", intensity={"window": [-160, 240]}) / "configs"
+    volume = torch.linspace(-1000, 1000, 512).reshape(1, 8, 8, 8)
+    for name, place in (("inference.json", ""), ("train.json", "validate#")):
+        parser = ConfigParser()
+        parser.read_config(str(configs / name))
+        assert parser[f"{place}preprocessing#transforms"][3] == "@scale_intensity"
+        scaled = parser.get_parsed_content("scale_intensity")({"image": volume})["image"]
+        torch.testing.assert_close(torch.as_tensor(scaled), ((volume + 160) / 400).clamp(0, 1))
+
+
 def test_weights_that_do_not_fit_are_refused_by_name_and_leave_nothing(tmp_path: Path) -> None:
     ship(tmp_path, "nii.gz")
     state = torch.load(tmp_path / "weights.pt", weights_only=True)

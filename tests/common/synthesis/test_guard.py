@@ -8,10 +8,11 @@ import pytest
 from PIL import Image
 
 from common.data.datalist import entries, read, write
+from common.data.intensity import PERCENTILES, Intensity
 from common.data.phantom import prepare_phantom
 from common.data.prepare import Patient, prepare_volumes
 from common.data.slices import write_slices
-from common.data.volumes import load_volume, scale_intensity, to_lps
+from common.data.volumes import load_volume, to_lps
 from common.errors import TskdError
 from common.synthesis import check_training_images, export_model, training_record
 
@@ -76,8 +77,8 @@ def test_a_start_that_has_seen_a_held_out_image_is_refused(flat, tmp_path, netwo
     assert "nobody can tell which images" in caplog.text
 
 
-@pytest.mark.parametrize("window", [None, (0.0, 600.0)])
-def test_slices_of_a_held_out_volume_are_refused_by_content(tmp_path, window):
+@pytest.mark.parametrize("intensity", [PERCENTILES, Intensity("window", 0.0, 600.0)])
+def test_slices_of_a_held_out_volume_are_refused_by_content(tmp_path, intensity):
     source = read(prepare_phantom(tmp_path / "phantom", 4, 0, 32, 4, 1, 1))
     codes = {name: [entry["group"] for entry in source[name]] for name in ("training", "validation", "test")}
     raw, patients = tmp_path / "phantom" / "raw", []
@@ -86,11 +87,11 @@ def test_slices_of_a_held_out_volume_are_refused_by_content(tmp_path, window):
         patients.append(Patient(code, image if image.exists() else raw / code, raw / f"{code}_label.nii.gz"))
     codes["training"] = sorted(set(codes["training"]))
     header = {key: source[key] for key in ("name", "modality", "channels", "labels", "provenance")}
-    dataset_file = prepare_volumes(tmp_path / "data", patients, codes, header, window=window)
+    dataset_file = prepare_volumes(tmp_path / "data", patients, codes, header, intensity=intensity)
     check_training_images(dataset_file, entries(dataset_file, "transfer"))
 
     (held_out,) = (patient for patient in patients if patient.group in codes["test"])
-    volume = scale_intensity(to_lps(*load_volume(held_out.image))[0], window=window)
+    volume = intensity.scale(to_lps(*load_volume(held_out.image))[0])
     planted = write_slices(tmp_path / "data", "another patient", volume)
     write(dataset_file, {**read(dataset_file), "unlabelled": planted})
     with pytest.raises(TskdError, match=rf"another patient_000\.png .*has the pixels of .*{held_out.group}\.nii\.gz"):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from common.data.contents import intensity_window
 from common.data.datalist import entries
+from common.data.intensity import PERCENTILES, Intensity
 from common.data.prepare import Patient, prepare_volumes
 from common.data.volumes import write_volume
 from common.errors import TskdError
@@ -25,22 +25,22 @@ HEADER = {
 def prepare(tmp_path):
     """Prepares one and the same volume as training slices and as a validation volume."""
 
-    def prepare(window):
+    def prepare(intensity):
         volume = np.random.default_rng(0).integers(-900, 900, (8, 6, 3)).astype(np.int16)
         affine = np.diag([1.5, 1.5, 3.0, 1.0])  # RAS: the preparer has to turn it
         write_volume(tmp_path / "image.nii.gz", volume, affine)
         write_volume(tmp_path / "label.nii.gz", (volume > 0).astype(np.uint8), affine)
         patients = [Patient(name, tmp_path / "image.nii.gz", tmp_path / "label.nii.gz") for name in "ab"]
         split = {"training": ["a"], "validation": ["b"], "test": []}
-        return prepare_volumes(tmp_path / "out", patients, split, HEADER, window=window)
+        return prepare_volumes(tmp_path / "out", patients, split, HEADER, intensity=intensity)
 
     return prepare
 
 
-@pytest.mark.parametrize("window", [None, (-150.0, 250.5)])
-def test_slices_of_a_volume_equal_the_prepared_pngs(prepare, window):
-    dataset_file = prepare(window)
-    assert intensity_window(dataset_file) == window
+@pytest.mark.parametrize("intensity", [PERCENTILES, Intensity("window", -150.0, 250.5)])
+def test_slices_of_a_volume_equal_the_prepared_pngs(prepare, intensity):
+    dataset_file = prepare(intensity)
+    assert Intensity.of(dataset_file) == intensity
     items = sorted(entries(dataset_file, "transfer"), key=lambda entry: entry["case"])
     flat, cases, groups = load_images(items, (8, 6))
     held_out = validation_images(dataset_file, (8, 6))

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from common.data.datalist import check, entries, read, write
+from common.data.intensity import PERCENTILES
 from common.data.phantom import prepare_phantom, virtual_patient
-from common.data.volumes import scale_intensity
 from common.errors import TskdError
 from common.synthesis import RandomFeatures, SyntheticFolder, WarpedLabels, gate, load_images
 from common.synthesis.comparison import Limits, Looks, Verdict, judge, quantile_interval
@@ -33,7 +33,7 @@ def plant(folder: Path, images: torch.Tensor, dataset_file: Path) -> Path:
 @pytest.fixture(scope="module")
 def new_patients() -> torch.Tensor:
     """Slices of virtual patients that are in no list of the cohort."""
-    volumes = [scale_intensity(virtual_patient(1, number, 64, 6)[0]) for number in range(8)]
+    volumes = [PERCENTILES.scale(virtual_patient(1, number, 64, 6)[0]) for number in range(8)]
     return torch.from_numpy(np.concatenate([volume.transpose(2, 0, 1) for volume in volumes]))[:, None]
 
 
@@ -103,7 +103,7 @@ def test_new_patients_pass_at_about_the_rate_of_the_quantile(tmp_path):
         cohort = prepare_phantom(
             tmp_path / f"{seed}", num_patients=15, image_size=64, num_slices=6, num_validation=1, num_test=2, seed=seed
         )
-        volumes = [scale_intensity(virtual_patient(100 + seed, number, 64, 6)[0]) for number in range(20)]
+        volumes = [PERCENTILES.scale(virtual_patient(100 + seed, number, 64, 6)[0]) for number in range(20)]
         images = torch.from_numpy(np.concatenate([volume.transpose(2, 0, 1) for volume in volumes]))[:, None]
         reports.append(gate(plant(tmp_path / f"{seed} new", images, cohort), cohort, quantile=0.95, copies=0))
         shares.append(reports[-1]["synthetic"]["share"])
