@@ -45,7 +45,7 @@ def _profile(args: argparse.Namespace) -> None:
     from common.evaluation.profile import profile_bundles, profile_table
 
     settings = {key: getattr(args, key) for key in ("image_size", "num_classes", "in_channels", "vfm")}
-    found = profile_bundles(args.bundles, settings, args.device, args.repeats)
+    found = profile_bundles(args.bundles, {**settings, **dict(args.set)}, args.device, args.repeats)
     text = json.dumps(found[0] if len(found) == 1 else found, indent=2)
     if args.output:
         args.output.parent.mkdir(parents=True, exist_ok=True)
@@ -199,6 +199,10 @@ def _parser() -> argparse.ArgumentParser:
     profile.add_argument("--num_classes", type=int)
     profile.add_argument("--in_channels", type=int)
     profile.add_argument("--vfm")
+    profile.add_argument(
+        "--set", type=_setting, nargs="+", action="extend", default=[], metavar="KEY=VALUE",
+        help="other keys of inference.json, such as network_def#feature_size=16",
+    )  # fmt: skip
     profile.add_argument("--device", nargs="+", default=["cpu"])
     profile.add_argument("--repeats", type=int, default=20)
     profile.add_argument("--output", type=Path, help="JSON file to write, for example RUN/profile.json")

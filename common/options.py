@@ -42,9 +42,9 @@ def check_overrides(arguments: Sequence[str] | None = None) -> None:
     ]
     if problems:
         raise TskdError("unknown override: " + "; ".join(problems))
-    texts = [f"--{key} {value}" for key, value in options.items() if value in ("false", "null")]
+    texts = [f"--{key} {value}" for key, value in options.items() if value in ("true", "false", "null")]
     if texts:  # MONAI hands them on as text, and a text that is not empty counts as true
-        raise TskdError(f"{', '.join(texts)}: expected False or None, as Python writes them, found JSON's word")
+        raise TskdError(f"{', '.join(texts)}: expected True, False or None, as Python writes them, found JSON's word")
 
 
 def command_line(arguments: Sequence[str]) -> dict[str, Any]:

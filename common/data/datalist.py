@@ -72,7 +72,7 @@ def entries(
     if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= len(training):
         raise TskdError(
             f"num_labelled: expected a whole number from 0 to {len(training)} (the training entries of "
-            f"{dataset_file}), found {num_labelled!r}. Lower it, or leave it out (null) to use them all."
+            f"{dataset_file}), found {num_labelled!r}. Lower it, or leave it out to use them all."
         )
     labelled, rest = training[:count], training[count:] + data["unlabelled"]
     chosen = {

@@ -134,7 +134,8 @@ class LoadSoftLabelsd(MapTransform):
         for key in self.wanted:
             if key not in arrays:
                 raise TskdError(
-                    f"{path}: expected {key!r}, found {sorted(arrays)}. Write soft labels with --{key} true"
+                    f"{path}: expected {key!r}, found {sorted(arrays)}. Write soft labels with --{key} True, into "
+                    "another folder"
                 )
             entry[key] = arrays[key]
         return entry

@@ -50,7 +50,7 @@ def add_teachers(
             f"found {list(weights)} for {folders}. Null stands for one teacher, whose cases may lie in several folders."
         )
     if teacher is not None:
-        raise TskdError(f"teacher_model: expected null where teacher_weights are given, found {teacher}. Leave it out.")
+        raise TskdError(f"teacher_model: expected None where teacher_weights are given, found {teacher}. Leave it out.")
     by_teacher = [add_soft_labels(entries, folder, preprocessing=preprocessing) for folder in folders]
     return [
         {**entry, "soft_labels": [found["soft_labels"] for found in same_case]}

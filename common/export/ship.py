@@ -28,7 +28,7 @@ def ship_run(bundle: str | Path, run: str | Path, output: str | Path, dataset_fi
 
     Args:
         bundle: the student's bundle folder.
-        run: folder with versions.json and models/model.pt (or the training's model_dir elsewhere, if it says so).
+        run: folder with versions.json and models/model.pt (elsewhere, if the training had another `model_dir`).
         output: new folder, "segmentation" in its name.
         dataset_file: the training's dataset.json.
 

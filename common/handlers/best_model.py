@@ -14,6 +14,8 @@ from common.errors import TskdError
 
 logger = logging.getLogger(__name__)
 
+FEW = 3  # validation cases with fewer than which the best epoch is chance
+
 
 class BestModel:
     """Calls `export` whenever the validator's key metric improves, and once at the end if there was no validation.
@@ -68,6 +70,7 @@ class BestModel:
             raise TskdError(
                 f"best model: expected the metric {self.metric!r}, the validation has {sorted(validator.state.metrics)}"
             )
+        self._warn_of_few(validator)
         value = float(validator.state.metrics[self.metric])
         self.improved = value > self.best
         if self.improved:
@@ -97,6 +100,14 @@ class BestModel:
         if self.patience is not None and self.stale >= self.patience:
             logger.info("no better %s in %d validations (best %.4f): stopping", self.metric, self.stale, self.best)
             trainer.terminate()
+
+    def _warn_of_few(self, validator: Engine) -> None:
+        cases = validator.state.epoch_length
+        if self.keep == "best" and self.best == float("-inf") and cases is not None and cases < FEW:
+            logger.warning(
+                "the best epoch is chosen on %d validation case%s: that is chance. Pass --keep last, or list more",
+                *(cases, "s" * (cases != 1)),
+            )
 
     def _finish(self, engine: Engine) -> None:
         if self.keep == "last" or self.best == float("-inf"):

@@ -84,12 +84,12 @@ def load_vit(
     """
     if init_weights is not None:
         raise TskdError(
-            f"init_weights: expected null where the encoder begins with encoder_weights, found {init_weights}. Leave "
+            f"init_weights: expected None where the encoder begins with encoder_weights, found {init_weights}. Leave "
             "it out, or fine-tune a whole student with train.json alone"
         )
     if weights is None:
         raise TskdError(
-            "encoder_weights: expected ImageNet weights (a file, a folder or a hub id owner/name@revision), found null"
+            "encoder_weights: expected ImageNet weights (a file, a folder or a hub id owner/name@revision), found None"
         )
     vit = network.get_submodule(encoder)
     if not isinstance(vit, ViT) or hasattr(vit, "cls_token"):
@@ -164,7 +164,7 @@ def fold_qkv_bias(state: State, amp_dtype: str | None = None) -> State:
             )
             raise TskdError(
                 f"{key}: q's bias cannot be folded into the norm before (largest shift {float(shift.abs().max()):.1e}, "
-                f"expected {largest:g} or less; {float(left):.1e} left over). Set `network_def#qkv_bias` to true in "
+                f"expected {largest:g} or less; {float(left):.1e} left over). Set `network_def#qkv_bias` to True in "
                 f"all configs of the bundle{single}"
             )
         bias = state[f"{output}.bias"].double() + state[f"{output}.weight"].double() @ (value_bias - value @ shift)

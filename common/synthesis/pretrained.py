@@ -48,7 +48,7 @@ def initial_network(
     """
     if init_from is None:
         if lora_rank is not None:
-            raise TskdError(f"lora_rank: expected null without init_from, found {lora_rank}. Adapters need a network.")
+            raise TskdError(f"lora_rank: expected None without init_from, found {lora_rank}. Adapters need a network.")
         return network
     unet, schedule = _read(init_from)
     _check_schedule(schedule, scheduler, init_from)

@@ -238,6 +238,8 @@ class Study:
         known |= {**(self.config["teachers"][teacher].get("overrides", {}) if teacher else {}), **network["overrides"]}
         name = ":".join([str(BUNDLES / bundle), *network["configs"][-1:]])
         values = {key: known[key] for key in ("image_size", "num_classes", keys) if key in known}
+        if nested := [f"{key}={value}" for key, value in network["overrides"].items() if "#" in key]:
+            values["set"] = nested
         command = ("common.cli", "profile", name, *options(values))
         place = f"{model.folder}/profile"
         return Step("profile", place, (*command, "--output", f"{place}.json"), (model,))

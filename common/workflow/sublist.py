@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from common import data
+from common.data.datalist import FILES, LISTS
 from common.errors import TskdError
-
-SECTIONS = ("training", "unlabelled", "validation", "test")
-FILES = ("image", "label")
 
 
 def write_sublist(source: Path, target: Path, lists: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
@@ -33,7 +31,7 @@ def write_sublist(source: Path, target: Path, lists: Mapping[str, Sequence[Mappi
             {key: os.path.normpath(f"{folder}/{value}") if key in FILES else value for key, value in entry.items()}
             for entry in lists.get(section, [])
         ]
-        for section in SECTIONS
+        for section in LISTS
     }
     data.write(target, {**data.read(source), **sections})
 

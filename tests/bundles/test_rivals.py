@@ -142,4 +142,4 @@ def test_imagenet_is_built_on_the_configured_network(folder: Path) -> None:
     parser.parse(True)
     with pytest.raises(RuntimeError, match="evaluate") as raised:
         parser.get_parsed_content("initialised")
-    assert "init_weights: expected null" in user_error(raised.value)
+    assert "init_weights: expected None" in user_error(raised.value)

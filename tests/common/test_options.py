@@ -94,10 +94,10 @@ def test_all_problems_at_once(config):
     assert "--learning_rate" not in message
 
 
-@pytest.mark.parametrize("value", ["false", "null"])
-def test_jsons_words_that_would_count_as_true_are_refused(value, config):
+@pytest.mark.parametrize("value", ["true", "false", "null"])
+def test_jsons_words_are_are_refused(value, config):
     message = refused("--config_file", config, "--learning_rate", value)
-    assert message.startswith(f"--learning_rate {value}: expected False or None")
+    assert message.startswith(f"--learning_rate {value}: expected True, False or None")
 
 
 def test_keys_of_overlays_count(config):

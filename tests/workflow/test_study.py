@@ -123,7 +123,7 @@ def test_another_network_reaches_its_evaluation_and_profile() -> None:
     assert "--learning_rate" not in evaluate
     profile = steps[f"{at}/finetune/tskd/budget-4/seed-0/profile.done"].command
     assert profile[2].endswith("student_segmentation:segresnet")
-    assert value(profile, "image_size") == "96"
+    assert (value(profile, "image_size"), value(profile, "set")) == ("96", "network_def#init_filters=8")
     assert value(steps[f"{teacher}/evaluate.done"].command, "image_size") == "128"
     soft = steps[f"{at}/soft_labels/real/small/budget-4/seed-1.done"].command
     assert value(soft, "image_size") == "128"

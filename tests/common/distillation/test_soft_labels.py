@@ -57,7 +57,7 @@ def test_logits_are_left_out_on_request(write, entries, tmp_path):
     read = add_soft_labels(entries, tmp_path / "soft")
     assert sorted(load_file(read[0]["soft_labels"])) == ["embedding"]
     assert "logits" not in LoadSoftLabelsd(logits=False)(read[0])
-    with pytest.raises(TskdError, match=r"expected 'logits', found .*--logits true"):
+    with pytest.raises(TskdError, match=r"expected 'logits', found .*--logits True"):
         LoadSoftLabelsd()(read[0])
     with pytest.raises(TskdError, match="logits: expected True, found False"):
         write()

@@ -108,7 +108,7 @@ def test_a_weight_for_each_folder(folders, entries, shares):
 
 
 def test_refused(folders, entries, weights, write, tmp_path, teacher):
-    with pytest.raises(TskdError, match="teacher_model: expected null"):
+    with pytest.raises(TskdError, match="teacher_model: expected None"):
         add_teachers(entries, folders, [1, 1], teacher=weights)
     (folders[1] / "case_3.safetensors").unlink()
     with pytest.raises(TskdError, match=r"other do not cover the data: case_3: .* is gone"):

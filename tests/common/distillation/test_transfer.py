@@ -80,6 +80,15 @@ def test_an_image_is_the_same_through_another_list_and_a_link(files, tmp_path):
         transfer_entries([tmp_path / "few" / "dataset.json", files[1]], files[1], 2)
 
 
+def test_a_second_observers_label_is_found_from_another_list(files, tmp_path):
+    data = read(files[1])
+    data["training"][0]["label_2nd"] = data["training"][0]["label"]
+    write(files[1], data)
+    first_images(files[1], 1, tmp_path / "few" / "dataset.json")
+    (entry,) = read(tmp_path / "few" / "dataset.json")["training"]
+    assert entry["label_2nd"] == entry["label"] != data["training"][0]["label"]
+
+
 def test_synthetic_images_that_no_gate_has_seen_are_refused(files):
     data = read(files[0])
     for finding in ("not checked", {"threshold": 0.7}):

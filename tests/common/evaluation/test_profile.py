@@ -45,6 +45,24 @@ def test_another_student_of_the_bundle(tmp_path, capsys):
         assert found["parameters"] * 4 / 2**20 < found["peak_memory_mb"] < 100
 
 
+def test_another_size_of_the_student(capsys):
+    sizes = []
+    for features in (8, 16):
+        command = [
+            "profile",
+            STUDENT,
+            "--image_size",
+            "32",
+            "--repeats",
+            "1",
+            "--set",
+            f"network_def#feature_size={features}",
+        ]
+        assert main(command) == 0
+        sizes.append(json.loads(capsys.readouterr().out)["parameters"])
+    assert sizes[0] < sizes[1]
+
+
 def test_table():
     common = {"gmac": 1.234, "ms_per_image": 5.67, "ms_p95": 8.9}
     small = {"network": "UNet", "parameters": 1_500_000, "shape": [1, 64, 64], "device": "cpu", "threads": 2}

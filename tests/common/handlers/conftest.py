@@ -96,8 +96,8 @@ def training() -> Callable[..., Run]:
 class Validation:
     """Runs a validator whose metric takes the given values, one a training epoch."""
 
-    def __init__(self, values, **options) -> None:
-        self.values = values
+    def __init__(self, values, cases: int = 1, **options) -> None:
+        self.values, self.cases = values, cases
         self.validator = Engine(lambda *_: None)
         self.validator.add_event_handler(Events.EPOCH_COMPLETED, self._measure)
         self.exported: list[int] = []
@@ -114,7 +114,7 @@ class Validation:
 
     def __call__(self, engine: Engine) -> None:
         self.epoch = engine.state.epoch
-        self.validator.run([0])
+        self.validator.run([0] * self.cases)
 
 
 @pytest.fixture

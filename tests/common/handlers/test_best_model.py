@@ -48,6 +48,13 @@ def test_keeps_the_last_where_asked_to(place, training, validation, tmp_path):
     assert handler.best.state_dict() == {"best": 0.9, "stale": 2}
 
 
+def test_few_validation_cases_are_warned_of_once(validation, run_engine, caplog):
+    for keep, cases, warnings in (("best", 1, 1), ("best", 3, 0), ("last", 1, 0)):
+        caplog.clear()
+        run_engine([validation([0.2, 0.5, 0.4], keep=keep, cases=cases)], 3)
+        assert caplog.text.count("--keep last") == warnings
+
+
 def test_patience_with_the_last(validation, run_engine):
     handler = validation([0.2, 0.5, 0.4, 0.3, 0.9], patience=2, keep="last")
     run_engine([handler], 5)

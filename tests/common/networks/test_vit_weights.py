@@ -147,7 +147,7 @@ def test_a_singular_query_is_refused(pretrained, tmp_path):
     state["blocks.2.attn.qkv.weight"] = state["blocks.2.attn.qkv.weight"].clone()
     state["blocks.2.attn.qkv.weight"][0] = 0  # this feature of q is its bias alone
     torch.save(state, tmp_path / "singular.pth")
-    with pytest.raises(TskdError, match=r"blocks\.2\.attn\.qkv\.bias: .*Set `network_def#qkv_bias` to true"):
+    with pytest.raises(TskdError, match=r"blocks\.2\.attn\.qkv\.bias: .*Set `network_def#qkv_bias` to True"):
         load_vit(unetr(), tmp_path / "singular.pth")
     load_vit(unetr(qkv_bias=True), tmp_path / "singular.pth")
 
@@ -176,7 +176,7 @@ def test_under_autocast_features_are_off_by_a_few_per_cent_at_most(pretrained, t
 def test_a_shift_that_bfloat16_would_not_survive_is_refused(pretrained, folder):
     assert max(query_shift(pretrained, block).abs().max() for block in range(12)) > 100
     message = (
-        r"largest shift 1\.2e\+01, expected 8 or less; .*#qkv_bias` to true in all .*--amp_dtype None instead of bf"
+        r"largest shift 1\.2e\+01, expected 8 or less; .*#qkv_bias` to True in all .*--amp_dtype None instead of bf"
     )
     with pytest.raises(TskdError, match=message):
         load_vit(unetr(), folder, amp_dtype="bfloat16")
@@ -185,5 +185,5 @@ def test_a_shift_that_bfloat16_would_not_survive_is_refused(pretrained, folder):
 
 
 def test_weights_of_a_whole_student_are_not_overwritten(folder):
-    with pytest.raises(TskdError, match=r"init_weights: expected null .* found student\.pt\. Leave it out"):
+    with pytest.raises(TskdError, match=r"init_weights: expected None .* found student\.pt\. Leave it out"):
         load_vit(unetr(), folder, init_weights="student.pt")

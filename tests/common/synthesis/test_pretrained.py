@@ -34,7 +34,7 @@ def wider(network: DiffusionUNet, classes: int) -> DiffusionUNet:
 def test_without_a_pipeline_the_network_is_the_configs(make_network):
     network = make_network()
     assert initial_network(network, SCHEDULER) is network
-    with pytest.raises(TskdError, match="lora_rank: expected null"):
+    with pytest.raises(TskdError, match="lora_rank: expected None"):
         initial_network(network, SCHEDULER, lora_rank=4)
 
 
