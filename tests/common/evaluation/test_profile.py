@@ -50,7 +50,7 @@ def test_another_size_of_the_student(capsys):
     for features in (8, 16):
         command = [
             "profile",
-            STUDENT,
+            str(STUDENT),
             "--image_size",
             "32",
             "--repeats",
