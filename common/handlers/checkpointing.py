@@ -88,7 +88,7 @@ class Checkpointing:
         if epoch > engine.state.max_epochs:
             raise TskdError(
                 f"{path} has already run {epoch} epochs, expected at most max_epochs = {engine.state.max_epochs}. "
-                "Raise max_epochs, or choose another output_dir, or pass --resume never."
+                "Raise max_epochs, or choose another output_dir, or set resume to never."
             )
         engine.state.epoch, engine.state.iteration = epoch, content["progress"]["iteration"]
         logger.info("continuing %s after epoch %d", path, epoch)
@@ -109,7 +109,7 @@ class Checkpointing:
         if differing or missing:
             raise TskdError(
                 f"{path} belongs to another run; " + "; ".join(differing + missing) + ". Choose another output_dir or "
-                "pass --resume never."
+                "set resume to never."
             )
         return content
 

@@ -175,5 +175,8 @@ def distil(request: Distillation, dry_run: bool = False) -> Path:
         if name == "soft labels" and not request.soft_label and not request.missing_soft_labels():
             print("# all written before", flush=True)
         elif subprocess.run(command).returncode != 0:
-            raise TskdError(f"{name} failed, see above. The same command goes on from the last epoch that it finished.")
+            raise TskdError(
+                f"{name} failed, see above. Once that is mended, the same command goes on from the last epoch that was "
+                "finished; --set resume=never starts anew."
+            )
     return request.output / "tskd" / "models" / "model.pt"

@@ -66,7 +66,7 @@ def test_identity_must_agree(training, tmp_path):
     assert "num_classes: this run has 4, the checkpoint 5" in message
     assert "soft_labels: this run has def, the checkpoint abc" in message
     assert "weights" not in message
-    assert "--resume never" in message
+    assert "set resume to never" in message
     assert len(training(tmp_path, identity=identity).go().losses) == 9
     with pytest.raises(TskdError, match="num_labelled: this run has 80, the checkpoint None"):
         training(tmp_path, identity={**identity, "num_labelled": 80}).go()
