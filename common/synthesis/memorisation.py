@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -116,16 +117,7 @@ def gate(
     limits = thresholds(training, level, max_shift, max_real, dataset_file)
     _warn_of_duplicates(limits, dataset_file)
     _warn_of_few(training, level)
-
-    def judged(looks: Looks, drawn_to: Sequence[int] | None) -> Verdict:
-        """The verdict; of images that were drawn to the label maps of these numbers, or stand beside such."""
-        verdict = judge(looks, training, limits, max_shift)
-        if labels is None or drawn_to is None:
-            return verdict
-        places = [labels.source(number) for number in drawn_to]
-        sources = _warped_sources(labels, drawn_to, places, real, data["channels"], resolution, device)
-        return judge_drawn_to_labels(verdict, looks, sources, places, limits, max_shift)
-
+    judged = _Judge(training, limits, real, data["channels"], resolution, max_shift, features, labels, device)
     synthetic = judged(seen(listed), numbers)
     report: dict[str, Any] = {
         "threshold": limits.pixels,
@@ -141,26 +133,13 @@ def gate(
         "duplicates_across_patients": len(limits.duplicates),
         "synthetic": share(synthetic.flagged),
         "structureless": int(synthetic.empty.sum()),
-        "copies": None,
+        "copies": judged.altered_copies(copies, drawn_size) if copies else None,
         "held_out": None,
     }
     if data["validation"]:
         held_out = thin(seen(entries(dataset_file, "validation")), max_real)
         report["held_out"] = share(judged(held_out, range(len(held_out.cases))).flagged)
         report["held_out"]["patients"] = len(set(held_out.groups))
-    if copies:
-        originals = load_images([real[k] for k in spread(len(real), copies)], drawn_size, data["channels"])[0]
-
-        def judged_altered(altered: torch.Tensor, drawn_to: Sequence[int] | None = None) -> Verdict:
-            return judged(look_at(altered, [], [], resolution, features, device), drawn_to)
-
-        report["copies"] = find_copies(originals, judged_altered)
-        if labels is not None:
-            sources = load_images([real[labels.source(k)] for k in range(copies)], labels.size, data["channels"])[0]
-            warped = noisy(torch.stack([labels.warped(k, image) for k, image in enumerate(sources)]))
-            report["copies"]["warped as its label map, noise: sigma 0.1"] = count_found(
-                judged_altered(warped, range(copies))
-            )
     write_text(folder / "memorisation.csv", table(numbers, training.cases, synthetic, limits))
     write_json(folder / "memorisation.json", report)
     save(pairs(listed, real, synthetic, limits, data["channels"]), folder / "memorisation.png")
@@ -175,22 +154,57 @@ def gate(
     return report
 
 
-def _warped_sources(
-    labels: WarpedLabels,
-    numbers: Sequence[int],
-    places: Sequence[int],
-    real: Sequence[Mapping[str, str]],
-    channels: int,
-    resolution: int,
-    device: str | torch.device,
-) -> torch.Tensor:
-    """The training image of each number's label map, warped alike, as small pictures N x R x R."""
-    found: dict[int, torch.Tensor] = {}
-    for place in sorted(set(places)):  # each real image is read once, however many are drawn to its map
-        image = load_images([real[place]], labels.size, channels)[0][0]
-        for number in (number for number, own in zip(numbers, places, strict=True) if own == place):
-            found[number] = correlation.prepare(labels.warped(number, image)[None].to(device), resolution)
-    return torch.cat([found[number] for number in numbers])
+@dataclass(frozen=True)
+class _Judge:
+    """One rule for all images: synthetic ones, the control group and altered copies.
+
+    Where the model draws to label maps, an image is also compared with the training image of its map, warped alike.
+    """
+
+    training: Looks
+    limits: Limits
+    real: Sequence[Mapping[str, str]]  # the entries of `training`
+    channels: int
+    resolution: int
+    max_shift: int
+    features: Features | None
+    labels: WarpedLabels | None
+    device: str | torch.device
+
+    def __call__(self, looks: Looks, drawn_to: Sequence[int] | None = None) -> Verdict:
+        """The verdict on images that were drawn to the label maps of these numbers, or stand beside such."""
+        verdict = judge(looks, self.training, self.limits, self.max_shift)
+        if self.labels is None or drawn_to is None:
+            return verdict
+        places = [self.labels.source(number) for number in drawn_to]
+        sources = self._warped_sources(self.labels, drawn_to, places)
+        return judge_drawn_to_labels(verdict, looks, sources, places, self.limits, self.max_shift)
+
+    def altered_copies(self, count: int, size: tuple[int, ...]) -> dict[str, Any]:
+        """How many of `count` training images are found after each alteration: the positive control."""
+        originals = self._training_images(spread(len(self.real), count), size)
+        found = find_copies(originals, self._of_images)
+        if self.labels is not None:
+            sources = self._training_images([self.labels.source(k) for k in range(count)], self.labels.size)
+            warped = noisy(torch.stack([self.labels.warped(k, image) for k, image in enumerate(sources)]))
+            found["warped as its label map, noise: sigma 0.1"] = count_found(self._of_images(warped, range(count)))
+        return found
+
+    def _of_images(self, images: torch.Tensor, drawn_to: Sequence[int] | None = None) -> Verdict:
+        return self(look_at(images, [], [], self.resolution, self.features, self.device), drawn_to)
+
+    def _training_images(self, places: Sequence[int], size: int | tuple[int, ...]) -> torch.Tensor:
+        return load_images([self.real[k] for k in places], size, self.channels)[0]
+
+    def _warped_sources(self, labels: WarpedLabels, numbers: Sequence[int], places: Sequence[int]) -> torch.Tensor:
+        """The training image of each number's label map, warped alike, as small pictures N x R x R."""
+        found: dict[int, torch.Tensor] = {}
+        for place in sorted(set(places)):  # each real image is read once, however many are drawn to its map
+            image = self._training_images([place], labels.size)[0]
+            for number in (number for number, own in zip(numbers, places, strict=True) if own == place):
+                warped = labels.warped(number, image)[None].to(self.device)
+                found[number] = correlation.prepare(warped, self.resolution)
+        return torch.cat([found[number] for number in numbers])
 
 
 def share(flagged: torch.Tensor) -> dict[str, Any]:
