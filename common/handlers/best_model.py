@@ -105,7 +105,7 @@ class BestModel:
         cases = validator.state.epoch_length
         if self.keep == "best" and self.best == float("-inf") and cases is not None and cases < FEW:
             logger.warning(
-                "the best epoch is chosen on %d validation case%s: that is chance. Pass --keep last, or list more",
+                "the best epoch is chosen on %d validation case%s: that is chance. Leave keep at last, or list more",
                 *(cases, "s" * (cases != 1)),
             )
 

@@ -52,7 +52,7 @@ def test_few_validation_cases_are_warned_of_once(validation, run_engine, caplog)
     for keep, cases, warnings in (("best", 1, 1), ("best", 3, 0), ("last", 1, 0)):
         caplog.clear()
         run_engine([validation([0.2, 0.5, 0.4], keep=keep, cases=cases)], 3)
-        assert caplog.text.count("--keep last") == warnings
+        assert caplog.text.count("Leave keep at last") == warnings
 
 
 def test_patience_with_the_last(validation, run_engine):
