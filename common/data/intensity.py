@@ -27,7 +27,7 @@ class Intensity:
     - {"percentiles": [0.5, 99.5]}: from one percentile of the volume to the other (MR, ultrasound; where there is no
       key, it is this);
     - {"window": [-160, 240]}: fixed values, such as Hounsfield units of CT;
-    - {"body": [0.5, 5.0]}: from a percentile of the volume to a multiple of the median of the body above that, so that
+    - {"body": [0.5, 4.0]}: from a percentile of the volume to a multiple of the median of the body above that, so that
       one bright lesion does not make all organs dark. The body is what is brighter than a tenth of the 90th percentile.
 
     Args:
@@ -121,4 +121,4 @@ def scale_intensity(dataset_file: str | os.PathLike[str]) -> Callable[..., Any]:
 
 
 PERCENTILES = Intensity()  # where nothing else is said
-PRESETS = {"percentiles": PERCENTILES, "body": Intensity("body", 0.5, 5.0)}  # by the name that commands take
+PRESETS = {"percentiles": PERCENTILES, "body": Intensity("body", 0.5, 4.0)}  # by the name that commands take
