@@ -321,12 +321,13 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
     images.add_argument("--group-pattern", help="regular expression that finds the patient in a file name")
     images.add_argument("--channels", type=int, choices=(1, 3), help="converts all images to grey or RGB")
     volumes.add_argument("--image-suffix", default="", help="what an image's name has after the patient: _0000")
-    for command in (public["chaos-mr"], volumes):
+    scaling = volumes.add_mutually_exclusive_group()
+    for command in (public["chaos-mr"], scaling):
         command.add_argument(
             "--intensity", choices=("percentiles", "body"), default="percentiles",
             help="0.5 and 99.5 of the volume, or the median of its body: docs/data.md",
         )  # fmt: skip
-    volumes.add_argument(
+    scaling.add_argument(
         "--window", type=float, nargs=2, metavar=("LOW", "HIGH"), help="of CT, in Hounsfield units: -160 240, say"
     )
 
