@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from common.data.intensity import KEY, PRESETS
+from common.data.intensity import KEY, preset
 from common.data.prepare import Patient, fingerprint, preparation, prepare_volumes
 from common.data.split import choose_lists
 from common.errors import TskdError
@@ -49,7 +49,7 @@ def prepare_chaos_mr(
         "name": "chaos_mr",
         "seed": seed,
         "split": split,
-        KEY: PRESETS[intensity].to_json(),
+        KEY: preset(intensity).to_json(),
         "inputs": {p.group: [fingerprint(p.image), fingerprint(Path(str(p.label)))] for p in patients},
     }
     header = {
@@ -61,7 +61,7 @@ def prepare_chaos_mr(
     }
     with preparation(output, settings) as needed:
         if needed:
-            prepare_volumes(output, patients, split, header, seed or 0, PRESETS[intensity])
+            prepare_volumes(output, patients, split, header, seed or 0, preset(intensity))
     return Path(output, "dataset.json")
 
 

@@ -120,5 +120,16 @@ def scale_intensity(dataset_file: str | os.PathLike[str]) -> Callable[..., Any]:
     return ConfigParser(config).get_parsed_content("transform")
 
 
+def preset(name: str) -> Intensity:
+    """One of `PRESETS`.
+
+    Raises:
+        TskdError: another name.
+    """
+    if name not in PRESETS:
+        raise TskdError(f"{KEY}: expected one of {', '.join(PRESETS)}, found {name!r}")
+    return PRESETS[name]
+
+
 PERCENTILES = Intensity()  # where nothing else is said
 PRESETS = {"percentiles": PERCENTILES, "body": Intensity("body", 0.5, 4.0)}  # by the name that commands take

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.data.intensity import KEY, PRESETS, Intensity
+from common.data.intensity import KEY, Intensity, preset
 from common.data.prepare import Patient, fingerprint, preparation, prepare_volumes
 from common.data.split import share_out
 from common.data.volumes import NIFTI
@@ -52,7 +52,7 @@ def prepare_volumes_masks(
         TskdError: files missing or unusable, a window that is not in order, or an output folder that holds something
             else.
     """
-    scaling = PRESETS[intensity] if window is None else Intensity("window", *window)
+    scaling = preset(intensity) if window is None else Intensity("window", *window)
     volumes, truths = _by_patient(images, image_suffix), _by_patient(masks, mask_suffix)
     if alone := sorted(volumes.keys() ^ truths.keys()):
         raise TskdError(

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.data import check, scale_intensity
-from common.data.intensity import PERCENTILES, PRESETS, Intensity
+from common.data.intensity import PERCENTILES, PRESETS, Intensity, preset
 from common.errors import TskdError
 
 CT = Intensity("window", -160, 240)
@@ -59,6 +59,12 @@ def test_a_bright_lesion_does_not_make_the_organs_dark():
     )
     assert dark < 0.3
     assert 0.95 < alike <= 1
+
+
+def test_presets_go_by_name():
+    assert preset("body") is PRESETS["body"]
+    with pytest.raises(TskdError, match="expected one of percentiles, body, found 'zscore'"):
+        preset("zscore")
 
 
 def test_percentiles_where_nothing_is_said(tmp_path):
