@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,8 @@ def ship_run(bundle: str | Path, run: str | Path, output: str | Path, dataset_fi
     if not model.exists():
         model = Path(settings.get("model_dir", model.parent)) / model.name
     overlay = _network_overlay(Path(bundle) / "configs", made_with.get("config", []))
-    return ship_student(bundle, model, output, dataset_file, int(settings["image_size"]), overlay)
+    components = settings.get("largest_component", [])
+    return ship_student(bundle, model, output, dataset_file, int(settings["image_size"]), overlay, components)
 
 
 def ship_student(
@@ -59,6 +61,7 @@ def ship_student(
     dataset_file: str | Path,
     image_size: int,
     network: str | None = None,
+    largest_component: Sequence[int] = (),
 ) -> Path:
     """Copies a student bundle with the weights and settings of a training; in one step, all or nothing.
 
@@ -72,6 +75,7 @@ def ship_student(
         dataset_file: the training's dataset.json: channels, labels, modality and how volumes are scaled are its.
         image_size: side in pixels that the student was trained at.
         network: the bundle's config that names another network than train.json, such as "segresnet.json".
+        largest_component: classes of which only the largest connected component is kept.
 
     Returns:
         The output folder.
@@ -83,7 +87,8 @@ def ship_student(
     bundle, output = Path(bundle), Path(output).resolve()
     _check_folders(bundle, output)
     dataset = read(dataset_file)
-    settings = {"image_size": image_size, "in_channels": dataset["channels"], "num_classes": len(dataset["labels"])}
+    sizes = {"image_size": image_size, "in_channels": dataset["channels"], "num_classes": len(dataset["labels"])}
+    settings = {**sizes, "largest_component": list(largest_component)}
     flat = _is_2d(dataset, dataset_file)
     scaling = {} if flat else {"scale_intensity": Intensity.of(dataset_file).transform()}
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -101,7 +106,7 @@ def ship_student(
                 student = json.loads((configs / network).read_text())
                 extra |= student if name == "train.json" else {"network_def": student["network_def"]}
             _write(configs / name, {**config, **settings, **scaling, **extra})
-        _describe(configs / "metadata.json", dataset, settings, flat)
+        _describe(configs / "metadata.json", dataset, sizes, flat)
         load_weights(_parser([configs / "inference.json"]).get_parsed_content("network_def"), model)
         (draft / "models").mkdir()
         shutil.copyfile(model, draft / "models" / "model.pt")
@@ -143,17 +148,17 @@ def _is_2d(dataset: dict[str, Any], dataset_file: str | Path) -> bool:
     return not volumes[0]
 
 
-def _describe(path: Path, dataset: dict[str, Any], settings: dict[str, int], flat: bool) -> None:
+def _describe(path: Path, dataset: dict[str, Any], sizes: dict[str, int], flat: bool) -> None:
     """Writes sizes, channels and label names into metadata.json."""
     metadata = json.loads(path.read_text())
     image = metadata["network_data_format"]["inputs"]["image"]
     pred = metadata["network_data_format"]["outputs"]["pred"]
-    names = ("red", "green", "blue") if settings["in_channels"] == 3 else ("image",)
+    names = ("red", "green", "blue") if sizes["in_channels"] == 3 else ("image",)
     channels = {str(index): name for index, name in enumerate(names)}
-    image |= {"num_channels": settings["in_channels"], "modality": dataset["modality"], "channel_def": channels}
-    pred |= {"num_channels": settings["num_classes"], "channel_def": dataset["labels"]}
+    image |= {"num_channels": sizes["in_channels"], "modality": dataset["modality"], "channel_def": channels}
+    pred |= {"num_channels": sizes["num_classes"], "channel_def": dataset["labels"]}
     for tensor in (image, pred):
-        tensor["spatial_shape"] = [settings["image_size"]] * 2
+        tensor["spatial_shape"] = [sizes["image_size"]] * 2
     metadata["data_type"] = "png" if flat else "nifti"
     _write(path, metadata)
 

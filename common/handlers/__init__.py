@@ -1,5 +1,6 @@
 """Small Ignite handlers used in the bundle configs; each has `attach` and does one thing."""
 
+from common.handlers.batch_norm import BatchNormStatistics
 from common.handlers.best_model import BestModel
 from common.handlers.checkpointing import Checkpointing
 from common.handlers.clip import ClipGradients
@@ -13,6 +14,7 @@ from common.handlers.progress import Progress
 from common.handlers.versions import WriteVersions
 
 __all__ = [
+    "BatchNormStatistics",
     "BestModel",
     "Checkpointing",
     "ClipGradients",

@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 
 from tests.bundles.standalone import (
     reference_mask,
@@ -27,8 +28,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_volumes(root / "volumes/images")
     write_picture(root / "grey/images")
     write_picture(root / "colour/images", in_channels=3)
+    volumes = ship(root / "volumes", "nii.gz")
     done = run_alone(
-        segmentation(ship(root / "volumes", "nii.gz"), root / "volumes/images", root / "volumes/masks"),
+        segmentation(volumes, root / "volumes/images", root / "volumes/masks"),
+        [*segmentation(volumes, root / "volumes/images", root / "volumes/one_piece"), "--largest_component", "[1, 3]"],
         segmentation(ship(root / "grey", "png"), root / "grey/images", root / "grey/masks"),
         segmentation(
             ship(root / "colour", "nii.gz", in_channels=3), root / "colour/images", root / "colour/masks",
@@ -58,6 +61,21 @@ def test_volumes_get_masks_in_their_own_place(root: Path) -> None:
         array = np.asarray(mask.dataobj)
         assert len(np.unique(array)) > 2
         assert np.mean(array != reference_mask(path)) < 1e-3  # ties of the argmax may fall otherwise on another CPU
+
+
+def test_only_the_largest_piece_of_the_named_organs_is_kept(root: Path) -> None:
+    removed = 0
+    for path in sorted((root / "volumes/masks").iterdir()):
+        whole = np.asarray(nib.load(path).dataobj)
+        kept = np.asarray(nib.load(root / "volumes/one_piece" / path.name).dataobj)
+        np.testing.assert_array_equal(kept[whole != kept], 0)
+        np.testing.assert_array_equal(kept == 2, whole == 2)
+        for label in (1, 3):
+            pieces, count = ndimage.label(whole == label, np.ones((3, 3, 3)))
+            assert ndimage.label(kept == label, np.ones((3, 3, 3)))[1] == min(count, 1)
+            assert np.count_nonzero(kept == label) == max(np.bincount(pieces.ravel())[1:], default=0)
+        removed += np.count_nonzero(whole != kept)
+    assert removed > 0
 
 
 @pytest.mark.parametrize(("name", "in_channels"), [("grey", 1), ("colour", 3)])

@@ -95,6 +95,18 @@ def test_the_window_of_the_training_goes_along(tmp_path: Path) -> None:
         torch.testing.assert_close(torch.as_tensor(scaled), ((volume + 160) / 400).clamp(0, 1))
 
 
+def test_what_is_kept_of_each_class_goes_along(tmp_path: Path) -> None:
+    ship(tmp_path, "nii.gz")
+    run = tmp_path / "run"
+    (run / "models").mkdir(parents=True)
+    (tmp_path / "weights.pt").rename(run / "models/model.pt")
+    (run / "versions.json").write_text(
+        json.dumps({"settings": {"image_size": IMAGE_SIZE, "largest_component": [1, 3]}})
+    )
+    configs = ship_run(BUNDLE, run, tmp_path / "f_segmentation", tmp_path / "dataset.json") / "configs"
+    assert [_json(configs / name)["largest_component"] for name in ("train.json", "inference.json")] == [[1, 3]] * 2
+
+
 def test_weights_that_do_not_fit_are_refused_by_name_and_leave_nothing(tmp_path: Path) -> None:
     ship(tmp_path, "nii.gz")
     state = torch.load(tmp_path / "weights.pt", weights_only=True)

@@ -1,0 +1,79 @@
+"""Batch norm statistics are those of training batches under the weights that are validated and shipped."""
+
+import pytest
+import torch
+from ignite.engine import Events
+from torch import nn
+
+from common.handlers import BatchNormStatistics
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4, momentum=1e-3), nn.Dropout(0.3), nn.Linear(4, 1))
+
+
+def expected(net: nn.Sequential, batches: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and variance over the items of a batch, averaged over batches."""
+    with torch.no_grad():
+        features = [net[0](batch) for batch in batches]
+    return (
+        torch.stack([f.mean(0) for f in features]).mean(0),
+        torch.stack([f.var(0) for f in features]).mean(0),
+    )
+
+
+@pytest.mark.parametrize("count", [2, 3, 99])
+def test_statistics_are_those_of_the_training_batches(training, tmp_path, count):
+    net = network()
+    run = training(tmp_path, max_epochs=2, network=net, before=[BatchNormStatistics(net, count, interval=2)])
+    seen: list[torch.Tensor] = []
+    run.trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda e: seen.append(e.state.batch["image"]))
+    run.go()
+    mean, variance = expected(net, seen[3:][:count])  # the last epoch's batches, under the final weights
+    torch.testing.assert_close(net[1].running_mean, mean)
+    torch.testing.assert_close(net[1].running_var, variance)
+    assert net[1].momentum == 1e-3
+
+
+def test_training_itself_stays_the_same(training, tmp_path):
+    losses = []
+    for batches in (0, 3):
+        net = network()
+        handler = BatchNormStatistics(net, batches, interval=1)
+        run = training(tmp_path / str(batches), network=net, before=[handler]).go()
+        losses.append(run.losses)
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 12
+
+
+def test_they_are_recomputed_where_it_is_validated_and_at_the_end_once(training, tmp_path, monkeypatch):
+    net, epochs = network(), []
+    handler = BatchNormStatistics(net, 3, interval=2)
+    run = training(tmp_path, max_epochs=5, network=net, before=[handler])
+    monkeypatch.setattr(
+        "common.handlers.batch_norm.update_bn", lambda images, _: epochs.append(run.trainer.state.epoch)
+    )
+    run.go()
+    assert epochs == [2, 4, 5]
+    other = training(tmp_path / "even", max_epochs=4, network=net, before=[BatchNormStatistics(net, 3, interval=2)])
+    epochs.clear()
+    monkeypatch.setattr(
+        "common.handlers.batch_norm.update_bn", lambda images, _: epochs.append(other.trainer.state.epoch)
+    )
+    other.go()
+    assert epochs == [2, 4]
+
+
+def test_running_statistics_stay_where_none_are_asked_for(training, tmp_path):
+    net = network()
+    training(tmp_path, max_epochs=1, network=net, before=[BatchNormStatistics(net, 0, interval=1)]).go()
+    assert net[1].num_batches_tracked == 3
+    assert net[1].running_mean.abs().max() < 0.05  # hardly moved: that is what it mends
+
+
+def test_a_network_without_batch_norm_is_left_alone(training, tmp_path):
+    net = nn.Linear(4, 1)
+    handler = BatchNormStatistics(net, 3, interval=1)
+    run = training(tmp_path, network=net, before=[handler])
+    assert not run.trainer.has_event_handler(handler)
