@@ -38,7 +38,7 @@ def test_shared_work_is_one_step(name: str) -> None:
     assert count["report"] == len(config["datasets"])
 
 
-@pytest.mark.parametrize("name", ["shared", "paper", "quickstart"])
+@pytest.mark.parametrize("name", ["shared", "paper", "quickstart", "chaos_20"])
 def test_all_students_of_a_study_see_as_many_images(name: str) -> None:
     def images(stage: dict[str, Any]) -> int:
         keys = merged_config("student_segmentation", ("train", *stage.get("configs", []))) | stage.get("overrides", {})
@@ -64,7 +64,7 @@ def test_an_untrained_teacher_answers_once_for_all_budgets_and_seeds() -> None:
 
 
 def test_every_step_comes_after_what_it_needs() -> None:
-    for name in ("shared", "paper"):
+    for name in ("shared", "paper", "chaos_20"):
         seen: set[str] = set()
         for done, step in check_study(read_yaml(WORKFLOW / f"{name}.yaml"), name).steps.items():
             assert {needed.done for needed in step.needs} <= seen
