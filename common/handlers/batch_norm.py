@@ -36,19 +36,14 @@ class BatchNormStatistics:
         self.interval = interval
         self.dtype = autocast_dtype(dtype)
         self.layers = [module for module in network.modules() if isinstance(module, _BatchNorm)]
-        self.done = 0  # the epoch whose weights the statistics are of
 
     def attach(self, engine: Engine) -> None:
-        """Registers on the epochs of the training `engine` that are validated, and on its end."""
+        """Registers on the epochs of the training `engine` that are validated, and on its last."""
         if self.layers and self.batches > 0:
-            engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self)
-            engine.add_event_handler(Events.COMPLETED, self)
+            engine.add_event_handler(Events.EPOCH_COMPLETED(event_filter=self._due), self)
 
     def __call__(self, engine: Engine) -> None:
-        """Recomputes, once an epoch."""
-        if self.done == engine.state.epoch:
-            return
-        self.done = engine.state.epoch
+        """Recomputes."""
         device = engine.state.device  # type: ignore[attr-defined]
         batches = islice(engine.state.dataloader, self.batches)  # type: ignore[arg-type]
         images = (engine.prepare_batch(batch, device, engine.non_blocking)[0] for batch in batches)  # type: ignore[attr-defined]
@@ -58,3 +53,6 @@ class BatchNormStatistics:
             for statistic in (layer.running_mean, layer.running_var):
                 if statistic is not None:
                     statistic.copy_(ranks.mean(statistic))
+
+    def _due(self, engine: Engine, epoch: int) -> bool:
+        return epoch % self.interval == 0 or epoch == engine.state.max_epochs

@@ -47,22 +47,25 @@ def test_training_itself_stays_the_same(training, tmp_path):
     assert len(losses[0]) == 12
 
 
-def test_they_are_recomputed_where_it_is_validated_and_at_the_end_once(training, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("max_epochs", "expected_epochs"), [(5, [2, 4, 5]), (4, [2, 4])])
+def test_they_are_recomputed_where_it_is_validated_and_at_the_end_once(
+    training, tmp_path, monkeypatch, max_epochs, expected_epochs
+):
     net, epochs = network(), []
-    handler = BatchNormStatistics(net, 3, interval=2)
-    run = training(tmp_path, max_epochs=5, network=net, before=[handler])
-    monkeypatch.setattr(
-        "common.handlers.batch_norm.update_bn", lambda images, _: epochs.append(run.trainer.state.epoch)
-    )
+    run = training(tmp_path, max_epochs=max_epochs, network=net, before=[BatchNormStatistics(net, 3, interval=2)])
+    monkeypatch.setattr("common.handlers.batch_norm.update_bn", lambda *_: epochs.append(run.trainer.state.epoch))
     run.go()
-    assert epochs == [2, 4, 5]
-    other = training(tmp_path / "even", max_epochs=4, network=net, before=[BatchNormStatistics(net, 3, interval=2)])
-    epochs.clear()
-    monkeypatch.setattr(
-        "common.handlers.batch_norm.update_bn", lambda images, _: epochs.append(other.trainer.state.epoch)
-    )
-    other.go()
-    assert epochs == [2, 4]
+    assert epochs == expected_epochs
+
+
+def test_a_finished_run_that_is_started_again_keeps_them(training, tmp_path):
+    states = []
+    for _ in range(2):
+        net = network()
+        handler = BatchNormStatistics(net, 3, interval=2)
+        training(tmp_path, max_epochs=3, network=net, before=[handler], resume="auto").go()
+        states.append({name: value.clone() for name, value in net.state_dict().items()})
+    assert all(torch.equal(states[1][name], value) for name, value in states[0].items())
 
 
 def test_running_statistics_stay_where_none_are_asked_for(training, tmp_path):
