@@ -1,10 +1,16 @@
 """Batch norm statistics are those of training batches under the weights that are validated and shipped."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from ignite.engine import Events
 from torch import nn
 
+import common
 from common.handlers import BatchNormStatistics
 
 
@@ -80,3 +86,41 @@ def test_a_network_without_batch_norm_is_left_alone(training, tmp_path):
     handler = BatchNormStatistics(net, 3, interval=1)
     run = training(tmp_path, network=net, before=[handler])
     assert not run.trainer.has_event_handler(handler)
+
+
+TWO_PROCESSES = """
+import sys
+from types import SimpleNamespace
+import torch
+from torch import nn
+from common import ranks
+from common.handlers import BatchNormStatistics
+
+torch.distributed.init_process_group("gloo")
+rank, net = ranks.rank(), nn.Sequential(nn.BatchNorm1d(3))
+batches = [torch.arange(12.0).reshape(4, 3) * (rank + 1)]
+engine = SimpleNamespace(
+    state=SimpleNamespace(device="cpu", dataloader=batches),
+    prepare_batch=lambda batch, *_: (batch, None),
+    non_blocking=False,
+)
+BatchNormStatistics(net, 1, interval=1)(engine)
+torch.save(net.state_dict(), f"{sys.argv[1]}/{rank}.pt")
+torch.distributed.destroy_process_group()
+"""
+
+
+def test_several_processes_get_the_mean_of_their_statistics(tmp_path):
+    (tmp_path / "run.py").write_text(TWO_PROCESSES)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    root = str(Path(common.__file__).parents[1])
+    done = subprocess.run(
+        [*launcher, str(tmp_path / "run.py"), str(tmp_path)], capture_output=True, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": root},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    states = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    images = torch.arange(12.0).reshape(4, 3)
+    for state in states:
+        torch.testing.assert_close(state["0.running_mean"], images.mean(0) * 1.5)
+        torch.testing.assert_close(state["0.running_var"], images.var(0) * 2.5)
