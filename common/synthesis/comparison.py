@@ -54,6 +54,18 @@ class Verdict(NamedTuple):
     copied: tuple[torch.Tensor, torch.Tensor | None]
     empty: torch.Tensor
 
+    def rows(self, part: slice) -> Verdict:
+        """The verdict on some of the images."""
+        pixels, alike = self.copied
+        return Verdict(
+            self.similarity[part],
+            self.twin[part],
+            None if self.cosine is None else self.cosine[part],
+            None if self.feature_twin is None else self.feature_twin[part],
+            (pixels[part], None if alike is None else alike[part]),
+            self.empty[part],
+        )
+
     @property
     def flagged(self) -> torch.Tensor:
         """Which of N images do not pass."""
@@ -82,11 +94,17 @@ def look(
     for start in range(0, len(items), 64):
         images, cases, groups = load_images(items[start : start + 64], size, channels, intensity=intensity)
         found.append(look_at(images, cases, groups, resolution, features, device))
+    return join(found)
+
+
+def join(parts: Sequence[Looks]) -> Looks:
+    """All images of the parts, in their order; either all parts have features or none has."""
+    vectors = [part.features for part in parts if part.features is not None]
     return Looks(
-        torch.cat([part.pixels for part in found]),
-        None if features is None else torch.cat([part.features for part in found if part.features is not None]),
-        [case for part in found for case in part.cases],
-        [group for part in found for group in part.groups],
+        torch.cat([part.pixels for part in parts]),
+        torch.cat(vectors) if vectors else None,
+        [case for part in parts for case in part.cases],
+        [group for part in parts for group in part.groups],
     )
 
 

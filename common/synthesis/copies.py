@@ -10,7 +10,7 @@ import torch
 from monai.networks.layers import AffineTransform
 from torch.nn import functional
 
-from common.synthesis.comparison import Verdict
+from common.synthesis.comparison import Looks, Verdict, join
 
 
 def turned(images: torch.Tensor, degrees: float = 0.0, zoom: float = 1.0) -> torch.Tensor:
@@ -60,17 +60,22 @@ def _others(images: torch.Tensor) -> torch.Tensor:
     return images.roll(len(images) // 2, 0)[:, :, images.shape[2] // 2 :]
 
 
-def find_copies(images: torch.Tensor, judged: Callable[[torch.Tensor], Verdict]) -> dict[str, dict[str, Any]]:
+def find_copies(
+    images: torch.Tensor, look: Callable[[torch.Tensor], Looks], judge: Callable[[Looks], Verdict]
+) -> dict[str, dict[str, Any]]:
     """Alter images in each of `ALTERATIONS` and count those that the gate finds.
 
     Args:
-        images: training images N x C x X x Y in [0, 1].
-        judged: the gate's verdict on such images.
+        images: N training images, N x C x X x Y in [0, 1].
+        look: what the gate compares of such images.
+        judge: its verdict; asked once for all alterations, since going through the training images is what costs.
 
     Returns:
         For each alteration what `count_found` gives.
     """
-    return {name: count_found(judged(alter(images))) for name, alter in ALTERATIONS.items()}
+    count = len(images)
+    verdict = judge(join([look(alter(images)) for alter in ALTERATIONS.values()]))
+    return {name: count_found(verdict.rows(slice(k * count, (k + 1) * count))) for k, name in enumerate(ALTERATIONS)}
 
 
 def count_found(verdict: Verdict) -> dict[str, Any]:

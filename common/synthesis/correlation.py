@@ -128,10 +128,24 @@ def _scores(queries: torch.Tensor, references: torch.Tensor, max_shift: int) -> 
     """For each reference: its correlation with every query (N, at most 1)."""
     side = queries.shape[-1] - 2 * max_shift
     vectors = _normalise(_middle(queries, max_shift))
-    for reference in references:
+    scale = _window_scale(references, side)
+    windows = references.new_empty(
+        4, *scale.shape[1:], side, side
+    )  # one buffer: new memory would cost more than the sums
+    for reference, one in zip(references, scale, strict=True):
         flips = torch.stack([reference, reference.flip(0), reference.flip(1), reference.flip(0, 1)])
-        windows = functional.unfold(flips[:, None], (side, side)).transpose(1, 2).reshape(-1, side * side)
-        yield (vectors @ _normalise(windows).T).amax(1).clamp(max=1.0)
+        scales = torch.stack([one, one.flip(0), one.flip(1), one.flip(0, 1)])
+        # the vectors have mean 0, so that the windows need not
+        torch.mul(flips.unfold(1, side, 1).unfold(2, side, 1), scales[..., None, None], out=windows)
+        yield (vectors @ windows.view(-1, side * side).T).amax(1).clamp(max=1.0)
+
+
+def _window_scale(images: torch.Tensor, side: int) -> torch.Tensor:
+    """1 / norm of each window side x side of N x R x R images after its mean is taken away, 0 of a flat one."""
+    exact = images.double()[:, None]
+    variance = functional.avg_pool2d(exact**2, side, 1) - functional.avg_pool2d(exact, side, 1) ** 2
+    deviation = variance.clamp_min(0).sqrt()[:, 0]
+    return torch.where(deviation > _FLAT, 1 / (deviation * side), 0.0).float()
 
 
 def _middle(images: torch.Tensor, max_shift: int) -> torch.Tensor:

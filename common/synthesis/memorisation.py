@@ -183,15 +183,15 @@ class _Judge:
     def altered_copies(self, count: int, size: tuple[int, ...]) -> dict[str, Any]:
         """How many of `count` training images are found after each alteration: the positive control."""
         originals = self._training_images(spread(len(self.real), count), size)
-        found = find_copies(originals, self._of_images)
+        found = find_copies(originals, self._look, self)
         if self.labels is not None:
             sources = self._training_images([self.labels.source(k) for k in range(count)], self.labels.size)
             warped = noisy(torch.stack([self.labels.warped(k, image) for k, image in enumerate(sources)]))
-            found["warped as its label map, noise: sigma 0.1"] = count_found(self._of_images(warped, range(count)))
+            found["warped as its label map, noise: sigma 0.1"] = count_found(self(self._look(warped), range(count)))
         return found
 
-    def _of_images(self, images: torch.Tensor, drawn_to: Sequence[int] | None = None) -> Verdict:
-        return self(look_at(images, [], [], self.resolution, self.features, self.device), drawn_to)
+    def _look(self, images: torch.Tensor) -> Looks:
+        return look_at(images, [], [], self.resolution, self.features, self.device)
 
     def _training_images(self, places: Sequence[int], size: int | tuple[int, ...]) -> torch.Tensor:
         return load_images([self.real[k] for k in places], size, self.channels)[0]
