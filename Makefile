@@ -10,7 +10,7 @@ quickstart: $(STAMP)
 	$(BIN)/tskd quickstart
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # MONAI Label needs an environment of its own (pydicom 2): a student is shipped there and asked for masks
 label-demo: $(STAMP) .venv-label/.installed

@@ -302,8 +302,6 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
     ):
         public[name] = add(name, function, about, seed=None)
         public[name].add_argument("--source", type=Path, required=True, help=f"folder with {folders}")
-        public[name].add_argument("--fold", type=int, help="this fold of --folds grouped folds is the test list")
-        public[name].add_argument("--folds", type=int, default=3)
 
     images = add("images-masks", "prepare_images_masks", "your own 2-D images")
     volumes = add("volumes", "prepare_volumes_masks", "your own volumes (NIfTI or DICOM), one a patient")
@@ -321,6 +319,9 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
     images.add_argument("--group-pattern", help="regular expression that finds the patient in a file name")
     images.add_argument("--channels", type=int, choices=(1, 3), help="converts all images to grey or RGB")
     volumes.add_argument("--image-suffix", default="", help="what an image's name has after the patient: _0000")
+    for patients in (*public.values(), images, volumes):
+        patients.add_argument("--fold", type=int, help="this fold of --folds grouped folds is the test list")
+        patients.add_argument("--folds", type=int, default=3)
     scaling = volumes.add_mutually_exclusive_group()
     for command in (public["chaos-mr"], scaling):
         command.add_argument(

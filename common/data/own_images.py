@@ -10,7 +10,7 @@ from pathlib import Path
 from common.data.inspect_images import UNKNOWN_PATIENTS, Findings, Picture, inspect_images, one_group_an_image
 from common.data.pictures import list_images, pair
 from common.data.prepare_images import prepare_images
-from common.data.split import share_out
+from common.data.split import draw_lists
 from common.errors import TskdError
 
 SECTIONS = ("training", "validation", "test")
@@ -37,6 +37,8 @@ def prepare_images_masks(
     test: float = 0.2,
     validation: float = 0.1,
     seed: int = 0,
+    fold: int | None = None,
+    folds: int = 3,
     channels: int | None = None,
     name: str | None = None,
     modality: str = "unknown",
@@ -57,6 +59,8 @@ def prepare_images_masks(
         test: share of the patients for the test list, unless the table has the lists.
         validation: share of the patients for the validation list.
         seed: seed of the draw and of the order of the training list.
+        fold: instead of `test`: this fold, 0 to `folds` - 1, of a cross-validation over the patients is the test list.
+        folds: number of folds when `fold` is given.
         channels: 1 or 3 converts all images; None takes what they are.
         name: name of the data set; None takes the output folder's name.
         modality: such as US, dermoscopy, X-ray.
@@ -79,12 +83,13 @@ def prepare_images_masks(
         groups = groups or f"found in the file names by {group_pattern}"
     found = inspect_images(pictures, len(labels), channels)
     pictures, groups = _complete_groups(pictures, found, source.sections, groups)
+    if source.sections and fold is not None:
+        raise TskdError(f"{table}: expected lists in the column split, or --fold; found both. Remove one of them.")
     if source.sections:
         split = {name: sorted({p.group for p in pictures if source.sections.get(p.case) == name}) for name in SECTIONS}
         rule = "as the table says"
     else:
-        split = share_out((p.group for p in pictures if p.label), test, validation, seed)
-        rule = f"drawn by patient: test {test:g}, validation {validation:g}, the rest training, seed {seed}"
+        split, rule = draw_lists((p.group for p in pictures if p.label), test, validation, seed, fold, folds)
     listed = {group for own in split.values() for group in own}
     split["training"] = sorted({*split["training"], *({picture.group for picture in pictures} - listed)})
     header = {

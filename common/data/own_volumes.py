@@ -6,7 +6,7 @@ from pathlib import Path
 
 from common.data.intensity import KEY, Intensity, preset
 from common.data.prepare import Patient, fingerprint, preparation, prepare_volumes
-from common.data.split import share_out
+from common.data.split import draw_lists
 from common.data.volumes import NIFTI
 from common.errors import TskdError
 
@@ -22,6 +22,8 @@ def prepare_volumes_masks(
     test: float = 0.2,
     validation: float = 0.1,
     seed: int = 0,
+    fold: int | None = None,
+    folds: int = 3,
     name: str | None = None,
     modality: str = "unknown",
     intensity: str = "percentiles",
@@ -40,6 +42,8 @@ def prepare_volumes_masks(
         test: share of the patients for the test list.
         validation: share of the patients for the validation list.
         seed: seed of the draw and of the order of the training list.
+        fold: instead of `test`: this fold, 0 to `folds` - 1, of a cross-validation over the patients is the test list.
+        folds: number of folds when `fold` is given.
         name: name of the data set; None takes the output folder's name.
         modality: such as MR or CT.
         intensity: how volumes are scaled: "percentiles" or "body" (see `Intensity`).
@@ -61,11 +65,10 @@ def prepare_volumes_masks(
             "without a mask into a folder of their own (--unlabelled)."
         )
     patients = [Patient(code, path, truths[code]) for code, path in volumes.items()]
-    split = share_out(volumes, test, validation, seed)
+    split, rule = draw_lists(volumes, test, validation, seed, fold, folds)
     if unlabelled is not None:
         patients += [Patient(code, path) for code, path in _by_patient(unlabelled, image_suffix).items()]
         split["training"] = sorted({*split["training"], *(p.group for p in patients if p.label is None)})
-    rule = f"drawn by patient: test {test:g}, validation {validation:g}, the rest training, seed {seed}"
     header = {
         "name": name or Path(output).resolve().name,
         "modality": modality,

@@ -56,7 +56,8 @@ def prepare_volumes(
     Args:
         output: folder for the data set; written into as it is (see `preparation`).
         patients: the patients' files; patients that are in no list of `split` are left out.
-        split: "training", "validation", "test" -> patient codes. Training patients without a label go to `unlabelled`.
+        split: "training", "validation", "test" -> patient codes. Slices of training patients without a label, or
+            with 255 all over, go to `unlabelled`.
         header: the keys name, modality, channels, labels and provenance of dataset.json.
         seed: seed of the order of `training`.
         intensity: how volumes are scaled.
@@ -75,8 +76,8 @@ def prepare_volumes(
         raise TskdError(f"split: expected patients among {', '.join(sorted(known))}, found {', '.join(missing)}.")
     lists: dict[str, list[dict[str, str]]] = {name: [] for name in datalist.LISTS}
     for group in split["training"]:
-        section = "training" if known[group].label else "unlabelled"
-        lists[section] += _write_slices(Path(output), known[group], intensity)
+        for entry in _write_slices(Path(output), known[group], intensity):
+            lists["training" if "label" in entry else "unlabelled"].append(entry)
     for name in ("validation", "test"):
         lists[name] = [_copy_volume(Path(output), known[group]) for group in split[name]]
     lists["training"] = fair_order(lists["training"], seed)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from common.data.datalist import IGNORE
 from common.errors import TskdError
 
 
@@ -16,7 +17,7 @@ def write_slices(
 
     A PNG holds the transposed slice (row = y, column = x), so MONAI's PILReader gives back `volume[:, :, k]`. Slices
     with the same grey everywhere (padding at the end of a scan) are left out: they would use up labels and teach
-    nothing.
+    nothing. A slice that nobody has annotated, 255 all over, is one without a label.
 
     Args:
         folder: folder of the dataset.json.
@@ -43,7 +44,7 @@ def write_slices(
         case = f"{group}_{k:03d}"
         entry = {"image": f"slices/{case}.png"}
         write_png(Path(folder, entry["image"]), grey[:, :, k])
-        if label is not None:
+        if label is not None and (label[:, :, k] != IGNORE).any():
             entry["label"] = f"slices/{case}_label.png"
             write_png(Path(folder, entry["label"]), label[:, :, k])
         found.append({**entry, "group": group, "case": case})

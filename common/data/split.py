@@ -122,6 +122,33 @@ def fold_lists(
     return lists, f"fold {fold} of {folds}, seed {seed}"
 
 
+def draw_lists(
+    groups: Iterable[str], test: float, validation: float, seed: int, fold: int | None = None, folds: int = 3
+) -> tuple[dict[str, list[str]], str]:
+    """The lists of one's own data: drawn by shares of the patients, or a fold of a cross-validation.
+
+    Args:
+        groups: patient codes.
+        test: share of the patients for the test list; a fold takes the place of it.
+        validation: share of the patients for the validation list; in a fold at least one patient, unless it is 0.
+        seed: seed of the draw.
+        fold: None draws by shares; 0 to `folds` - 1 makes that fold the test list.
+        folds: number of folds when `fold` is given.
+
+    Returns:
+        As `choose_lists`.
+
+    Raises:
+        TskdError: as `share_out` or `fold_lists`.
+    """
+    groups = sorted(set(groups))
+    if fold is None:
+        rule = f"drawn by patient: test {test:g}, validation {validation:g}, the rest training, seed {seed}"
+        return share_out(groups, test, validation, seed), rule
+    held_out = max(round(validation * len(groups)), int(validation > 0))
+    return fold_lists(groups, fold, folds, held_out, seed)
+
+
 def share_out(groups: Iterable[str], test: float, validation: float, seed: int) -> dict[str, list[str]]:
     """Draw shares of the patients into {"training", "validation", "test"}; training is the rest.
 

@@ -65,6 +65,9 @@ def _stages(config: Mapping[str, Any]) -> Iterator[str]:
     for fold in folds.get("run", []):
         if fold >= folds["of"]:
             yield f"folds/run: expected folds from 0 to {folds['of'] - 1}, found {fold}"
+    for name, settings in config["datasets"].items():
+        if folds and settings["prepare"]["preparer"] == "phantom":
+            yield f"datasets/{name}: expected a data set of patients for the folds, found phantom, which has none"
     teachers, pretraining = config.get("teachers", {}), config.get("pretraining", {})
     for name, settings in pretraining.items():
         transfer, images = settings.get("transfer", {}), config.get("synthesis", {}).get("num_images")

@@ -132,6 +132,7 @@ def test_another_network_reaches_its_evaluation_and_profile() -> None:
 
 def test_folds_reach_the_preparation_and_the_stage_has_the_last_word() -> None:
     config = toy(folds={"of": 3, "run": [2]}, data_root="/data")
+    config["datasets"]["phantom"]["prepare"]["preparer"] = "volumes"
     config["datasets"]["phantom"]["prepare"]["options"]["source"] = "{data_root}/x"
     config["datasets"]["phantom"]["overrides"] = {"all": {"learning_rate": 1}, "student": {"learning_rate": 2}}
     config["methods"]["scratch"] = {"finetune": {"overrides": {"learning_rate": 3}}}
@@ -187,6 +188,7 @@ def test_names_and_stages_that_do_not_fit_are_reported_at_once() -> None:
     message = str(raised.value)
     for part in (
         "folds/run: expected folds from 0 to 1, found 2",
+        "datasets/phantom: expected a data set of patients for the folds, found phantom, which has none",
         "report/reference: expected one of teacher, tskd, a, b, c; found tsdk (did you mean tskd?)",
         "pretraining/other/teacher: expected one of small; found smal (did you mean small?)",
         "pretraining/other/transfer/synthetic: expected the key synthesis",

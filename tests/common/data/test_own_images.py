@@ -170,7 +170,22 @@ def test_patterns_and_shares_that_do_not_fit(folder):
         prepare(folder, group_pattern="(p")
     with pytest.raises(TskdError, match=r"shares of the patients .* found 0\.9 and 0\.2"):
         prepare(folder, test=0.9, validation=0.2)
+    with pytest.raises(TskdError, match=r"fold: expected 0 to 2, found 3"):
+        prepare(folder, fold=3)
     assert not datalist.read(prepare(folder, test=0, validation=0))["test"]
+
+
+def test_every_patient_is_tested_in_one_fold(folder):
+    tested = []
+    for fold in range(2):
+        data = datalist.read(prepare(folder, f"fold{fold}", group_pattern=PATTERN, fold=fold, folds=2))
+        tested += sorted(groups(data, "test"))
+        assert len(groups(data, "validation")) == 1
+        assert data["provenance"]["split"] == f"fold {fold} of 2, seed 0"
+    assert sorted(tested) == [f"p{number}" for number in range(10)]
+    lists = table(folder, ["image,label,split", "images/p0_a.png,masks/p0_a_mask.png,training"])
+    with pytest.raises(TskdError, match="lists in the column split, or --fold; found both"):
+        prepare(folder, "both", fold=0, **lists)
 
 
 def test_command_line(folder, capsys):
@@ -205,5 +220,11 @@ def test_volumes(tmp_path, capsys):
     command += [",".join(names), "--image-suffix", "_0000", "--window", "-50", "100.5", "--output"]
     assert main([*command, str(tmp_path / "windowed")]) == 0
     assert datalist.read(tmp_path / "windowed/dataset.json")["intensity"] == {"window": [-50, 100.5]}
+    folds = [tmp_path / f"fold{fold}" for fold in range(5)]
+    for fold, output in enumerate(folds):
+        assert main([*command, str(output), "--fold", str(fold), "--folds", "5"]) == 0
+    assert {group for output in folds for group in groups(datalist.read(output / "dataset.json"), "test")} == {
+        f"case{number}" for number in range(5)
+    }
     assert main([*command, str(tmp_path / "out")]) == 2  # another window is another preparation
     assert "intensity" in capsys.readouterr().err

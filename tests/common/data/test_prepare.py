@@ -56,6 +56,18 @@ def test_lists_and_pixels(patients, tmp_path):
         np.testing.assert_allclose(np.asarray(png).T / 255, turned[:, :, 1], atol=0.5 / 255 + 1e-6)
 
 
+def test_slices_that_nobody_annotated_are_unlabelled(patients, tmp_path):
+    label, affine = load_volume(patients[1].label)
+    axis = int(np.abs(affine[2, :3]).argmax())
+    assert axis == 2
+    label[:, :, [0, 2]] = 255
+    write_volume(tmp_path / "some.nii.gz", label.astype(np.uint8), affine)
+    patients[1] = Patient("1", patients[1].image, tmp_path / "some.nii.gz")
+    data = datalist.read(prepare_volumes(tmp_path / "out", patients, SPLIT, HEADER))
+    assert [entry["case"] for entry in data["unlabelled"]] == ["1_000", "1_002"]
+    assert sorted(entry["case"] for entry in data["training"] if entry["group"] == "1") == ["1_001", "1_003"]
+
+
 def test_validation_patients_need_labels_and_must_exist(patients, tmp_path):
     with pytest.raises(TskdError, match="patient 3: expected a label"):
         prepare_volumes(tmp_path / "a", [*patients[:3], Patient("3", patients[3].image), patients[4]], SPLIT, HEADER)
