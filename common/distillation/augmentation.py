@@ -6,14 +6,14 @@ import math
 from collections.abc import Mapping
 
 import torch
-from monai.networks.layers import GaussianFilter
+from monai.networks.layers import gaussian_1d
 from torch import Tensor, nn
 from torch.nn import functional
 
 from common.errors import TskdError
 
 NEAREST = ("label",)
-RADIUS = 4  # pixels; more than the blur reaches
+SIGMA = 0.7  # pixels of the blur
 
 
 class BatchAugmentation(nn.Module):
@@ -41,6 +41,8 @@ class BatchAugmentation(nn.Module):
         neighbour, all others bilinearly.
     """
 
+    kernel: Tensor
+
     def __init__(
         self,
         rotate: float = 15.0,
@@ -57,7 +59,8 @@ class BatchAugmentation(nn.Module):
         super().__init__()
         self.rotate, self.scale, self.translate, self.shear, self.flip = rotate, scale, translate, shear, flip
         self.gamma, self.brightness, self.exposure, self.noise, self.blur = gamma, brightness, exposure, noise, blur
-        self.filter = GaussianFilter(spatial_dims=2, sigma=0.7)
+        # MONAI's GaussianFilter makes its kernel anew in each call, for which a GPU would have to be waited for
+        self.register_buffer("kernel", gaussian_1d(torch.tensor(SIGMA)), persistent=False)
 
     @torch.no_grad()
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -101,9 +104,11 @@ class BatchAugmentation(nn.Module):
         return (image + deviation * torch.randn_like(image)).clamp(0, 1)
 
     def _blurred(self, image: Tensor) -> Tensor:
-        """The filter pads with zeros, which would darken the border: repeat the border around it instead."""
-        padded = functional.pad(image, [RADIUS] * 4, mode="replicate")
-        return self.filter(padded)[..., RADIUS:-RADIUS, RADIUS:-RADIUS]
+        kernel = self.kernel.to(image.dtype)
+        reach = len(kernel) // 2
+        padded = functional.pad(image.flatten(0, 1)[:, None], [reach] * 4, mode="replicate")
+        rows = functional.conv2d(padded, kernel[None, None, :, None])
+        return functional.conv2d(rows, kernel[None, None, None, :]).view(image.shape)
 
 
 def warp(x: Tensor, matrix: Tensor, nearest: bool = False) -> Tensor:

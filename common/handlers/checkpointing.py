@@ -59,6 +59,11 @@ class Checkpointing:
 
     def _start(self, engine: Engine) -> None:
         self.load(engine)
+        if len(epochs := set(ranks.gather(engine.state.epoch))) > 1:
+            raise TskdError(
+                f"{self.path}: expected all processes to continue after the same epoch, found {sorted(epochs)}. Give "
+                "them an output_dir that they share, or set resume to never."
+            )
         if not engine.has_event_handler(self, Events.EPOCH_COMPLETED):
             engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 

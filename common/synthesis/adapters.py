@@ -135,20 +135,20 @@ class DiffusionBatch(PrepareBatch):
         That is {noise, timesteps} and, for label maps, {condition, mode}.
         """
         keys = ("image", "label") if self.label_classes else ("image",)
-        values = self._mirror([_plain(batchdata[key]) for key in keys])
+        values = self._mirror([_plain(batchdata[key]).to(device, non_blocking=non_blocking) for key in keys])
         batch = {"image": to_model_range(values[0].to(dtype=torch.float32))}
         images, target, args, named = self.prepare(batch, device, non_blocking, **kwargs)
         if self.fixed_seed is not None:
             named["noise"], named["timesteps"] = self._fixed(images, batchdata["case"])
             target = self.prepare.get_target(images, named["noise"], named["timesteps"])
         if self.label_classes:
-            named["condition"] = one_hot(values[1].to(images.device), self.label_classes)
+            named["condition"] = one_hot(values[1], self.label_classes)
             named["mode"] = "concat"
         return images, (target, named["timesteps"]), args, named
 
     def _mirror(self, values: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         for name in self.flips:
-            chosen = (torch.rand(len(values[0])) < 0.5).view(-1, 1, 1, 1).to(values[0].device)
+            chosen = (torch.rand(len(values[0]), device=values[0].device) < 0.5).view(-1, 1, 1, 1)
             values = [torch.where(chosen, value.flip(AXES[name]), value) for value in values]
         return list(values)
 

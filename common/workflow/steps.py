@@ -62,7 +62,7 @@ class Cell(NamedTuple):
 
     dataset: str
     fold: str
-    budget: int
+    budget: int | str  # labelled training images: a number, or "all"
     seed: int
 
     @property

@@ -120,17 +120,15 @@ class Study:
         lists = {}
         if real := sizes.get("real"):
             source = self.prepare(cell)
-            lists["real"] = source if real is True else self._first(cell, source, f"{real}-{cell.budget}", cell.budget)
+            lists["real"] = source if real is True else self._first(cell, source, "labelled", cell.budget)
         if synthetic := sizes.get("synthetic"):
             source = self.synthesise(cell)
-            lists["synthetic"] = (
-                source if synthetic == "all" else self._first(cell, source, f"synthetic-{synthetic}", synthetic)
-            )
+            lists["synthetic"] = source if synthetic == "all" else self._first(cell, source, "synthetic", synthetic)
         return lists
 
-    def _first(self, cell: Cell, source: Step, name: str, count: int) -> Step:
-        """The list of the first so many images of a step's dataset.json."""
-        place = f"{self._at(cell)}/{name}"
+    def _first(self, cell: Cell, source: Step, part: str, count: int | str) -> Step:
+        """The list of the first so many images of a step's dataset.json, or of all labelled ones."""
+        place = f"{self._at(cell)}/{part}-{count}"
         files = (f"{source.folder}/dataset.json", str(count), f"{place}/dataset.json")
         return Step("transfer", place, ("common.workflow.sublist", *files), (source,), folder=place)
 
@@ -139,7 +137,7 @@ class Study:
     def teacher(self, cell: Cell, name: str) -> Step:
         """LoRA fine-tuning of the foundation model."""
         place, settings = f"{self._at(cell)}/teachers/{name}/{cell.arm}", self.config["teachers"][name]
-        own = {"num_labelled": cell.budget, "seed": cell.seed, "model_dir": f"{place}/models", "output_dir": place}
+        own = {**_labels(cell), "seed": cell.seed, "model_dir": f"{place}/models", "output_dir": place}
         needs = [self.prepare(cell), *self.weights(name)]
         return self._run("teacher", TEACHER, place, needs, cell, settings["train"], own, settings)
 
@@ -153,7 +151,7 @@ class Study:
         needs = list(dict.fromkeys([self.prepare(cell), images]))
         if trained:
             needs.append(self.teacher(cell, name))
-            own |= {"num_labelled": cell.budget, "seed": cell.seed, "model_dir": f"{needs[-1].folder}/models"}
+            own |= {**_labels(cell), "seed": cell.seed, "model_dir": f"{needs[-1].folder}/models"}
         else:
             needs += self.weights(name)
         stage = {"configs": ["soft_labels"], **settings.get("soft_labels", {})}
@@ -169,7 +167,7 @@ class Study:
         rule, trained = ("distil" if teacher else "rival"), teacher is not None and self._trained(teacher)
         budgeted = trained or sizes.get("real") == "labelled"
         place = f"{self._at(cell)}/{rule}/{name}/{cell.arm if budgeted else f'seed-{cell.seed}'}"
-        own: dict[str, Any] = {"num_labelled": cell.budget} if trained else {}
+        own: dict[str, Any] = _labels(cell) if trained else {}
         own |= {"seed": cell.seed, "in_channels": self._channels(cell)}
         needs = [self.prepare(cell)]
         lists = self.transfer(cell, sizes)
@@ -189,7 +187,7 @@ class Study:
     def finetune(self, cell: Cell, method: str) -> Step:
         """Trains the student on the labels, from its pretraining if the method has one."""
         place, settings = f"{self._at(cell)}/finetune/{method}/{cell.arm}", self.config["methods"][method]
-        own: dict[str, Any] = {"num_labelled": cell.budget, "seed": cell.seed, "in_channels": self._channels(cell)}
+        own: dict[str, Any] = {**_labels(cell), "seed": cell.seed, "in_channels": self._channels(cell)}
         own |= {"output_dir": place, "model_dir": f"{place}/models"}
         needs = [self.prepare(cell)]
         if "pretrain" in settings:
@@ -217,7 +215,7 @@ class Study:
     def evaluate(self, cell: Cell, method: str) -> Step:
         """Scores the model on the test list, into the folder of its training."""
         model, teacher = self.model(cell, method), self.config["methods"][method].get("teacher")
-        own = {"num_labelled": cell.budget, "seed": cell.seed, "method": method}
+        own = {**_labels(cell), "budget": cell.budget, "seed": cell.seed, "method": method}
         own |= {"output_dir": model.folder, "model_dir": f"{model.folder}/models"}
         own |= {} if teacher else {"in_channels": self._channels(cell)}
         shared = self.config["teachers"][teacher] if teacher else {}
@@ -293,6 +291,11 @@ class Study:
     @property
     def _draw(self) -> int:
         return self.config["synthesis"].get("seed", self.config["seeds"][0])
+
+
+def _labels(cell: Cell) -> dict[str, Any]:
+    """The key that limits the labels; none where all of them count."""
+    return {} if cell.budget == "all" else {"num_labelled": cell.budget}
 
 
 def _network(bundle: str, stage: Mapping[str, Any]) -> dict[str, Any]:

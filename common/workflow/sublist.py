@@ -1,7 +1,7 @@
 """A dataset.json with fewer entries than another one; the images stay where they are.
 
 `python -m common.workflow.sublist SOURCE COUNT TARGET` keeps the first COUNT images of SOURCE for distillation: of a
-real data set the labelled ones, of a synthetic one so many.
+real data set the labelled ones (COUNT `all`: all of these), of a synthetic one so many.
 """
 
 from __future__ import annotations
@@ -36,14 +36,15 @@ def write_sublist(source: Path, target: Path, lists: Mapping[str, Sequence[Mappi
     data.write(target, {**data.read(source), **sections})
 
 
-def first_images(source: Path, count: int, target: Path) -> None:
-    """Writes the list of the first `count` training and unlabelled images of `source`.
+def first_images(source: Path, count: int | None, target: Path) -> None:
+    """Writes the list of the first `count` training and unlabelled images of `source`; None takes all of training.
 
     Raises:
         TskdError: when there are fewer.
     """
     content = data.read(source)
     training = content["training"][:count]
+    count = len(training) if count is None else count
     unlabelled = content["unlabelled"][: count - len(training)]
     if len(training) + len(unlabelled) < count:
         raise TskdError(
@@ -55,6 +56,6 @@ def first_images(source: Path, count: int, target: Path) -> None:
 
 if __name__ == "__main__":
     try:
-        first_images(Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+        first_images(Path(sys.argv[1]), None if sys.argv[2] == "all" else int(sys.argv[2]), Path(sys.argv[3]))
     except TskdError as error:
         sys.exit(f"error: {error}")

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser
 from monai.networks.nets import UNet
+from monai.transforms import Compose
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -166,6 +168,46 @@ def test_the_network_is_compiled_where_that_is_asked_for(overlays: list[str], co
     parser.update({"compile": compiled, "image_size": 64, "device": "cpu"})
     network = parser.get_parsed_content("train#trainer#network" + "#module" * len(overlays))
     assert isinstance(network, torch._dynamo.OptimizedModule) == compiled
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_gradient_shares_are_measured_where_the_graph_can_be_kept(compiled: bool) -> None:
+    """A compiled backward gives its buffers away: no second one is possible."""
+    parser = ConfigParser()
+    parser.read_config([str(BUNDLES / f"student_segmentation/configs/{name}.json") for name in ("train", "distill")])
+    parser.update({"compile": compiled, "image_size": 64, "device": "cpu", "student": torch.nn.Conv2d(1, 5, 1)})
+    handler = parser.get_parsed_content("train#named_handlers#gradient_shares")
+    assert (handler is None) == compiled
+
+
+@pytest.mark.parametrize(
+    ("bundle", "configs"),
+    [("student_segmentation", ["train"]), ("student_segmentation", ["train", "distill"]),
+     ("teacher_segmentation", ["train"])],
+)  # fmt: skip
+def test_labels_stay_in_their_place_when_resized(bundle: str, configs: list[str], tmp_path: Path) -> None:
+    """96 px to 32: the middle pixel of three, so that a shift by one, either way, is none of the small image."""
+    small = np.zeros((32, 32), np.uint8)
+    small[4:9, 20:22] = 1
+    large = np.kron(small, np.ones((3, 3), np.uint8))
+    Image.fromarray(large.T * 255).save(tmp_path / "image.png")
+    parser = ConfigParser()
+    parser.read_config([str(BUNDLES / bundle / f"configs/{name}.json") for name in configs])
+    parser.update({"image_size": 32})
+    prepare = Compose(parser.get_parsed_content("train#preprocessing#transforms")[:4])
+    for shift in (-1, 0, 1):
+        Image.fromarray(np.roll(large, (shift, shift), (0, 1)).T).save(tmp_path / "label.png")
+        item = prepare({key: str(tmp_path / f"{key}.png") for key in ("image", "label")})
+        np.testing.assert_array_equal(item["label"][0].numpy(), small)
+
+
+@pytest.mark.parametrize("bundle", ["student_segmentation", "teacher_segmentation"])
+def test_the_budget_is_the_number_of_labels_also_where_there_are_none(bundle: str) -> None:
+    for labels, budget in ((None, 3), (2, 2), (0, 0)):
+        parser = ConfigParser()
+        parser.read_config([str(BUNDLES / bundle / f"configs/{name}.json") for name in ("train", "evaluate")])
+        parser.update({"num_labelled": labels, "dataset": {"training": [1, 2, 3]}})
+        assert parser.get_parsed_content("budget") == budget
 
 
 def refusal(run: Callable[..., Any], *configs: str, **keys: Any) -> str:

@@ -35,6 +35,21 @@ def test_a_dry_run_shows_every_step(name: str, snakemake: Snakemake) -> None:
     assert found["teacher"] == sum(step.rule == "teacher" for step in study.steps.values())
 
 
+def test_every_step_has_a_rule_also_of_all_labels_and_of_labelled_images_alone(
+    tmp_path: Path, snakemake: Snakemake
+) -> None:
+    config = read_yaml(TOY)
+    config["datasets"]["phantom"]["budgets"] = [4, "all"]
+    config["synthesis"] = {"num_images": 4}
+    config["pretraining"]["distilled"]["transfer"] = {"real": "labelled", "synthetic": 3}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    done = snakemake(tmp_path / "study.yaml", "--dry-run", "--quiet", "rules")
+    assert done.returncode == 0, done.stderr
+    found = jobs(done.stdout + done.stderr)
+    assert found["transfer"] == 3
+    assert found["total"] == len(check_study(config, "study").steps) + 1
+
+
 def test_a_file_with_problems_stops_before_anything_runs(tmp_path: Path, snakemake: Snakemake) -> None:
     study = tmp_path / "wrong.yaml"
     study.write_text(TOY.read_text().replace("seeds: [0, 1]", "seeds: one").replace("in_channels: 1", "in_channels: 2"))

@@ -38,7 +38,7 @@ def test_shared_work_is_one_step(name: str) -> None:
     assert count["report"] == len(config["datasets"])
 
 
-@pytest.mark.parametrize("name", ["shared", "paper", "quickstart", "chaos_20"])
+@pytest.mark.parametrize("name", ["shared", "paper", "quickstart", "chaos_20", "own_volumes", "own_images"])
 def test_all_students_of_a_study_see_as_many_images(name: str) -> None:
     def images(stage: dict[str, Any]) -> int:
         keys = merged_config("student_segmentation", ("train", *stage.get("configs", []))) | stage.get("overrides", {})
@@ -64,7 +64,7 @@ def test_an_untrained_teacher_answers_once_for_all_budgets_and_seeds() -> None:
 
 
 def test_every_step_comes_after_what_it_needs() -> None:
-    for name in ("shared", "paper", "chaos_20"):
+    for name in ("shared", "paper", "chaos_20", "own_volumes", "own_images"):
         seen: set[str] = set()
         for done, step in check_study(read_yaml(WORKFLOW / f"{name}.yaml"), name).steps.items():
             assert {needed.done for needed in step.needs} <= seen
@@ -104,6 +104,18 @@ def test_a_student_may_learn_from_the_labelled_images_and_synthetic_ones_alone()
     )
     rival = steps[f"{at}/rival/mae/budget-4/seed-1.done"].command  # another one for each budget
     assert value(rival, "transfer_files") == str([f"{at}/labelled-4/dataset.json"])
+
+
+def test_all_labels_need_no_limit_and_are_one_budget_in_every_fold() -> None:
+    config = toy(folds={"of": 2})
+    config["datasets"]["phantom"] |= {"budgets": ["all"], "prepare": {"preparer": "volumes"}}
+    config["pretraining"]["distilled"]["transfer"] = {"real": "labelled"}
+    steps = check_study(config, "toy").steps
+    assert not [path for path, step in steps.items() if "--num_labelled" in step.command]
+    scores = [step.command for step in steps.values() if step.rule == "evaluate"]
+    assert {value(command, "budget") for command in scores} == {"all"}
+    assert steps["results/phantom/fold-1/labelled-all.done"].command[-2] == "all"
+    assert "results/phantom/fold-1/finetune/tskd/budget-all/seed-0.done" in steps
 
 
 def test_another_network_reaches_its_evaluation_and_profile() -> None:
@@ -169,7 +181,7 @@ def test_the_schema_reports_all_problems_at_once() -> None:
         "seeds: expected at least 1 item, found []",
         "threads: expected integer, found 'two'",
         "datasets/phantom/budgets/0: expected at least 1, found 0",
-        "datasets/phantom/budgets/1: expected integer, found 'many'",
+        "datasets/phantom/budgets/1: expected one of all, found 'many'",
         "datasets/phantom: expected the key num_classes",
     ):
         assert part in message

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from monai.networks.layers import GaussianFilter
 from torch import Tensor
 from torch.nn import functional
 
@@ -127,6 +128,14 @@ def test_blur_keeps_a_constant_image_also_at_its_border():
     image = torch.full((4, 1, 16, 16), 0.7)
     after = BatchAugmentation(**NO_GEOMETRY, **{**NO_INTENSITY, "blur": 1})({"image": image})["image"]
     torch.testing.assert_close(after, image, atol=1e-4, rtol=0)
+
+
+def test_the_blur_is_monais_gaussian_filter_inside_the_image():
+    image = torch.rand(2, 3, 20, 24, generator=torch.manual_seed(0))
+    blurred = BatchAugmentation()._blurred(image)
+    expected = GaussianFilter(spatial_dims=2, sigma=0.7)(image)
+    assert blurred.shape == image.shape
+    torch.testing.assert_close(blurred[..., 3:-3, 3:-3], expected[..., 3:-3, 3:-3])
 
 
 def test_blur_smooths():

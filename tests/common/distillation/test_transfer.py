@@ -80,6 +80,16 @@ def test_an_image_is_the_same_through_another_list_and_a_link(files, tmp_path):
         transfer_entries([tmp_path / "few" / "dataset.json", files[1]], files[1], 2)
 
 
+def test_the_list_of_all_labelled_images(files, tmp_path):
+    content = read(files[1])
+    content["unlabelled"] = [{key: value for key, value in content["training"].pop().items() if key != "label"}]
+    write(files[1], content)
+    first_images(files[1], None, tmp_path / "few" / "dataset.json")
+    found = read(tmp_path / "few" / "dataset.json")
+    assert len(found["training"]) == len(content["training"]) > 0
+    assert not found["unlabelled"]
+
+
 def test_a_second_observers_label_is_found_from_another_list(files, tmp_path):
     data = read(files[1])
     data["training"][0]["label_2nd"] = data["training"][0]["label"]

@@ -1,12 +1,17 @@
 """A killed run continues as if nothing had happened; a checkpoint of another run is refused."""
 
+import os
 import resource
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from ignite.engine import Events
 from torch import nn
 
+import common
 from common.errors import TskdError
 from common.handlers import Checkpointing
 
@@ -140,6 +145,42 @@ def test_unwritable_folder(training, tmp_path):
     (tmp_path / "run").write_text("a file where the folder should be")
     with pytest.raises(TskdError, match="cannot write it"):
         training(tmp_path / "run").go()
+
+
+TWO_PROCESSES = """
+import sys
+import torch
+from ignite.engine import Engine
+from common import ranks
+from common.errors import TskdError
+from common.handlers import Checkpointing
+
+def run(folder, epochs):
+    engine = Engine(lambda *_: None)
+    Checkpointing(folder, {"network": torch.nn.Linear(1, 1)}).attach(engine)
+    engine.run([0], max_epochs=epochs)
+
+torch.distributed.init_process_group("gloo")
+own = f"{sys.argv[1]}/{ranks.rank()}"  # a disk that the processes do not share
+run(own, 1)
+try:
+    run(own, 2)
+except TskdError as error:
+    print("refused:", error)
+torch.distributed.destroy_process_group()
+"""
+
+
+def test_processes_that_would_continue_after_different_epochs_are_refused(tmp_path):
+    (tmp_path / "run.py").write_text(TWO_PROCESSES)
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
+         str(tmp_path / "run.py"), str(tmp_path)],
+        capture_output=True, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(common.__file__).parents[1])},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("expected all processes to continue after the same epoch, found [0, 1]") == 2
 
 
 def test_names_are_those_of_the_bare_network(tmp_path):
