@@ -1,10 +1,12 @@
-# quickstart: the whole chain on a virtual cohort. lint, test, label-demo: what CI runs. Everything lives in .venv.
+# install: into .venv. quickstart: the whole chain on a virtual cohort. lint, test, label-demo: what CI runs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: quickstart test label-demo lint format clean
+.PHONY: install quickstart test label-demo lint format clean
+
+install: $(STAMP)
 
 quickstart: $(STAMP)
 	$(BIN)/tskd quickstart
