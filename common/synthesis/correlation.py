@@ -129,9 +129,8 @@ def _scores(queries: torch.Tensor, references: torch.Tensor, max_shift: int) -> 
     side = queries.shape[-1] - 2 * max_shift
     vectors = _normalise(_middle(queries, max_shift))
     scale = _window_scale(references, side)
-    windows = references.new_empty(
-        4, *scale.shape[1:], side, side
-    )  # one buffer: new memory would cost more than the sums
+    # one buffer for all: new memory would cost more than the sums
+    windows = references.new_empty(4, *scale.shape[1:], side, side)
     for reference, one in zip(references, scale, strict=True):
         flips = torch.stack([reference, reference.flip(0), reference.flip(1), reference.flip(0, 1)])
         scales = torch.stack([one, one.flip(0), one.flip(1), one.flip(0, 1)])
