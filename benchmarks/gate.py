@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         patients = options.training // SLICES + 2 * HELD_OUT
         dataset_file = prepare_phantom(Path(folder, "real"), patients, 0, options.size, SLICES, HELD_OUT, HELD_OUT)
-        synthetic = _other_patients(Path(folder, "synthetic"), dataset_file, options.synthetic, options.size)
+        synthetic = _other_patients(Path(folder, "synthetic"), options.synthetic, options.size)
         start, start_cpu = time.perf_counter(), time.process_time()
         features = _features(options.features, options.weights, options.feature_size, options.device)
         report = gate(synthetic, dataset_file, features=features, device=options.device)
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(json.dumps(result))
 
 
-def _other_patients(folder: Path, dataset_file: Path, count: int, size: int) -> Path:
+def _other_patients(folder: Path, count: int, size: int) -> Path:
     images = SyntheticFolder(folder, count, {"made of": "slices of virtual patients"})
     for patient in range(count // SLICES):
         volume = virtual_patient(1, patient, SMALL, SLICES)[0].astype(np.float32)
@@ -67,7 +67,6 @@ def _other_patients(folder: Path, dataset_file: Path, count: int, size: int) -> 
         slices = torch.from_numpy((volume - low) / (high - low)).clamp(0, 1).permute(2, 0, 1)[:, None]
         slices = functional.interpolate(slices, (size, size), mode="bilinear", align_corners=False)
         images.write(range(patient * SLICES, (patient + 1) * SLICES), slices)
-    images.finish(dataset_file)
     return folder
 
 

@@ -26,7 +26,6 @@ SECTIONS = ("labelled", "unlabelled", "transfer", "validation", "test")
 FILES = ("image", "label", "label_2nd")  # keys of an entry that hold a path; the last is a second observer's label
 IGNORE = 255  # label value of a pixel that nobody labelled
 KEYS = (*FILES, "group", "case")  # of an entry, what a training sees
-UNCHECKED = "not checked"  # provenance, key `memorisation`: synthetic images that the gate has not compared
 
 _REQUIRED: dict[str, type] = {
     "name": str,
@@ -55,18 +54,11 @@ def entries(
         Entries {image, label?, group, case} without other keys: MONAI's collate fails on a batch that has them in part.
 
     Raises:
-        TskdError: synthetic images that no memorisation gate has seen, an unknown section, more labels asked for than
-            there are, an empty list, or a malformed file.
+        TskdError: an unknown section, more labels asked for than there are, an empty list, or a malformed file.
     """
     if section not in SECTIONS:
         raise TskdError(f"section: expected one of {', '.join(SECTIONS)}, found {section!r}")
     data = read(dataset_file)
-    if data["provenance"].get("memorisation") == UNCHECKED:
-        raise TskdError(
-            f"{dataset_file}: expected synthetic images that have passed the memorisation gate, found a list that says "
-            f"memorisation {UNCHECKED!r}: it may hold copies of training images. Run common.synthesis.gate on its "
-            "folder, or the inference.json of ddpm_synthesis, which ends with it."
-        )
     training = data["training"]
     count = len(training) if num_labelled is None else num_labelled
     if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= len(training):

@@ -20,7 +20,6 @@ from common.synthesis.fidelity import (
     project,
 )
 from common.synthesis.folder import SyntheticFolder
-from common.synthesis.generate import generate
 from common.synthesis.guard import check_training_images
 from common.synthesis.images import load_images, validation_images
 from common.synthesis.label_maps import WarpedLabels
@@ -52,7 +51,6 @@ __all__ = [
     "frechet_distance",
     "from_model_range",
     "gate",
-    "generate",
     "initial_network",
     "kernel_distance",
     "label_classes",

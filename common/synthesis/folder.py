@@ -16,7 +16,7 @@ from ignite.engine import Engine, Events
 from tqdm import tqdm
 
 import common
-from common.data.datalist import UNCHECKED, read, write
+from common.data.datalist import read, write
 from common.errors import TskdError
 from common.files import write_json
 from common.synthesis.label_maps import WarpedLabels
@@ -112,20 +112,6 @@ class SyntheticFolder:
         """Whether every image of every process is there."""
         return all(self.image_path(k).exists() for k in range(self.num_images))
 
-    def finish(self, dataset_file: str | os.PathLike[str]) -> bool:
-        """List all images as not checked once they are all there; only the memorisation gate makes a list of use.
-
-        Args:
-            dataset_file: dataset.json of the training images, for modality, channels, labels and licence.
-
-        Returns:
-            False, and nothing is written, while other processes still have images to make.
-        """
-        if not self.complete():
-            return False
-        publish(self.path, dataset_file, range(self.num_images), UNCHECKED)
-        return True
-
     def judge(self, gate: Callable[[], Any]) -> bool:
         """Run the memorisation gate once every image is there, in one of the processes that share the work.
 
@@ -210,7 +196,7 @@ def write_dataset(
         folder: folder with images/ and sampling.json.
         dataset_file: dataset.json of the training images.
         numbers: images to list.
-        memorisation: what the memorisation gate found, or that it has not run.
+        memorisation: what the memorisation gate found.
         trained_on: content hashes of the images that the diffusion model has seen, so that whoever learns from the
             list can tell whether a patient that is held out was among them.
     """

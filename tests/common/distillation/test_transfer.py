@@ -99,17 +99,6 @@ def test_a_second_observers_label_is_found_from_another_list(files, tmp_path):
     assert entry["label_2nd"] == entry["label"] != data["training"][0]["label"]
 
 
-def test_synthetic_images_that_no_gate_has_seen_are_refused(files):
-    data = read(files[0])
-    for finding in ("not checked", {"threshold": 0.7}):
-        write(files[0], {**data, "provenance": {**data["provenance"], "memorisation": finding}})
-        if finding == "not checked":
-            with pytest.raises(TskdError, match=r"drawn/dataset\.json: .*memorisation 'not checked'.* Run .*gate"):
-                transfer_entries(files, files[1], 2)
-        else:
-            assert len(transfer_entries(files, files[1], 2)) == 16
-
-
 def test_counts_of_a_batch(files):
     data = transfer_entries(files, files[1], 2)
     assert batch_counts(data, {"labelled": 2, "unlabelled": 4, "synthetic": 2}, 8) == [(2, 2), (11, 4), (3, 2)]

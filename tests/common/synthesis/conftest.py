@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
+from torch.utils.data import DataLoader
 
 from common.data.phantom import prepare_phantom
-from common.synthesis import DiffusionUNet
+from common.synthesis import DiffusionUNet, SeededSampler, SyntheticFolder, WarpedLabels, folder_settings
 
 
 @pytest.fixture(scope="session")
@@ -55,3 +56,29 @@ def prediction_type(request: pytest.FixtureRequest) -> str:
 def scheduler(request: pytest.FixtureRequest, prediction_type: str) -> DDPMScheduler:
     """The training schedule, for both kinds of prediction and of betas."""
     return DDPMScheduler(1000, beta_schedule=request.param, prediction_type=prediction_type)
+
+
+@pytest.fixture
+def fill() -> Callable[..., SyntheticFolder]:
+    """Draws images into a folder as the bundle's inference.json does: (path, network, schedule, num_images, ...)."""
+
+    def fill(
+        path: Path,
+        network: DiffusionUNet,
+        schedule: DDPMScheduler,
+        num_images: int,
+        model: str = "weights",
+        sampler: str = "dpmsolver++",
+        steps: int = 2,
+        seed: int = 0,
+        batch_size: int = 8,
+        labels: WarpedLabels | None = None,
+        **share: int,
+    ) -> SyntheticFolder:
+        draw = SeededSampler(schedule, sampler, steps, seed, labels=labels)
+        folder = SyntheticFolder(path, num_images, folder_settings(model, network, "cpu", draw), labels=labels, **share)
+        for numbers in DataLoader(folder.pending(), batch_size):
+            folder.write(numbers.tolist(), draw(numbers, network))
+        return folder
+
+    return fill

@@ -20,7 +20,6 @@ from common.synthesis import (
     WarpedLabels,
     export_model,
     gate,
-    generate,
     labels_for,
     one_hot,
     training_record,
@@ -174,19 +173,17 @@ def test_training_takes_the_same_pixels_of_a_label_map_as_sampling(tmp_path):
     assert torch.equal(trained.to(torch.uint8).as_tensor(), read_labels(tmp_path / "label.png", (16, 16)))
 
 
-def test_images_with_masks_are_a_training_list_of_their_own(conditional, cohort, tmp_path):
+def test_images_with_masks_are_a_training_list_of_their_own(conditional, cohort, fill, tmp_path):
     labels = labels_for(conditional, cohort)
-    generate(conditional, SCHEDULER, tmp_path, cohort, 4, "weights", steps=2, labels=labels)
+    fill(tmp_path, conditional, SCHEDULER, 4, labels=labels)
+    gate(tmp_path, cohort, quantile=1.0)
     check(tmp_path / "dataset.json")
     labelled = read(tmp_path / "dataset.json")["training"]
     for k, entry in enumerate(labelled):
         assert torch.equal(read_labels(tmp_path / entry["label"], (16, 16)), labels(k))
     assert {entry["group"] for entry in labelled} == {"synthetic"}
-    with pytest.raises(TskdError, match="memorisation 'not checked'"):
-        labelled_entries(cohort, 5, tmp_path / "dataset.json")
     assert read(tmp_path / "dataset.json")["provenance"]["label_maps"] == labels.settings
 
-    gate(tmp_path, cohort, quantile=1.0)
     both = labelled_entries(cohort, 5, tmp_path / "dataset.json")
     assert both[:5] == entries(cohort, "labelled", 5)
     assert [(entry["group"], Path(entry["label"]).name) for entry in both[5:]] == [
@@ -194,13 +191,4 @@ def test_images_with_masks_are_a_training_list_of_their_own(conditional, cohort,
     ]
     assert all("label" not in entry for entry in entries(tmp_path / "dataset.json", "transfer"))
     with pytest.raises(TskdError, match="label_maps: the folder has"):
-        generate(
-            conditional,
-            SCHEDULER,
-            tmp_path,
-            cohort,
-            4,
-            "weights",
-            steps=2,
-            labels=labels_for(conditional, cohort, 0, 3),
-        )
+        fill(tmp_path, conditional, SCHEDULER, 4, labels=labels_for(conditional, cohort, 0, 3))

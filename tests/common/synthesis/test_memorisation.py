@@ -23,10 +23,9 @@ from common.synthesis.pictures import contact_sheet, read_image
 COPIES = 6
 
 
-def plant(folder: Path, images: torch.Tensor, dataset_file: Path) -> Path:
+def plant(folder: Path, images: torch.Tensor) -> Path:
     synthetic = SyntheticFolder(folder, len(images), {"model": "m"})
     synthetic.write(range(len(images)), images)
-    synthetic.finish(dataset_file)
     return folder
 
 
@@ -46,7 +45,7 @@ def judged(cohort, new_patients, tmp_path_factory):
     copies[3] = (copies[3] + 0.05 * torch.randn(1, 64, 64, generator=torch.manual_seed(0))).clamp(0, 1)
     copies[4] = copies[4].roll(3, 1)
     folder = tmp_path_factory.mktemp("judged")
-    plant(folder, torch.cat([copies, new_patients]), cohort)
+    plant(folder, torch.cat([copies, new_patients]))
     return folder, gate(folder, cohort, quantile=0.95)
 
 
@@ -66,7 +65,7 @@ def test_a_copy_warped_as_its_label_map_is_found(cohort, new_patients, tmp_path)
     labels = WarpedLabels(cohort, 64, rotate=20.0, scale=0.3)
     real = load_images(entries(cohort, "labelled"), 64)[0]
     copies = torch.stack([labels.warped(k, real[labels.source(k)]) for k in range(6)])
-    folder = plant(tmp_path, torch.cat([copies, new_patients]), cohort)
+    folder = plant(tmp_path, torch.cat([copies, new_patients]))
     plain = gate(folder, cohort, quantile=0.99)
     report = gate(folder, cohort, quantile=0.99, labels=labels)
     rows = list(csv.DictReader((folder / "memorisation.csv").open()))
@@ -91,7 +90,7 @@ def test_the_control_group_is_judged_by_the_rule_of_images_drawn_to_label_maps(c
     Image.fromarray((image[0].T.numpy() * 255).astype(np.uint8)).save(tmp_path / "warped.png")
     data["validation"] = [{**data["training"][0], "image": str(tmp_path / "warped.png"), "group": "x", "case": "x"}]
     write(tmp_path / "dataset.json", data)
-    planted = plant(tmp_path / "images", new_patients[:4], cohort)
+    planted = plant(tmp_path / "images", new_patients[:4])
     assert gate(planted, tmp_path / "dataset.json", copies=0)["held_out"]["flagged"] == 0
     assert gate(planted, tmp_path / "dataset.json", copies=0, labels=labels)["held_out"]["flagged"] == 1
 
@@ -105,7 +104,7 @@ def test_new_patients_pass_at_about_the_rate_of_the_quantile(tmp_path):
         )
         volumes = [PERCENTILES.scale(virtual_patient(100 + seed, number, 64, 6)[0]) for number in range(20)]
         images = torch.from_numpy(np.concatenate([volume.transpose(2, 0, 1) for volume in volumes]))[:, None]
-        reports.append(gate(plant(tmp_path / f"{seed} new", images, cohort), cohort, quantile=0.95, copies=0))
+        reports.append(gate(plant(tmp_path / f"{seed} new", images), cohort, quantile=0.95, copies=0))
         shares.append(reports[-1]["synthetic"]["share"])
     assert 0.02 < np.mean(shares) < 0.12
     for report in reports:
@@ -114,7 +113,7 @@ def test_new_patients_pass_at_about_the_rate_of_the_quantile(tmp_path):
 
 
 def test_a_threshold_of_few_images_is_warned_of(cohort, new_patients, tmp_path, caplog):
-    folder = plant(tmp_path, new_patients[:2], cohort)
+    folder = plant(tmp_path, new_patients[:2])
     gate(folder, cohort, quantile=0.9, copies=0)
     assert "several times as often" not in caplog.text
     report = gate(folder, cohort, quantile=0.99, copies=0, features=RandomFeatures())
@@ -139,7 +138,7 @@ def test_a_picture_of_two_patients_does_not_switch_the_gate_off(cohort, new_pati
     data["unlabelled"] = [{"image": str(tmp_path / "again.png"), "group": "somebody else", "case": "again"}]
     write(tmp_path / "dataset.json", data)
     copies = load_images(entries(cohort, "transfer")[1:4], 64)[0].flip(2) * 0.8
-    folder = plant(tmp_path / "images", torch.cat([copies, new_patients]), cohort)
+    folder = plant(tmp_path / "images", torch.cat([copies, new_patients]))
     # the threshold is the largest similarity: that of the duplicate, if it counted
     report = gate(folder, tmp_path / "dataset.json", quantile=1.0)
     rows = list(csv.DictReader((folder / "memorisation.csv").open()))
@@ -157,7 +156,7 @@ def test_an_exact_copy_is_flagged_whatever_the_threshold():
 
 
 def test_images_without_structure_are_left_out_and_say_why(cohort, new_patients, tmp_path):
-    folder = plant(tmp_path, torch.cat([torch.full((2, 1, 64, 64), 0.4), new_patients[:6]]), cohort)
+    folder = plant(tmp_path, torch.cat([torch.full((2, 1, 64, 64), 0.4), new_patients[:6]]))
     report = gate(folder, cohort)
     rows = list(csv.DictReader((folder / "memorisation.csv").open()))
     assert [(row["flagged"], row["reason"]) for row in rows[:2]] == [("yes", "no structure")] * 2
@@ -167,7 +166,7 @@ def test_images_without_structure_are_left_out_and_say_why(cohort, new_patients,
 
 
 def test_only_the_images_asked_for_are_listed(cohort, new_patients, tmp_path):
-    folder = plant(tmp_path, new_patients[:8], cohort)
+    folder = plant(tmp_path, new_patients[:8])
     assert gate(folder, cohort, num_images=3)["synthetic"]["images"] == 3
     assert {entry["case"] for entry in entries(folder / "dataset.json", "transfer")} <= {
         f"synthetic_{k:06d}" for k in range(3)
@@ -191,7 +190,7 @@ def test_volumes_among_the_training_images_are_refused(cohort, new_patients, tmp
         entry.update({key: str(cohort.parent / entry[key]) for key in ("image", "label")})
     volume = {"image": data["test"].pop()["image"], "group": "x", "case": "x"}
     write(tmp_path / "dataset.json", {**data, "unlabelled": [volume]})
-    folder = plant(tmp_path / "images", new_patients[:2], cohort)
+    folder = plant(tmp_path / "images", new_patients[:2])
     with pytest.raises(TskdError, match=r"expected 2-D images .*found 1 volumes such as .*\.nii\.gz"):
         gate(folder, tmp_path / "dataset.json")
 
@@ -204,7 +203,7 @@ def test_what_the_features_flag_is_shown_with_the_features_twin(cohort, new_pati
             dark = images.mean((1, 2, 3))
             return torch.stack([torch.cos(dark * 6), torch.sin(dark * 6)], dim=1)
 
-    folder = plant(tmp_path, new_patients[:20], cohort)
+    folder = plant(tmp_path, new_patients[:20])
     report = gate(folder, cohort, quantile=0.5, features=Brightness())
     rows = list(csv.DictReader((folder / "memorisation.csv").open()))
     by_features = [row for row in rows if "features" in row["reason"]]
@@ -243,7 +242,7 @@ def test_report_and_provenance_agree(judged):
 
 def test_features_flag_in_addition(cohort, new_patients, tmp_path):
     copies = load_images(entries(cohort, "transfer")[:3], 64)[0]
-    folder = plant(tmp_path, torch.cat([copies, new_patients[:9]]), cohort)
+    folder = plant(tmp_path, torch.cat([copies, new_patients[:9]]))
     report = gate(folder, cohort, quantile=0.95, features=RandomFeatures())
     rows = list(csv.DictReader((folder / "memorisation.csv").open()))
     assert [float(row["feature_similarity"]) for row in rows[:3]] == pytest.approx([1.0] * 3, abs=1e-3)
@@ -259,7 +258,7 @@ def test_features_flag_in_addition(cohort, new_patients, tmp_path):
 
 
 def test_nothing_but_copies_is_an_error_after_the_report(cohort, tmp_path):
-    folder = plant(tmp_path, load_images(entries(cohort, "transfer")[:3], 64)[0], cohort)
+    folder = plant(tmp_path, load_images(entries(cohort, "transfer")[:3], 64)[0])
     with pytest.raises(TskdError, match="all 3 flagged"):
         gate(folder, cohort)
     assert (folder / "memorisation.csv").exists()
@@ -289,7 +288,7 @@ def test_one_patient_gives_no_threshold(cohort, new_patients, tmp_path):
             entry.update({key: str(cohort.parent / entry[key]) for key in ("image", "label")})
     data["training"] = [entry for entry in data["training"] if entry["group"] == data["training"][0]["group"]]
     write(tmp_path / "one.json", data)
-    folder = plant(tmp_path / "images", new_patients[:2], cohort)
+    folder = plant(tmp_path / "images", new_patients[:2])
     with pytest.raises(TskdError, match="at least two patients"):
         gate(folder, tmp_path / "one.json")
     assert sorted(path.name for path in folder.iterdir()) == ["images", "sampling.json"]  # no list of unchecked images
@@ -305,7 +304,7 @@ def test_the_same_patient_under_two_names_is_warned_of(cohort, new_patients, tmp
             {"image": str(twin), "group": "again " + entry["group"], "case": "again " + entry["case"]}
         )
     write(dataset_file, data)
-    gate(plant(tmp_path / "images", new_patients[:2], dataset_file), dataset_file)
+    gate(plant(tmp_path / "images", new_patients[:2]), dataset_file)
     assert "listed under several groups" in caplog.text
 
 

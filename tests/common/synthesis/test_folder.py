@@ -12,20 +12,19 @@ from diffusers import DDPMScheduler
 from monai.transforms import LoadImage
 from PIL import Image
 
-from common.data.datalist import check, entries, read
+from common.data.datalist import check, read
 from common.errors import TskdError
-from common.synthesis import SyntheticFolder, generate
+from common.synthesis import SyntheticFolder
+from common.synthesis.folder import publish
 from common.synthesis.pictures import contact_sheet, read_image, to_pixels, write_image
 
 SCHEDULER = DDPMScheduler(1000, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
 
 
 @pytest.fixture
-def run(make_network, cohort, tmp_path):
-    def run(folder="a", num_images=5, model="weights", amp_dtype=None, schedule=SCHEDULER, **options):
-        network = make_network(amp_dtype=amp_dtype)
-        generate(network, schedule, tmp_path / folder, cohort, num_images, model, **{"steps": 2, **options})
-        return tmp_path / folder
+def run(make_network, fill, tmp_path):
+    def run(folder="a", num_images=5, amp_dtype=None, schedule=SCHEDULER, **options):
+        return fill(tmp_path / folder, make_network(amp_dtype=amp_dtype), schedule, num_images, **options).path
 
     return run
 
@@ -38,9 +37,9 @@ def test_batch_size_and_ranks_do_not_change_a_byte(run):
     whole = pngs(run("a"))
     assert list(whole) == [f"{k:06d}.png" for k in range(5)]
     assert pngs(run("b", batch_size=2)) == whole
-    for rank in (1, 0):
+    for rank, made in ((1, 2), (0, 5)):
         shared = run("c", batch_size=3, rank=rank, world_size=2)
-        assert (shared / "dataset.json").exists() == (rank == 0)  # the last one to finish writes it
+        assert len(pngs(shared)) == made
     assert pngs(shared) == whole
 
 
@@ -71,33 +70,32 @@ def test_other_settings_in_the_same_folder_are_refused_with_both_values(run, cha
     assert pngs(run("a")) == before
 
 
-def test_dataset_says_what_the_images_are_and_that_no_gate_has_run(run, cohort):
+def test_the_list_says_what_the_images_are(run, cohort):
     folder = run("a")
+    publish(folder, cohort, [0, 1, 2, 4], {"threshold": 0.7}, ["f" * 64])
     check(folder / "dataset.json", labelled=False)
     data = read(folder / "dataset.json")
-    assert [entry["group"] for entry in data["unlabelled"]] == ["synthetic"] * 5
-    assert [entry["index"] for entry in data["unlabelled"]] == list(range(5))
+    assert [entry["group"] for entry in data["unlabelled"]] == ["synthetic"] * 4
+    assert [entry["index"] for entry in data["unlabelled"]] == [0, 1, 2, 4]
     assert data["labels"] == read(cohort)["labels"]
-    expected = {"model": "weights", "sampler": "dpmsolver++", "steps": 2, "seed": 0, "memorisation": "not checked"}
-    assert expected.items() <= data["provenance"].items()
-    with pytest.raises(TskdError, match="memorisation 'not checked'"):
-        entries(folder / "dataset.json", "transfer")
-    assert Image.open(folder / "contact_sheet.png").size == (18 * 5, 18)
+    expected = {"model": "weights", "sampler": "dpmsolver++", "steps": 2, "seed": 0, "trained_on": ["f" * 64]}
+    assert {**expected, "memorisation": {"threshold": 0.7}}.items() <= data["provenance"].items()
+    assert Image.open(folder / "contact_sheet.png").size == (18 * 4, 18)
 
 
-def test_new_images_take_an_older_list_away(run):
+def test_new_images_take_an_older_list_away(run, cohort):
     folder = run("a")
+    publish(folder, cohort, range(5), {})
     assert {"dataset.json", "contact_sheet.png"} < {path.name for path in folder.iterdir()}
     (folder / "memorisation.json").write_text("{}")
-    more = SyntheticFolder(folder, 6, json.loads((folder / "sampling.json").read_text()))
-    more.write([5], torch.rand(1, 1, 16, 16))
+    run("a", num_images=6)
     assert sorted(path.name for path in folder.iterdir()) == ["images", "sampling.json"]
 
 
-def test_a_process_leaves_the_draft_of_another_alone(run):
-    folder = run("a", num_images=1)
+def test_a_process_leaves_the_draft_of_another_alone(run, cohort):
+    folder = run("a", num_images=2)
     (folder / ".dataset.json.draft").write_text("half a li")  # of a process that is writing the same list
-    run("a", num_images=2)
+    publish(folder, cohort, range(2), {})
     assert (folder / ".dataset.json.draft").read_text() == "half a li"
     assert len(read(folder / "dataset.json")["unlabelled"]) == 2
 
