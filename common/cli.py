@@ -135,7 +135,7 @@ def _ship(args: argparse.Namespace) -> None:
     from common.export.ship import ship_run
     from common.workflow.commands import BUNDLES, STUDENT
 
-    print(ship_run(args.bundle or BUNDLES / STUDENT, args.run, args.output, args.dataset_file))
+    print(ship_run(args.bundle or BUNDLES / STUDENT, args.run, args.output, args.dataset_file, args.model))
 
 
 def _search(args: argparse.Namespace) -> None:
@@ -259,6 +259,7 @@ def _parser() -> argparse.ArgumentParser:
     ship = commands.add_parser("ship", help="stand-alone copy of the student bundle with a run's weights and settings")
     ship.add_argument("--bundle", type=Path, help="this project's student_segmentation by default")
     ship.add_argument("--run", type=Path, required=True, help="output_dir of the training")
+    ship.add_argument("--model", type=Path, help="model_dir/model.pt of the training; RUN/models/model.pt by default")
     ship.add_argument("--dataset-file", type=Path, required=True, help="the training's dataset.json, for the names")
     ship.add_argument("--output", type=Path, required=True, help="new folder with 'segmentation' in its name")
     ship.set_defaults(function=_ship)

@@ -11,7 +11,7 @@ from PIL import Image
 from common.data.datalist import FILES, IGNORE, named_entries
 from common.data.intensity import Intensity
 from common.data.pictures import distinct
-from common.data.volumes import NIFTI, as_label, load_label, load_volume
+from common.data.volumes import NIFTI, as_label, load_label, load_volume, same_grid
 from common.errors import TskdError
 
 
@@ -53,6 +53,7 @@ def _entry_problems(entry: Mapping[str, Any], folder: Path, classes: int, channe
     try:
         if isinstance(entry.get("image"), str):
             image, affine = _read(folder, entry["image"])
+            _refuse_palette(folder, entry["image"], affine)
             _refuse_odd_image(entry["image"], image, channels if affine is None else None)
     except TskdError as error:
         problems.append(f"{error} {case}")
@@ -91,13 +92,30 @@ def _read_label(folder: Path, name: str, image: np.ndarray | None, affine: np.nd
     """A label, compared with its image (None: unreadable) in size, and for volumes in place."""
     label, place = _read(folder, name)
     if image is not None and affine is not None and place is not None:
-        return load_label(folder / name, image.shape, affine)
+        fitting = load_label(folder / name, image.shape, affine)
+        if not same_grid(place, affine):  # validation and evaluation compare voxel by voxel
+            raise TskdError(
+                f"{name}: expected the axes and the place of its image, found the affine {place.round(3).tolist()} "
+                f"instead of {affine.round(3).tolist()}. `tskd prepare volumes` writes labels so."
+            )
+        return fitting
     if image is not None and label.shape != image.shape[: 2 if affine is None else 3]:
         raise TskdError(
             f"{name}: expected the size of its image {image.shape[: 2 if affine is None else 3]}, found {label.shape}. "
             "Correct the pair."
         )
     return label
+
+
+def _refuse_palette(folder: Path, name: str, affine: np.ndarray | None) -> None:
+    """An image that MONAI's reader would take the places in a palette of, or two values, for grey."""
+    if affine is None:
+        with Image.open(folder / name) as image:
+            if image.mode in ("P", "PA", "1"):
+                raise TskdError(
+                    f"{name}: expected grey or RGB pixels, found {'one bit' if image.mode == '1' else 'a palette'} "
+                    f"(mode {image.mode}). Convert the image, as `tskd prepare images-masks` does."
+                )
 
 
 def _refuse_odd_image(name: str, array: np.ndarray, channels: Any) -> None:

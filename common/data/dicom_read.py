@@ -13,6 +13,7 @@ from common.errors import TskdError
 _SAME = ("SeriesInstanceUID", "Rows", "Columns", "ImageOrientationPatient", "PixelSpacing")
 _NEEDED = ("ImagePositionPatient", *_SAME)
 _GAP_TOLERANCE = 0.01  # share of the slice distance
+_ROUNDING = 0.11  # mm by which two positions with one decimal are further apart or nearer than they were
 
 
 def read_series(folder: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -30,7 +31,8 @@ def read_series(folder: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]
 
     Raises:
         TskdError: no DICOM image, several series, frames or channels, differing size, spacing or orientation, missing
-            tags, repeated, missing or unevenly spaced slices (by more than 1%), tilted gantry, unreadable pixels.
+            tags, repeated, missing or unevenly spaced slices (by more than 1% and more than positions rounded to one
+            decimal explain), tilted gantry, unreadable pixels.
     """
     slices = [(path, data) for path in sorted(Path(folder).iterdir()) if (data := _image(path)) is not None]
     if len(slices) < 2:
@@ -105,10 +107,11 @@ def _slice_step(
     """The vector from one slice to the next, after making sure that it is the same everywhere and along the normal."""
     gaps = np.diff(positions @ normal)
     typical = float(np.median(gaps))
+    allowed = max(_GAP_TOLERANCE * typical, min(_ROUNDING, typical / 4))
     worst = int(np.argmax(np.abs(gaps - typical)))
-    if typical <= 0 or abs(gaps[worst] - typical) > _GAP_TOLERANCE * typical:
+    if typical <= 0 or abs(gaps[worst] - typical) > allowed:
         raise TskdError(
-            f"{folder}: expected slices an even distance apart (here {typical:.3f} mm, within 1%), found "
+            f"{folder}: expected slices an even distance apart (here {typical:.3f} mm, within {allowed:.3f}), found "
             f"{gaps[worst]:.3f} mm between {names[worst]} and {names[worst + 1]}. A slice is "
             "missing, repeated or from another series: complete the series or remove the extra file."
         )

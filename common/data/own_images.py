@@ -1,6 +1,7 @@
 """Prepare one's own 2-D images: two folders of images and masks, or a table that lists them."""
 
 import csv
+import io
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -109,10 +110,12 @@ def _from_folders(images: Path, masks: Path, mask_suffix: str) -> Source:
 def _from_table(table: Path) -> Source:
     if not table.is_file():
         raise TskdError(f"{table}: expected a CSV file, found none. Correct the path.")
-    with open(table, newline="", encoding="utf-8-sig") as stream:
-        first = stream.readline()
-        stream.seek(0)
-        rows = list(csv.DictReader(stream, delimiter=";" if ";" in first else ","))
+    try:
+        text = table.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise TskdError(f"{table}: expected UTF-8, found {error}. Save it as `CSV UTF-8`.") from error
+    first = text.partition("\n")[0]
+    rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=";" if ";" in first else ","))
     columns = set(rows[0]) if rows else set()
     if not {"image", "label"} <= columns:
         raise TskdError(

@@ -2,14 +2,17 @@
 
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from common import __version__
 from common.data import datalist
@@ -75,6 +78,7 @@ def prepare_volumes(
     if missing:
         raise TskdError(f"split: expected patients among {', '.join(sorted(known))}, found {', '.join(missing)}.")
     lists: dict[str, list[dict[str, str]]] = {name: [] for name in datalist.LISTS}
+    _warn_of_other_planes(known[group] for group in split["training"])
     for group in split["training"]:
         for entry in _write_slices(Path(output), known[group], intensity):
             lists["training" if "label" in entry else "unlabelled"].append(entry)
@@ -165,6 +169,22 @@ def _complete(folder: Path) -> bool:
         return False
     listed = [entry for _, entry in datalist.named_entries(datalist.read(folder / "dataset.json"))]
     return all(Path(folder, entry[key]).is_file() for entry in listed for key in datalist.FILES if key in entry)
+
+
+def _warn_of_other_planes(patients: Iterable[Patient]) -> None:
+    """Slices are axial: of sagittal and coronal series they cut through the thick slices."""
+    across = []
+    for patient in patients:
+        image, affine = load_volume(patient.image)
+        spacing = np.linalg.norm(to_lps(image, affine)[1][:3, :3], axis=0)
+        if spacing.max() > 2 * spacing[2]:
+            across.append(f"{patient.group} ({' x '.join(f'{size:.2g}' for size in spacing)} mm)")
+    if across:
+        logging.getLogger(__name__).warning(
+            "volumes are cut into axial slices, across the thick slices of %d sagittal or coronal volumes: %s",
+            len(across),
+            ", ".join(across[:5]),
+        )
 
 
 def _write_slices(output: Path, patient: Patient, intensity: Intensity) -> list[dict[str, str]]:

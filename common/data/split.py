@@ -161,7 +161,10 @@ def share_out(groups: Iterable[str], test: float, validation: float, seed: int) 
             f"test, validation: expected shares of the patients from 0 to below 1 that leave some for training, found "
             f"{test} and {validation}. Give for example 0.2 and 0.1."
         )
-    lists = split_groups(groups, (test, validation, None), seed) if test + validation else [[], [], groups]
+    wanted = 1 + (test > 0) + (validation > 0)
+    lists = [[], [], groups] if wanted == 1 else [[], [], []]
+    if wanted > 1 and len(groups) >= wanted:
+        lists = split_groups(groups, (test, validation, None), seed)
     if not lists[2]:
         raise TskdError(
             f"patients: expected enough for training, validation and test, found {len(groups)} with labels. "

@@ -35,7 +35,7 @@ def load_volume(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
         raise TskdError(f"{path}: expected a NIfTI file, found no such file. Correct the path.")
     try:
         image = nib.nifti1.load(path)
-        array = np.asanyarray(image.dataobj)
+        array, affine = np.asanyarray(image.dataobj), np.asarray(image.affine, dtype=np.float64)
     except Exception as error:  # nibabel, gzip and zlib raise many kinds
         raise TskdError(f"{path}: expected a readable NIfTI file, found {error}. Copy the file again.") from error
     while array.ndim > 3 and array.shape[-1] == 1:
@@ -44,7 +44,13 @@ def load_volume(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
         raise TskdError(
             f"{path}: expected a volume of 3 dimensions, found shape {array.shape}. Give one volume a file."
         )
-    return compact(array), np.asarray(image.affine, dtype=np.float64)
+    if array.dtype.kind not in "iubf":
+        raise TskdError(f"{path}: expected one number a voxel, found {array.dtype} (colours?). Convert it to grey.")
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise TskdError(
+            f"{path}: expected an affine with three axes, found {affine.tolist()}. Correct the file's sform or qform."
+        )
+    return compact(array), affine
 
 
 def compact(array: np.ndarray) -> np.ndarray:
@@ -101,6 +107,11 @@ def load_label(path: str | os.PathLike[str], shape: tuple[int, ...], affine: np.
             "pair, or resample the label to the image."
         )
     return as_label(label, path)
+
+
+def same_grid(affine: np.ndarray, reference: np.ndarray) -> bool:
+    """Whether two affines are one but for rounding: to a thousandth, and to a hundredth of a millimetre near zero."""
+    return affine.shape == reference.shape and bool(np.allclose(affine, reference, rtol=1e-3, atol=1e-2))
 
 
 def write_volume(path: str | os.PathLike[str], array: np.ndarray, affine: np.ndarray) -> None:

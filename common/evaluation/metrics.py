@@ -69,7 +69,7 @@ def case_metrics(
     rows: list[Row] = []
     for index in sorted(set(names) - {0, ignore_index}):
         truth, guess = label == index, (pred == index) & known
-        box = _bounding_box(truth | guess)
+        box = _surroundings(truth | guess)
         if box is None:
             continue
         values = _organ_metrics(guess[box], truth[box], size, tolerance_mm, diagonal)
@@ -129,13 +129,14 @@ def _organ_metrics(
     return values
 
 
-def _bounding_box(mask: NDArray) -> tuple[slice, ...] | None:
+def _surroundings(mask: NDArray) -> tuple[slice, ...] | None:
+    """The bounding box and a pixel around it, so that what is flat in a thicker image keeps its neighbours."""
     box = []
     for axis in range(mask.ndim):
         hits = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
         if not hits.size:
             return None
-        box.append(slice(int(hits[0]), int(hits[-1]) + 1))
+        box.append(slice(max(int(hits[0]) - 1, 0), int(hits[-1]) + 2))
     return tuple(box)
 
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import torch
 from ignite.engine import Engine
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged
 
@@ -50,7 +49,7 @@ def score_labels(
 
     def step(_: Engine, entry: dict[str, str]) -> list[dict[str, Any]]:
         item = load(entry)
-        item["pred"] = torch.where(item["label"] == IGNORE, 0, item[prediction_key])
+        item["pred"] = item[prediction_key].masked_fill(item["label"] == IGNORE, 0)
         return [item]
 
     engine = Engine(step)

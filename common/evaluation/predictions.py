@@ -11,6 +11,7 @@ from monai.data.utils import affine_to_spacing
 from numpy.typing import NDArray
 from PIL import Image
 
+from common.data.volumes import same_grid
 from common.errors import TskdError
 
 from .rows import atomic
@@ -61,10 +62,11 @@ def geometry(item: Mapping[str, Any]) -> tuple[NDArray, list[float], str]:
     reference = affines.get("image file", affines.get("label", affines.get("pred")))
     assert reference is not None
     for name, affine in affines.items():
-        if affine.shape != reference.shape or not np.allclose(affine, reference, rtol=1e-3, atol=1e-2):
+        if not same_grid(affine, reference):
             raise TskdError(
                 f"case {case!r}: {name} is not on the grid of the image file.\n{name}:\n{affine}\nexpected:\n"
-                f"{reference}\nInvert the preprocessing of both `pred` and `label` (Invertd) before scoring."
+                f"{reference}\nInvert the preprocessing of both `pred` and `label` (Invertd) before scoring; a label "
+                "file has to have the axes of its image."
             )
     spacing = [float(s) for s in affine_to_spacing(reference, r=dims)]
     return reference, spacing, "mm" if original is not None else "pixel"

@@ -24,20 +24,23 @@ from common.state import load_weights
 _OVERLAYS = {"inference.json": "inference_2d.json", "train.json": "images_2d.json"}  # for data sets of 2-D images
 
 
-def ship_run(bundle: str | Path, run: str | Path, output: str | Path, dataset_file: str | Path) -> Path:
+def ship_run(
+    bundle: str | Path, run: str | Path, output: str | Path, dataset_file: str | Path, model: str | Path | None = None
+) -> Path:
     """Ships the student of a training's `output_dir`.
 
     Args:
         bundle: the student's bundle folder.
-        run: folder with versions.json and models/model.pt (elsewhere, if the training had another `model_dir`).
+        run: folder with versions.json, and with models/model.pt where `model` is None.
         output: new folder, "segmentation" in its name.
         dataset_file: the training's dataset.json.
+        model: the training's `model_dir`/model.pt where that is somewhere else.
 
     Returns:
         The output folder.
 
     Raises:
-        TskdError: versions.json is missing or lacks the image size, or as `ship_student`.
+        TskdError: versions.json is missing or lacks the image size, there is no such model, or as `ship_student`.
     """
     path = Path(run) / "versions.json"
     if not path.is_file():
@@ -46,9 +49,9 @@ def ship_run(bundle: str | Path, run: str | Path, output: str | Path, dataset_fi
     settings = made_with.get("settings", {})
     if "image_size" not in settings:
         raise TskdError(f"{path}: expected a student's settings with image_size, found {', '.join(settings) or 'none'}")
-    model = Path(run) / "models" / "model.pt"
-    if not model.exists():
-        model = Path(settings.get("model_dir", model.parent)) / model.name
+    model = Path(run) / "models" / "model.pt" if model is None else Path(model)
+    if not model.is_file():
+        raise TskdError(f"{model}: expected the trained weights, found none. Name the file that has them: --model FILE")
     overlay = _network_overlay(Path(bundle) / "configs", made_with.get("config", []))
     components = settings.get("largest_component", [])
     return ship_student(bundle, model, output, dataset_file, int(settings["image_size"]), overlay, components)

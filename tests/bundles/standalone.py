@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from monai.networks.nets import UNETR
 from nibabel import orientations
-from PIL import Image
+from PIL import ExifTags, Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -99,6 +99,19 @@ def write_picture(folder: Path, in_channels: int = 1) -> Path:
     path = folder / "picture.png"
     Image.fromarray(pixels.squeeze()).save(path)
     return path
+
+
+def write_otherwise(picture: Path) -> None:
+    """The same grey picture beside it in other modes, with a reversed palette, and turned as EXIF says."""
+    grey = Image.open(picture)
+    for mode in ("RGB", "RGBA", "LA"):
+        grey.convert(mode).save(picture.with_stem(mode))
+    reverse = Image.fromarray(255 - np.asarray(grey), "P")
+    reverse.putpalette([255 - value // 3 for value in range(768)])  # index 0 is white
+    reverse.save(picture.with_stem("palette"))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # to be turned by 90 degrees clockwise
+    grey.transpose(Image.Transpose.ROTATE_90).save(picture.with_stem("turned"), exif=exif)
 
 
 def probabilities(network: nn.Module, slices: Tensor) -> Tensor:

@@ -78,7 +78,8 @@ def test_check_properties(
         workflow_type="inference" if configs[0] == "inference" else "train",
         logging_file=False,
         bundle_root=str(BUNDLES / bundle),
-        dataset_dir=str(cohort),
+        dataset_dir=str(cohort / "slices" if configs[-1] == "inference_2d" else cohort),
+        dataset_file=str(cohort / "dataset.json"),
         output_dir=str(tmp_path),
         **overrides,
     )

@@ -1,5 +1,6 @@
 """The student stands alone: a shipped bundle segments where nothing of this project can be imported."""
 
+import re
 from pathlib import Path
 
 import nibabel as nib
@@ -8,12 +9,14 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
+from common.data import load_volume, write_volume
 from tests.bundles.standalone import (
     reference_mask,
     reference_picture,
     run_alone,
     segmentation,
     ship,
+    write_otherwise,
     write_picture,
     write_volumes,
 )
@@ -25,13 +28,20 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("standalone")
     for name in ("volumes", "grey", "colour"):
         (root / name / "images").mkdir(parents=True)
-    write_volumes(root / "volumes/images")
-    write_picture(root / "grey/images")
+    holes = write_volumes(root / "volumes/images")[0]
+    write_otherwise(write_picture(root / "grey/images"))
     write_picture(root / "colour/images", in_channels=3)
+    array, affine = load_volume(holes)
+    (root / "volumes/holes").mkdir()
+    for value in (0, np.nan):  # as outside the field of view of a volume that was resampled
+        array = array.astype(np.float32)
+        array[:6] = value
+        write_volume(root / f"volumes/holes/{value}.nii.gz", array, affine)
     volumes = ship(root / "volumes", "nii.gz")
     done = run_alone(
         segmentation(volumes, root / "volumes/images", root / "volumes/masks"),
         [*segmentation(volumes, root / "volumes/images", root / "volumes/one_piece"), "--largest_component", "[1, 3]"],
+        segmentation(volumes, root / "volumes/holes", root / "volumes/holes_masks"),
         segmentation(ship(root / "grey", "png"), root / "grey/images", root / "grey/masks"),
         segmentation(
             ship(root / "colour", "nii.gz", in_channels=3), root / "colour/images", root / "colour/masks",
@@ -78,6 +88,14 @@ def test_only_the_largest_piece_of_the_named_organs_is_kept(root: Path) -> None:
     assert removed > 0
 
 
+def test_voxels_without_a_value_are_taken_as_0(root: Path) -> None:
+    zero, hole = (
+        np.asarray(nib.load(root / f"volumes/holes_masks/{name}_seg.nii.gz").dataobj) for name in ("0", "nan")
+    )
+    assert len(np.unique(zero)) > 2
+    np.testing.assert_array_equal(hole, zero)
+
+
 @pytest.mark.parametrize(("name", "in_channels"), [("grey", 1), ("colour", 3)])
 def test_a_picture_gets_a_mask_of_its_size_the_right_way_round(root: Path, name: str, in_channels: int) -> None:
     picture = root / name / "images/picture.png"
@@ -87,3 +105,24 @@ def test_a_picture_gets_a_mask_of_its_size_the_right_way_round(root: Path, name:
     array = np.asarray(mask)
     assert len(np.unique(array)) > 2
     assert np.mean(array != reference_picture(picture, in_channels)) < 1e-3
+
+
+@pytest.mark.parametrize("name", ["RGB", "RGBA", "LA", "palette", "turned"])
+def test_a_grey_picture_is_read_as_it_is_meant_however_it_is_stored(root: Path, name: str) -> None:
+    mask, expected = (Image.open(root / f"grey/masks/{stem}_seg.png") for stem in (name, "picture"))
+    np.testing.assert_array_equal(np.asarray(mask), np.asarray(expected))
+
+
+@pytest.mark.parametrize(("kind", "pattern"), [("nii.gz", r"\*\.nii\*"), ("png", r"\*\.png")])
+def test_a_folder_without_images_and_pixels_of_16_bits_are_refused(tmp_path: Path, kind: str, pattern: str) -> None:
+    bundle = ship(tmp_path, kind)
+    done = run_alone(segmentation(bundle, tmp_path / "misspelt", tmp_path / "masks"), cwd=tmp_path)
+    assert done.returncode != 0
+    assert re.search(rf"misspelt/{pattern}", done.stderr)
+    if kind == "png":
+        (tmp_path / "deep").mkdir()
+        Image.fromarray(np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)).save(tmp_path / "deep/a.png")
+        done = run_alone(segmentation(bundle, tmp_path / "deep", tmp_path / "masks"), cwd=tmp_path)
+        assert done.returncode != 0
+        assert "'I;16'" in done.stderr
+    assert not (tmp_path / "masks").exists()

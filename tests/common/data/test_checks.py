@@ -95,6 +95,34 @@ def test_volumes_of_another_size_or_with_fractions(tiny):
     assert sum("v.nii.gz: expected a readable NIfTI file" in line for line in problems(tiny)) == 2
 
 
+def test_labels_that_evaluation_would_refuse_or_validation_get_wrong(tiny):
+    """They are compared with predictions voxel by voxel, on the grid of the image."""
+    folder, affine = tiny.parent, np.diag([-1.0, -1.0, 3.0, 1.0])
+    volume = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    moved = affine + np.array([[0, 0, 0, 0.3]] + [[0] * 4] * 3)
+    turned = nib.as_closest_canonical(nib.nifti1.Nifti1Image(volume % 2, affine))
+    for name, array, place in (
+        ("v", volume, affine),
+        ("turned", np.asarray(turned.dataobj), turned.affine),
+        ("moved", volume % 2, moved),
+    ):
+        nib.nifti1.save(nib.nifti1.Nifti1Image(array, place), folder / f"{name}.nii.gz")
+    data = datalist.read(tiny)
+    data["validation"][0].update(image="v.nii.gz", label="turned.nii.gz")
+    data["test"][0].update(image=str(folder / "v.nii.gz"), label="moved.nii.gz")
+    datalist.write(tiny, data)
+    found = problems(tiny)
+    assert "turned.nii.gz: expected the axes and the place of its image" in found[0]
+    assert "moved.nii.gz: expected the axes and the place of its image" in found[1]
+
+
+@pytest.mark.parametrize(("mode", "what"), [("P", "a palette"), ("1", "one bit")])
+def test_pictures_whose_values_are_not_grey_are_refused(tiny, mode, what):
+    path = tiny.parent / datalist.read(tiny)["training"][0]["image"]
+    Image.open(path).convert(mode).save(path)
+    assert any(f"expected grey or RGB pixels, found {what} (mode {mode})" in line for line in problems(tiny))
+
+
 def test_images_of_more_than_8_bits_are_refused(tiny):
     """All bundles scale 0 to 255: a picture of 16 bits would be white."""
     entry = datalist.read(tiny)["training"][0]

@@ -140,6 +140,19 @@ def test_irregular_series_are_refused(series, name):
     assert str(series) in str(caught.value)
 
 
+@pytest.mark.parametrize(("gap", "decimals"), [(0.625, 1), (0.625, 2), (1.25, 1), (0.9766, 2)])
+def test_positions_that_were_rounded_are_even_and_a_missing_slice_is_still_missed(tmp_path, gap, decimals):
+    affine = np.diag([1.0, 1.0, gap, 1.0])
+    write_series(tmp_path / "s", np.zeros((4, 5, 60), np.int16), affine, "PHANTOM-001", "thin")
+    for path in (tmp_path / "s").iterdir():
+        position = [round(float(v), decimals) for v in pydicom.dcmread(path).ImagePositionPatient]
+        edit(path, ImagePositionPatient=position)
+    assert load_volume(tmp_path / "s")[1][2, 2] == pytest.approx(gap, abs=0.1 / 59 + 1e-6)
+    sorted((tmp_path / "s").iterdir())[30].unlink()
+    with pytest.raises(TskdError, match="even distance"):
+        load_volume(tmp_path / "s")
+
+
 def test_tilted_gantry_is_refused(tmp_path, patient):
     image, _, affine = patient
     write_series(tmp_path / "s", image, affine, "PHANTOM-000", "tilt")

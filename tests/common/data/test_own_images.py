@@ -11,6 +11,7 @@ from common.data import datalist
 from common.data.own_images import prepare_images_masks
 from common.data.own_volumes import prepare_volumes_masks
 from common.data.phantom import virtual_patient
+from common.data.split import share_out
 from common.data.volumes import write_volume
 from common.errors import TskdError
 
@@ -130,6 +131,12 @@ def test_bad_tables(folder):
             prepare(folder, **wrong)
 
 
+def test_a_table_in_another_encoding(folder):
+    (folder / "table.csv").write_bytes("image,label,group\na,b,Müller\n".encode("cp1252"))
+    with pytest.raises(TskdError, match=r"table\.csv: expected UTF-8.* Save it as"):
+        prepare(folder, table=folder / "table.csv", images=None, masks=None)
+
+
 def test_all_problems_at_once_and_nothing_written(folder):
     Image.fromarray(np.array([[0, 3, 7]], np.uint8)).save(folder / "masks/p1_a_mask.png")
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(folder / "masks/p2_a_mask.png")
@@ -170,6 +177,9 @@ def test_patterns_and_shares_that_do_not_fit(folder):
         prepare(folder, group_pattern="(p")
     with pytest.raises(TskdError, match=r"shares of the patients .* found 0\.9 and 0\.2"):
         prepare(folder, test=0.9, validation=0.2)
+    for number in (1, 2):
+        with pytest.raises(TskdError, match=f"enough for training, validation and test, found {number} with labels"):
+            share_out([f"p{k}" for k in range(number)], 0.2, 0.1, 0)
     with pytest.raises(TskdError, match=r"fold: expected 0 to 2, found 3"):
         prepare(folder, fold=3)
     assert not datalist.read(prepare(folder, test=0, validation=0))["test"]

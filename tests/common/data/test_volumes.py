@@ -8,6 +8,7 @@ import pytest
 from nibabel import orientations
 
 from common.data.phantom import virtual_patient
+from common.data.prepare import Patient, prepare_volumes
 from common.data.volumes import load_label, load_volume, to_lps, write_volume
 from common.errors import TskdError
 
@@ -125,6 +126,18 @@ def test_unusable_files_are_named(tmp_path, name, content, message):
     assert name in str(caught.value)
 
 
+def test_colours_and_an_affine_without_an_axis_are_refused(tmp_path):
+    colours = np.zeros((2, 3, 4), [("R", "u1"), ("G", "u1"), ("B", "u1")])
+    nib.nifti1.save(nib.nifti1.Nifti1Image(colours, np.eye(4)), tmp_path / "colours.nii")
+    with pytest.raises(TskdError, match=r"colours\.nii: expected one number a voxel"):
+        load_volume(tmp_path / "colours.nii")
+    image = nib.nifti1.Nifti1Image(np.zeros((2, 3, 4), np.int16), None)
+    image.header.set_sform(np.diag([1.0, 1.0, 0.0, 1.0]), code=1)
+    nib.nifti1.save(image, tmp_path / "flat.nii")
+    with pytest.raises(TskdError, match=r"flat\.nii: expected an affine with three axes"):
+        load_volume(tmp_path / "flat.nii")
+
+
 def test_truncated_and_four_dimensional_volumes(tmp_path):
     write_volume(tmp_path / "a.nii.gz", np.random.default_rng(0).integers(0, 99, (9, 9, 9)).astype(np.int16), np.eye(4))
     (tmp_path / "a.nii.gz").write_bytes((tmp_path / "a.nii.gz").read_bytes()[:-200])
@@ -135,3 +148,23 @@ def test_truncated_and_four_dimensional_volumes(tmp_path):
         load_volume(tmp_path / "b.nii")
     nib.nifti1.save(nib.nifti1.Nifti1Image(np.zeros((2, 2, 2, 1), np.int16), np.eye(4)), tmp_path / "c.nii")
     assert load_volume(tmp_path / "c.nii")[0].shape == (2, 2, 2)
+
+
+def test_sagittal_volumes_are_cut_with_a_warning(tmp_path, caplog):
+    volume = np.random.default_rng(0).integers(0, 99, (4, 20, 20)).astype(np.int16)
+    for code, spacing in (("thick", [4.0, 0.7, 0.7]), ("axial", [0.7, 0.7, 4.0])):
+        write_volume(tmp_path / f"{code}.nii.gz", volume, np.diag([*spacing, 1.0]))
+        write_volume(tmp_path / f"{code}_label.nii.gz", (volume % 2).astype(np.uint8), np.diag([*spacing, 1.0]))
+    patients = [
+        Patient(code, tmp_path / f"{code}.nii.gz", tmp_path / f"{code}_label.nii.gz") for code in ("thick", "axial")
+    ]
+    header = {
+        "name": "knee",
+        "modality": "MR",
+        "channels": 1,
+        "labels": {"0": "background", "1": "x"},
+        "provenance": {},
+    }
+    split = {"training": ["thick", "axial"], "validation": [], "test": []}
+    prepare_volumes(tmp_path / "data", patients, split, header)
+    assert "1 sagittal or coronal volumes: thick (4 x 0.7 x 0.7 mm)" in caplog.text

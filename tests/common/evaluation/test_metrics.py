@@ -169,6 +169,22 @@ def test_one_slice_volume_is_measured_as_an_image() -> None:
         assert volume[name, metric] == pytest.approx(flat[name, metric])
 
 
+@pytest.mark.parametrize("shape", [(12, 11, 6), (40, 60)], ids=["one slice of six", "a line of one pixel's width"])
+def test_what_is_flat_in_a_thicker_image_keeps_its_neighbours(shape: tuple[int, ...]) -> None:
+    pred, label = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
+    if len(shape) == 3:
+        label[2:9, 2:8, 3], pred[3:10, 3:8, 3] = 1, 1
+    else:
+        label[20, 5:55], pred[20, 15:45] = 1, 1
+    spacing = (1.0, 1.0, 5.0)[: len(shape)]
+    found = {metric: value for _, metric, value in case_metrics(pred, label, LABELS, spacing)}
+    one_hot = [torch.stack([torch.as_tensor(mask == k) for k in range(2)])[None].float() for mask in (pred, label)]
+    hd95 = compute_hausdorff_distance(*one_hot, percentile=95, spacing=spacing)
+    assert found["hd95"] == pytest.approx(hd95.item(), rel=1e-5)
+    assd = compute_average_surface_distance(*one_hot, symmetric=True, spacing=spacing)
+    assert found["assd"] == pytest.approx(assd.item(), rel=1e-5)
+
+
 def test_single_pixels() -> None:
     label, pred = np.zeros((4, 4), np.uint8), np.zeros((4, 4), np.uint8)
     label[1, 1] = pred[1, 1] = 1

@@ -2,12 +2,13 @@
 
 import json
 
+import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
 
 from common.cli import main
-from common.data import datalist
+from common.data import datalist, write_volume
 from common.errors import TskdError
 from common.evaluation import case_metrics, read_rows, write_report
 from common.evaluation.observers import score_labels
@@ -73,3 +74,17 @@ def test_what_cannot_be_scored_is_named(dataset_file, tmp_path):
     Image.fromarray(np.full((20, 30), 255, np.uint8)).save(tmp_path / "1_label_2nd.png")
     with pytest.raises(Exception, match=r"prediction: expected class indices among .*found \[255\]"):
         score_labels(dataset_file, "label_2nd", "x", tmp_path / "run")
+
+
+def test_a_second_label_in_other_axes_is_not_scored_voxel_by_voxel(tmp_path):
+    mask, affine = np.zeros((6, 7, 4), np.uint8), np.diag([-1.0, -1.0, 3.0, 1.0])
+    mask[:3, :2, 1:3] = 1
+    write_volume(tmp_path / "image.nii.gz", np.arange(168, dtype=np.int16).reshape(6, 7, 4), affine)
+    write_volume(tmp_path / "label.nii.gz", mask, affine)
+    turned = nib.as_closest_canonical(nib.Nifti1Image(mask, affine))
+    write_volume(tmp_path / "second.nii.gz", np.asarray(turned.dataobj), turned.affine)
+    entry = {"image": "image.nii.gz", "label": "label.nii.gz", "label_2nd": "second.nii.gz", "group": "a", "case": "a"}
+    header = {"name": "livers", "modality": "MR", "channels": 1, "labels": LABELS}
+    datalist.write(tmp_path / "dataset.json", {**header, "training": [], "validation": [], "test": [entry]})
+    with pytest.raises(Exception, match="case 'a': pred is not on the grid of the image file"):
+        score_labels(tmp_path / "dataset.json", "label_2nd", "x", tmp_path / "run")
