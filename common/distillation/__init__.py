@@ -8,7 +8,6 @@ from common.distillation.prepare_batch import AugmentedBatch
 from common.distillation.schedules import FollowSchedules, Linear
 from common.distillation.soft_labels import write_soft_labels
 from common.distillation.soft_labels_reader import (
-    LoadSoftLabelsd,
     add_soft_labels,
     missing_soft_labels,
     soft_labels_identity,
@@ -25,7 +24,6 @@ __all__ = [
     "FollowSchedules",
     "GradientShares",
     "Linear",
-    "LoadSoftLabelsd",
     "Term",
     "add_soft_labels",
     "add_teachers",

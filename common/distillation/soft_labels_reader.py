@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai.transforms import MapTransform
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 
 from common.distillation.manifest import MANIFEST, case_file, header_sha256, refuse_difference
 from common.errors import TskdError
@@ -106,39 +106,27 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return json.loads((folder / MANIFEST).read_text())
 
 
-class LoadSoftLabelsd(MapTransform):
-    """Reads the file under the key `soft_labels` into the keys `logits` and `embedding`, where they are wanted.
+def read_soft_labels(path: str | Path, keys: Sequence[str]) -> dict[str, Tensor]:
+    """The arrays of a case's file: logits C x 4h x 4w and embedding E x h x w, float16.
 
     Args:
-        embedding: whether the embedding is read; a file without one is an error then.
-        logits: the same for the logits.
+        path: file that `write_soft_labels` has written.
+        keys: which of "logits" and "embedding" are wanted.
 
-    Shape:
-        logits C x 4h x 4w and embedding 256 x h x w, float16.
+    Raises:
+        TskdError: the file cannot be read, or lacks one of `keys`.
     """
-
-    def __init__(self, embedding: bool = True, logits: bool = True) -> None:
-        super().__init__(keys=["soft_labels"])
-        self.wanted = [key for key, asked in (("logits", logits), ("embedding", embedding)) if asked]
-
-    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the entry with the arrays in place of the path."""
-        entry = dict(data)
-        path = entry.pop("soft_labels")
-        try:
-            arrays = load_file(path)
-        except (OSError, SafetensorError) as error:
+    try:
+        arrays = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise TskdError(f"{path}: cannot read the soft labels ({error}). Delete it and run soft_labels.json") from error
+    for key in keys:
+        if key not in arrays:
             raise TskdError(
-                f"{path}: cannot read the soft labels ({error}). Delete it and run soft_labels.json"
-            ) from error
-        for key in self.wanted:
-            if key not in arrays:
-                raise TskdError(
-                    f"{path}: expected {key!r}, found {sorted(arrays)}. Write soft labels with --{key} True, into "
-                    "another folder"
-                )
-            entry[key] = arrays[key]
-        return entry
+                f"{path}: expected {key!r}, found {sorted(arrays)}. Write soft labels with --{key} True, into "
+                "another folder"
+            )
+    return {key: arrays[key] for key in keys}
 
 
 def soft_labels_identity(folders: Any, weights: Sequence[float] | None = None) -> str:

@@ -11,7 +11,7 @@ from monai.transforms import MapTransform
 from torch import Tensor
 from torch.nn import functional
 
-from common.distillation.soft_labels_reader import Folders, LoadSoftLabelsd, add_soft_labels
+from common.distillation.soft_labels_reader import Folders, add_soft_labels, read_soft_labels
 from common.errors import TskdError
 
 
@@ -80,17 +80,19 @@ class AverageSoftLabelsd(MapTransform):
 
     def __init__(self, weights: Sequence[float] | None = None, embedding: bool = True, logits: bool = True) -> None:
         super().__init__(keys=["soft_labels"])
-        self.weights, self.embedding, self.logits = weights, embedding, logits
+        self.weights = weights
+        self.wanted = [key for key, asked in (("logits", logits), ("embedding", embedding)) if asked]
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the entry with the arrays in place of the paths."""
+        entry = dict(data)
+        paths = entry.pop("soft_labels")
         if self.weights is None:
-            return LoadSoftLabelsd(embedding=self.embedding, logits=self.logits)(data)
-        first, *others = data["soft_labels"]
-        entry = LoadSoftLabelsd(embedding=self.embedding, logits=self.logits)({**data, "soft_labels": first})
-        if self.logits:
-            read = LoadSoftLabelsd(embedding=False)
-            logits = [entry["logits"], *(read({"soft_labels": path})["logits"] for path in others)]
+            return entry | read_soft_labels(paths, self.wanted)
+        first, *others = paths
+        entry |= read_soft_labels(first, self.wanted)
+        if "logits" in self.wanted:
+            logits = [entry["logits"], *(read_soft_labels(path, ["logits"])["logits"] for path in others)]
             if len({len(one) for one in logits}) > 1:
                 raise TskdError(
                     f"{first}: expected the same classes of every teacher, found {[len(one) for one in logits]} classes"

@@ -25,7 +25,7 @@ class BestModel:
     The best value so far is part of the state dict, so a resumed run does not replace a better model by a worse one.
 
     Args:
-        validator: engine that computes the key metric.
+        validator: engine that computes the key metric; None for a training without validation.
         export: writes what ships; called without arguments.
         metric: name of the metric in `validator.state.metrics`; larger is better.
         patience: validations without improvement after which the training ends, None for never.
@@ -39,7 +39,7 @@ class BestModel:
 
     def __init__(
         self,
-        validator: Engine,
+        validator: Engine | None,
         export: Callable[[], Any],
         metric: str,
         patience: int | None = None,
@@ -60,7 +60,8 @@ class BestModel:
 
     def attach(self, engine: Engine) -> None:
         """Registers on the validator's end and on the end of the training `engine`."""
-        self.validator.add_event_handler(Events.COMPLETED, self, engine)
+        if self.validator is not None:
+            self.validator.add_event_handler(Events.COMPLETED, self, engine)
         engine.add_event_handler(Events.EPOCH_STARTED, self._begin)
         engine.add_event_handler(Events.COMPLETED, self._finish)
 
@@ -112,7 +113,8 @@ class BestModel:
     def _finish(self, engine: Engine) -> None:
         if self.keep == "last" or self.best == float("-inf"):
             self._export()
-        logger.info("best %s %.4f", self.metric, self.best)
+        if self.best > float("-inf"):
+            logger.info("best %s %.4f", self.metric, self.best)
 
     def _export(self) -> None:
         if ranks.is_first():

@@ -1,6 +1,5 @@
 """Other ways of pretraining the student on the transfer set, to compare distillation with."""
 
-from common.pretraining.export import ExportLast
 from common.pretraining.masked_autoencoder import MaskedAutoencoder, MaskedPatchLoss
 from common.pretraining.momentum_contrast import ContrastiveLoss, MomentumContrast, MomentumUpdate
 from common.pretraining.pseudo_label import PseudoLabeld
@@ -8,7 +7,6 @@ from common.pretraining.views import RandomView, ViewsBatch
 
 __all__ = [
     "ContrastiveLoss",
-    "ExportLast",
     "MaskedAutoencoder",
     "MaskedPatchLoss",
     "MomentumContrast",

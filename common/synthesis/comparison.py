@@ -12,7 +12,7 @@ import torch
 from common.data.intensity import Intensity
 from common.errors import TskdError
 from common.synthesis import correlation
-from common.synthesis.images import load_images, spread
+from common.synthesis.images import portions, spread
 
 DUPLICATE = 0.98  # correlation from which two images are one picture: no two patients come near it
 
@@ -90,11 +90,8 @@ def look(
     device: str | torch.device,
 ) -> Looks:
     """Read images in small portions, so that no more than a portion is in memory at full size."""
-    found = []
-    for start in range(0, len(items), 64):
-        images, cases, groups = load_images(items[start : start + 64], size, channels, intensity=intensity)
-        found.append(look_at(images, cases, groups, resolution, features, device))
-    return join(found)
+    read = portions(items, size, channels, intensity)
+    return join([look_at(*portion, resolution, features, device) for portion in read])
 
 
 def join(parts: Sequence[Looks]) -> Looks:

@@ -49,7 +49,7 @@ def export_model(
 
     Returns:
         The folder `pipeline`, for `diffusers.DDPMPipeline.from_pretrained`. Images are x first, as the project's arrays
-        are, so a picture of this pipeline is transposed: `generate` turns it.
+        are, so a picture of this pipeline is transposed: `SyntheticFolder` turns it.
     """
     pipeline_dir = Path(models_dir, "pipeline")
     if not ranks.is_first():
@@ -61,7 +61,7 @@ def export_model(
     old = pipeline_dir.with_name(f".pipeline.old.{os.getpid()}")
     unet: Any = network.unet
     if isinstance(unet, PeftModel):
-        unet = copy.deepcopy(unet).merge_and_unload()
+        unet = copy.deepcopy(unet).cpu().merge_and_unload()  # a GPU may compute the product in TF32
     DDPMPipeline(unet, scheduler).save_pretrained(draft, safe_serialization=True)  # type: ignore[arg-type]
     if record is not None:
         write_json(draft / NAME, record)

@@ -15,7 +15,7 @@ from common.data.datalist import entries, read
 from common.data.intensity import Intensity
 from common.errors import TskdError
 from common.synthesis.fidelity_report import write_report
-from common.synthesis.images import load_images, picture_size
+from common.synthesis.images import picture_size, portions
 
 FID_DIMENSIONS = 64  # of the features for FID; with fewer images than this it is not given
 FEWEST = 5  # images in a sample
@@ -134,8 +134,7 @@ def measure(
 
     def vectors(items: Sequence[Mapping[str, str]]) -> tuple[torch.Tensor, np.ndarray]:
         found, groups = [], []
-        for start in range(0, len(items), 64):
-            images, _, patients = load_images(items[start : start + 64], size, data["channels"], intensity=intensity)
+        for images, _, patients in portions(items, size, data["channels"], intensity):
             with torch.no_grad():
                 found += [features(part.to(device)).float().cpu() for part in images.split(16)]
             groups += patients

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -42,15 +43,45 @@ def load_images(
     Raises:
         TskdError: an image that cannot be read.
     """
+    kept = None
+    if limit is not None:
+        kept = frozenset(spread(sum(_count(entry, intensity) for entry in items), limit))
+    parts = list(portions(items, size, channels, intensity, kept=kept))
+    return (
+        torch.cat([images for images, _, _ in parts]),
+        [case for _, cases, _ in parts for case in cases],
+        [group for _, _, groups in parts for group in groups],
+    )
+
+
+def portions(
+    items: Sequence[Mapping[str, str]],
+    size: int | Sequence[int],
+    channels: int = 1,
+    intensity: Intensity = PERCENTILES,
+    count: int = 64,
+    kept: Container[int] | None = None,
+) -> Iterator[tuple[torch.Tensor, list[str], list[str]]]:
+    """The same in portions of at most `count` images, so that no more of them, and one volume, are in memory.
+
+    Args:
+        items: as of `load_images`.
+        size: as of `load_images`.
+        channels: 1 (grey) or 3.
+        intensity: how volumes are scaled.
+        count: images of a portion.
+        kept: numbers of the images, counted over all items, that are wanted; None for all.
+    """
     size = (size, size) if isinstance(size, int) else tuple(size)
-    images, cases, groups = [], [], []
-    for entry in items:
-        for case, image in _pictures(entry, channels, intensity):
-            images.append(_resize(image, size))
-            cases.append(case)
-            groups.append(entry["group"])
-    kept = spread(len(images), limit)
-    return torch.stack([images[k] for k in kept]), [cases[k] for k in kept], [groups[k] for k in kept]
+    pictures = ((entry, *picture) for entry in items for picture in _pictures(entry, channels, intensity))
+    wanted = (
+        (_resize(image, size), case, entry["group"])
+        for number, (entry, case, image) in enumerate(pictures)
+        if kept is None or number in kept
+    )
+    while part := list(islice(wanted, count)):
+        images, cases, groups = zip(*part, strict=True)
+        yield torch.stack(images), list(cases), list(groups)
 
 
 def validation_images(
@@ -91,6 +122,11 @@ def _pictures(entry: Mapping[str, str], channels: int, intensity: Intensity) -> 
         yield entry["case"], read_image(entry["image"], channels)
     except OSError as error:
         raise TskdError(f"{entry['image']}: expected a PNG or JPEG image, found {error}. Prepare it again.") from error
+
+
+def _count(entry: Mapping[str, str], intensity: Intensity) -> int:
+    """How many images `_pictures` has of an entry."""
+    return sum(1 for _ in volume_slices(entry["image"], intensity)) if entry["image"].endswith(NIFTI) else 1
 
 
 def _label_maps(entry: Mapping[str, str], size: int | Sequence[int], intensity: Intensity) -> list[torch.Tensor]:

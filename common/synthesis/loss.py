@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from diffusers.training_utils import compute_snr
 
 
 class DiffusionLoss(torch.nn.Module):
@@ -45,7 +46,6 @@ class DiffusionLoss(torch.nn.Module):
         """The weight of each of B timesteps."""
         if self.scheduler is None or self.min_snr_gamma is None:
             return torch.ones_like(timesteps, dtype=torch.float32)
-        kept = self.scheduler.alphas_cumprod.to(timesteps.device)[timesteps]
-        snr = kept / (1 - kept)
+        snr = compute_snr(self.scheduler, timesteps)
         velocity = self.scheduler.config["prediction_type"] == "v_prediction"
         return snr.clamp(max=self.min_snr_gamma) / (snr + 1 if velocity else snr)

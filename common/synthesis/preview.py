@@ -55,9 +55,7 @@ class SamplePreview:
         device = next(self.network.parameters()).device
         self.network.eval()
         with ema_weights(self.ema, self.network):
-            images = torch.cat(
-                [self.sampler(numbers.to(device), self.network) for numbers in torch.arange(self.count).split(8)]
-            )
+            images = self.sampler(torch.arange(self.count, device=device), self.network)
         self.network.train(training)
         sheet = contact_sheet(list(images), columns=8 if self.count > 4 else self.count)
         save(sheet, self.output_dir / "samples" / f"epoch_{epoch:04d}.png")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from common.options import unknown_key
-from common.workflow.commands import config_files, merged_config
+from common.workflow.commands import SECTIONS, config_files, has_key, merged_config
 from common.workflow.schema import refuse, schema_problems
 from common.workflow.study import Study
 
@@ -28,7 +28,7 @@ def check_study(config: Mapping[str, Any], where: str = "study") -> Study:
     refuse(schema_problems(config, "study.schema.json"), where)
     refuse(sorted({*_names(config), *_stages(config)}), where)
     study = Study(config)
-    refuse(sorted(set(_overrides(study))), where)
+    refuse(sorted({*_overrides(study), *_sections(config, study)}), where)
     return study
 
 
@@ -68,6 +68,11 @@ def _stages(config: Mapping[str, Any]) -> Iterator[str]:
     for name, settings in config["datasets"].items():
         if folds and settings["prepare"]["preparer"] == "phantom":
             yield f"datasets/{name}: expected a data set of patients for the folds, found phantom, which has none"
+    if "label_maps" in config.get("synthesis", {}).get("train", {}).get("configs", ()):
+        yield (
+            "synthesis/train/configs: expected a generator that sees no labels, as one serves all budgets, found "
+            "label_maps. Train that one by hand"
+        )
     teachers, pretraining = config.get("teachers", {}), config.get("pretraining", {})
     for name, settings in pretraining.items():
         transfer, images = settings.get("transfer", {}), config.get("synthesis", {}).get("num_images")
@@ -99,6 +104,22 @@ def _twice(methods: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
             if key in seen:
                 yield f"methods/{name}: expected another model than methods/{seen[key]}, found the same {' '.join(key)}"
             seen.setdefault(key, name)
+
+
+def _sections(config: Mapping[str, Any], study: Study) -> Iterator[str]:
+    """Keys of the shared sections that no run of their bundles has."""
+    places = {"overrides": config, **{f"datasets/{name}/overrides": each for name, each in config["datasets"].items()}}
+    for place, holder in places.items():
+        for section, keys in holder.get("overrides", {}).items():
+            runs = {
+                step.configs
+                for step in study.steps.values()
+                if step.configs and section in ("all", SECTIONS[step.configs[0]])
+            }
+            for key in keys:
+                if runs and not any(has_key(*run, key) for run in runs):
+                    problem = unknown_key(key, merged_config(*min(runs)))
+                    yield f"{place}/{section}: override {key}: {problem}"
 
 
 def _overrides(study: Study) -> Iterator[str]:

@@ -8,6 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from common.options import unknown_key
+
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 TEACHER, DDPM, STUDENT = "teacher_segmentation", "ddpm_synthesis", "student_segmentation"
 SECTIONS = {TEACHER: "teacher", DDPM: "ddpm", STUDENT: "student"}  # of a study's key `overrides`
@@ -63,6 +65,12 @@ def shared_overrides(study: Mapping[str, Any], bundle: str, dataset: str) -> dic
 def fill(study: Mapping[str, Any], value: Any) -> Any:
     """A text of a study with its `data_root` in place of `{data_root}`; anything else as it is."""
     return value.replace("{data_root}", str(study.get("data_root", ""))) if isinstance(value, str) else value
+
+
+def has_key(bundle: str, configs: tuple[str, ...], key: str) -> bool:
+    """Whether the configs of a run have a key; a study's shared sections set it only there."""
+    exist = all(Path(file).is_file() for file in config_files(bundle, configs))  # `check_study` names those that do not
+    return exist and not unknown_key(key, merged_config(bundle, configs))
 
 
 @cache

@@ -21,7 +21,8 @@ def visible() -> list[str]:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return []
-    return [str(number) for number, _ in enumerate(listed.splitlines())]
+    cards = [line for line in listed.splitlines() if line.startswith("GPU ")]  # below each, its MIG slices
+    return [str(number) for number, _ in enumerate(cards)]
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """One step of a study: a command with its log, its bars and a memory of what it was made from.
 
-`python -m common.workflow.step --name N --state S --log L --done D [--folder F] [--inputs FILE ...] -- MODULE ARGS`
-runs `python -m MODULE ARGS`. `S` remembers the command and the hashes of the inputs: the same ones continue in the
+`python -m common.workflow.step --name N --state S --log L --done D [--folder F] [--gpu] [--inputs FILE ...] -- MODULE
+ARGS` runs `python -m MODULE ARGS`, with `--gpu` on a GPU of its own where there are several.
+`S` remembers the command and the hashes of the inputs: the same ones continue in the
 folder `F` (a bundle run goes on from its last epoch) or, where they were finished, are not run again; other ones start
 in an empty folder. `D` is written last and holds an id that is new whenever the step started anew, so that whatever was
 made from an older `F` is made again.
@@ -20,6 +21,7 @@ import sys
 import time
 import uuid
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -42,6 +44,7 @@ class Task:
     log: Path
     done: Path
     folder: Path | None = None
+    gpu: bool = False
     inputs: tuple[Path, ...] = ()
 
     @property
@@ -98,7 +101,8 @@ def _execute(task: Task, resumed: bool) -> None:
     environment = {**os.environ, "PYTHONWARNINGS": "ignore", "PYTHONUNBUFFERED": "1"}
     task.log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", *task.command]
-    with task.log.open("a" if resumed else "w") as log, reserve() as device:
+    chosen: AbstractContextManager[dict[str, str]] = reserve() if task.gpu else nullcontext({})
+    with task.log.open("a" if resumed else "w") as log, chosen as device:
         log.write(" ".join(command) + "\n")
         log.flush()
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.PIPE, env={**environment, **device})
@@ -143,6 +147,7 @@ def _task(arguments: Sequence[str] | None) -> Task:
     for option in ("--state", "--log", "--done"):
         parser.add_argument(option, type=Path, required=True)
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--gpu", action="store_true")
     parser.add_argument("--inputs", type=Path, nargs="*", default=[])
     parser.add_argument("command", nargs="+", metavar="MODULE ARGS")
     values = vars(parser.parse_args(arguments))

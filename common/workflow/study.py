@@ -21,6 +21,7 @@ from common.workflow.commands import (
     bundle_command,
     defines_network,
     fill,
+    has_key,
     options,
     shared_overrides,
 )  # fmt: skip
@@ -75,7 +76,8 @@ class Study:
         step = self.steps[done]
         name = f"{TITLES[step.rule]} ({step.path.removeprefix(self.output + '/')})"
         folder = ["--folder", step.folder] if step.folder else []
-        return shlex.join(["--name", name, "--state", f"{step.path}.step.json", *folder, "--", *step.command])
+        gpu = ["--gpu"] if step.configs else []
+        return shlex.join(["--name", name, "--state", f"{step.path}.step.json", *folder, *gpu, "--", *step.command])
 
     # --- data --------------------------------------------------------------------------------------------------------
 
@@ -236,7 +238,7 @@ class Study:
         known |= {**(self.config["teachers"][teacher].get("overrides", {}) if teacher else {}), **network["overrides"]}
         name = ":".join([str(BUNDLES / bundle), *network["configs"][-1:]])
         values = {key: known[key] for key in ("image_size", "num_classes", keys) if key in known}
-        if nested := [f"{key}={value}" for key, value in network["overrides"].items() if "#" in key]:
+        if nested := [f"{key}={value}" for key, value in known.items() if key.startswith("network_def#")]:
             values["set"] = nested
         command = ("common.cli", "profile", name, *options(values))
         place = f"{model.folder}/profile"
@@ -269,8 +271,9 @@ class Study:
         images = ("images_2d",) if dataset.get("images_2d") and bundle != DDPM else ()
         configs = (base, *images, *stage.get("configs", ()))
         classes = {} if bundle == DDPM else {"num_classes": dataset["num_classes"]}
+        shared = shared_overrides(self.config, bundle, cell.dataset)
         chosen = {
-            **shared_overrides(self.config, bundle, cell.dataset),
+            **{key: value for key, value in shared.items() if has_key(bundle, configs, key)},
             **(entity or {}).get("overrides", {}),
             **stage.get("overrides", {}),
         }

@@ -216,7 +216,7 @@ def test_student_inference_has_the_network_that_is_trained():
         validation[:3] + validation[4:], test[:3] + test[4:], strict=True
     ):  # the same, without the label
         assert one["_target_"] == other["_target_"]
-        assert {**one, "keys": 0} == {**other, "keys": 0}
+        assert {**one, "keys": 0, "dtype": 0} == {**other, "keys": 0, "dtype": 0}
 
 
 # ---------------------------------------------------------------------------------------------------- metadata

@@ -97,6 +97,26 @@ def test_the_command_line(task: Task, capfd: pytest.CaptureFixture[str]) -> None
     assert task.log.read_text().startswith(f"{sys.executable} -m toyscript")
 
 
+def test_mig_slices_are_not_counted_as_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = ["GPU 0: NVIDIA H100 (UUID: GPU-1)", "  MIG 3g.40gb     Device  0: (UUID: MIG-2)", "GPU 1: NVIDIA H100"]
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in lines))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert visible() == ["0", "1"]
+
+
+def test_a_step_takes_a_gpu_only_if_it_is_told_to(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise RuntimeError("a GPU was asked for")
+
+    monkeypatch.setattr("common.workflow.step.reserve", refuse)
+    assert run(task)
+    with pytest.raises(RuntimeError, match="a GPU was asked for"):
+        run(replace(task, gpu=True, command=(*task.command, "again")))
+
+
 def test_steps_side_by_side_get_a_gpu_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")

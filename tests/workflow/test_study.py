@@ -120,6 +120,7 @@ def test_all_labels_need_no_limit_and_are_one_budget_in_every_fold() -> None:
 
 def test_another_network_reaches_its_evaluation_and_profile() -> None:
     config = toy(report={"profile": True})
+    config["overrides"]["student"] = {"image_size": 64}
     config["methods"]["tskd"]["finetune"] = {
         "configs": ["segresnet"], "overrides": {"image_size": 96, "learning_rate": 0.1, "network_def#init_filters": 8},
     }  # fmt: skip
@@ -219,6 +220,45 @@ def test_unknown_keys_and_configs_are_found_before_anything_runs() -> None:
         check_study(config, "toy.yaml")
     for part in ("learning_rat: no such key; close names: learning_rate", "output_dir is set by", "found no distil"):
         assert part in str(raised.value)
+
+
+def test_a_shared_key_is_set_where_the_configs_have_it_and_refused_where_none_has() -> None:
+    config = read_yaml(WORKFLOW / "quickstart.yaml")
+    config["overrides"] = {"all": {"largest_component": [1]}, "ddpm": {"image_size": 32}, "student": {"keep": "last"}}
+    del config["synthesis"]["train"]["overrides"]["image_size"]
+    steps = list(check_study(config, "quickstart").steps.values())
+    where = {key: {step.rule for step in steps if f"--{key}" in step.command} for key in ("largest_component", "keep")}
+    assert where == {
+        "largest_component": {"teacher", "soft_labels", "distil", "finetune", "evaluate"},
+        "keep": {"distil", "finetune", "evaluate"},
+    }
+    sizes = {step.rule: value(step.command, "image_size") for step in steps if step.rule == "ddpm"}
+    assert sizes == {"ddpm": "32"}
+    assert not [step for step in steps if step.rule == "synthesise" and "--image_size" in step.command]
+    config["overrides"]["all"] = {"larges_component": [1]}
+    with pytest.raises(TskdError, match="overrides/all: override larges_component: no such key"):
+        check_study(config, "quickstart")
+
+
+def test_a_generator_that_sees_labels_is_refused() -> None:
+    """One generator serves all budgets: with label maps it would have seen the labels that a budget leaves out."""
+    config = read_yaml(WORKFLOW / "quickstart.yaml")
+    config["synthesis"]["train"]["configs"] = ["light_128", "label_maps"]
+    with pytest.raises(TskdError, match="synthesis/train/configs: expected a generator that sees no labels"):
+        check_study(config, "quickstart")
+
+
+def test_the_profile_is_of_the_network_that_is_trained_wherever_its_keys_stand() -> None:
+    config = toy(report={"profile": True})
+    (step,) = [s for s in check_study(config, "toy").steps.values() if s.rule == "profile" and "/finetune/" in s.path]
+    assert {"network_def#hidden_size=48", "network_def#mlp_dim=96", "network_def#feature_size=4"} < set(step.command)
+
+
+def test_only_runs_of_a_bundle_take_a_gpu() -> None:
+    study = check_study(read_yaml(WORKFLOW / "quickstart.yaml"), "quickstart")
+    with_gpu = {step.rule for step in study.steps.values() if "--gpu" in shlex.split(study.shell(step.done))}
+    assert with_gpu.isdisjoint({"prepare", "transfer", "weights", "profile", "report"})
+    assert {"teacher", "ddpm", "synthesise", "soft_labels", "distil", "finetune", "evaluate"} <= with_gpu
 
 
 def test_paths_do_not_depend_on_where_the_study_lies() -> None:

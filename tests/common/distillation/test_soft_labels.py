@@ -12,7 +12,7 @@ from monai.transforms import Compose, ScaleIntensityRanged
 from PIL import Image
 from safetensors.torch import load_file
 
-from common.distillation import LoadSoftLabelsd, add_soft_labels, soft_labels_identity
+from common.distillation import AverageSoftLabelsd, add_soft_labels, soft_labels_identity
 from common.errors import TskdError
 from common.files import sha256
 from tests.common.distillation.conftest import PREPROCESSING
@@ -46,9 +46,9 @@ def test_embedding_is_left_out_on_request(write, entries, tmp_path):
     write(embedding=False)
     assert list(load_file(tmp_path / "soft" / "case_0.safetensors")) == ["logits"]
     entry = add_soft_labels(entries, tmp_path / "soft")[0]
-    assert list(LoadSoftLabelsd(embedding=False)(entry)) == ["image", "group", "case", "logits"]
+    assert list(AverageSoftLabelsd(embedding=False)(entry)) == ["image", "group", "case", "logits"]
     with pytest.raises(TskdError, match=r"case_0.safetensors: expected 'embedding', found \['logits'\]"):
-        LoadSoftLabelsd()(entry)
+        AverageSoftLabelsd()(entry)
 
 
 def test_logits_are_left_out_on_request(write, entries, tmp_path):
@@ -56,9 +56,9 @@ def test_logits_are_left_out_on_request(write, entries, tmp_path):
     write(logits=False)
     read = add_soft_labels(entries, tmp_path / "soft")
     assert sorted(load_file(read[0]["soft_labels"])) == ["embedding"]
-    assert "logits" not in LoadSoftLabelsd(logits=False)(read[0])
+    assert "logits" not in AverageSoftLabelsd(logits=False)(read[0])
     with pytest.raises(TskdError, match=r"expected 'logits', found .*--logits True"):
-        LoadSoftLabelsd()(read[0])
+        AverageSoftLabelsd()(read[0])
     with pytest.raises(TskdError, match="logits: expected True, found False"):
         write()
     with pytest.raises(TskdError, match="nothing to write"):
@@ -69,7 +69,7 @@ def test_reading_gives_what_was_written(write, entries, weights, tmp_path):
     write()
     found = add_soft_labels(entries, tmp_path / "soft", teacher=weights, preprocessing={"in_channels": 1})
     assert [{key: entry[key] for key in entries[0]} for entry in found] == entries
-    loaded = LoadSoftLabelsd()(found[3])
+    loaded = AverageSoftLabelsd()(found[3])
     stored = load_file(tmp_path / "soft" / "case_3.safetensors")
     assert torch.equal(loaded["logits"], stored["logits"])
     assert torch.equal(loaded["embedding"], stored["embedding"])
@@ -155,7 +155,7 @@ def test_damaged_file(write, entries, tmp_path):
     path = tmp_path / "soft" / "case_0.safetensors"
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(TskdError, match=r"case_0.safetensors: cannot read the soft labels"):
-        LoadSoftLabelsd()(add_soft_labels(entries, tmp_path / "soft")[0])
+        AverageSoftLabelsd()(add_soft_labels(entries, tmp_path / "soft")[0])
 
 
 # ---------------------------------------------------------------------------------- the same teacher and images

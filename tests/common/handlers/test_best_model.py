@@ -3,6 +3,7 @@
 import pytest
 
 from common.errors import TskdError
+from common.handlers import BestModel
 from common.state import read_tensors
 
 
@@ -35,6 +36,13 @@ def test_is_the_last_without_a_validation(validation, run_engine):
     handler = validation([])
     run_engine([handler.best], 3)
     assert handler.exported == [0]
+
+
+def test_exports_once_after_the_last_step_of_a_training_without_a_validator(run_engine):
+    steps, exported = [], []
+    best = BestModel(None, lambda: exported.append(len(steps)), "none", patience=1)
+    run_engine([best], 2, step=lambda _engine, batch: steps.append(batch), data=[1, 2, 3])
+    assert exported == [6]
 
 
 def test_keeps_the_last_where_asked_to(place, training, validation, tmp_path):

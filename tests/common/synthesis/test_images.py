@@ -10,7 +10,7 @@ from common.data.prepare import Patient, prepare_volumes
 from common.data.volumes import write_volume
 from common.errors import TskdError
 from common.synthesis import load_images, validation_images
-from common.synthesis.images import picture_size
+from common.synthesis.images import picture_size, portions
 
 HEADER = {
     "name": "ct",
@@ -80,3 +80,24 @@ def test_a_file_that_is_no_image_is_named(tmp_path):
     (tmp_path / "broken.png").write_bytes(b"not a picture")
     with pytest.raises(TskdError, match=r"broken\.png"):
         load_images([{"image": str(tmp_path / "broken.png"), "case": "c", "group": "g"}], 8)
+
+
+def test_portions_and_a_limit_give_the_images_of_the_whole(prepare, tmp_path):
+    """Volumes and pictures mixed; a volume is no more than one portion's worth."""
+    dataset_file = prepare(PERCENTILES)
+    items = [
+        *entries(dataset_file, "validation"),
+        *entries(dataset_file, "transfer"),
+        *entries(dataset_file, "validation"),
+    ]
+    images, cases, groups = load_images(items, (5, 4))
+    assert len(images) == 9
+    parts = list(portions(items, (5, 4), count=4))
+    assert [len(part[0]) for part in parts] == [4, 4, 1]
+    assert torch.equal(torch.cat([part[0] for part in parts]), images)
+    assert [case for part in parts for case in part[1]] == cases
+    assert [group for part in parts for group in part[2]] == groups
+    few, few_cases, _ = load_images(items, (5, 4), limit=4)
+    numbers = [0, 3, 5, 8]
+    assert torch.equal(few, images[numbers])
+    assert few_cases == [cases[number] for number in numbers]
