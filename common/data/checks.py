@@ -34,6 +34,11 @@ def file_problems(data: Mapping[str, Any], folder: Path) -> list[str]:
     for name, entry in named_entries(data):
         found, values = _entry_problems(entry, folder, classes, data.get("channels"))
         problems += found
+        if name in ("training", "unlabelled") and str(entry.get("image")).endswith(NIFTI):
+            problems.append(
+                f"{entry['image']}: expected a 2-D image in '{name}', found a volume (case {entry.get('case')!r}). "
+                "Cut it into slices, as `tskd prepare volumes` does."
+            )
         seen |= values if name == "training" else set()
     if seen and seen <= {0, IGNORE}:
         problems.append(

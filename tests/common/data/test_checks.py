@@ -116,6 +116,16 @@ def test_labels_that_evaluation_would_refuse_or_validation_get_wrong(tiny):
     assert "moved.nii.gz: expected the axes and the place of its image" in found[1]
 
 
+def test_volumes_do_not_belong_into_training(tiny):
+    nib.nifti1.save(
+        nib.nifti1.Nifti1Image(np.arange(24, dtype=np.int16).reshape(2, 3, 4), np.eye(4)), tiny.parent / "v.nii"
+    )
+    data = datalist.read(tiny)
+    data["unlabelled"].append({"image": "v.nii", "group": "new", "case": "new"})
+    datalist.write(tiny, data)
+    assert "v.nii: expected a 2-D image in 'unlabelled', found a volume (case 'new')" in problems(tiny)[0]
+
+
 @pytest.mark.parametrize(("mode", "what"), [("P", "a palette"), ("1", "one bit")])
 def test_pictures_whose_values_are_not_grey_are_refused(tiny, mode, what):
     path = tiny.parent / datalist.read(tiny)["training"][0]["image"]
