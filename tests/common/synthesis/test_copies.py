@@ -55,7 +55,7 @@ def test_altered_images_are_images_of_the_same_size(name):
 
 def test_the_report_says_how_many_altered_copies_the_gate_finds(cohort, tmp_path):
     new = torch.rand(4, 1, 64, 64, generator=torch.manual_seed(0))
-    folder = plant(tmp_path, new, cohort)
+    folder = plant(tmp_path, new)
     report = gate(folder, cohort, copies=12)
     copies = json.loads((folder / "memorisation.json").read_text())["copies"]
     assert copies == report["copies"]
@@ -65,7 +65,7 @@ def test_the_report_says_how_many_altered_copies_the_gate_finds(cohort, tmp_path
     assert copies["unchanged"]["smallest_similarity"] == 1
     # the same as if these copies lay in the folder
     originals = load_images(entries(cohort, "transfer"), 64)[0]
-    planted = plant(tmp_path / "planted", torch.cat([turned(originals, degrees=6), new]), cohort)
+    planted = plant(tmp_path / "planted", torch.cat([turned(originals, degrees=6), new]))
     every = gate(planted, cohort, copies=len(originals))
     assert every["copies"]["turned by 6 degrees"]["flagged"] == every["synthetic"]["flagged"]
     assert gate(folder, cohort, copies=0)["copies"] is None
