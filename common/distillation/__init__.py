@@ -1,6 +1,7 @@
 """Soft labels of one or several teachers, batched augmentation, and the student's distillation loss."""
 
 from common.distillation.augmentation import BatchAugmentation
+from common.distillation.certainty import keep_surest
 from common.distillation.fold_teachers import fold_teachers
 from common.distillation.gradient_shares import GradientShares
 from common.distillation.loss import DistillationLoss, Term
@@ -29,6 +30,7 @@ __all__ = [
     "add_teachers",
     "batch_counts",
     "fold_teachers",
+    "keep_surest",
     "labelled_entries",
     "missing_soft_labels",
     "soft_labels_identity",

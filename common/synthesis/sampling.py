@@ -20,11 +20,13 @@ from common.synthesis.adapters import from_model_range, label_classes, one_hot
 from common.synthesis.label_maps import WarpedLabels, labels_sha256
 from common.synthesis.training_record import read_record
 
-SAMPLERS = ("ddpm", "ddim", "dpmsolver++")
+SAMPLERS = ("ddpm", "ddim", "dpmsolver++", "sde-dpmsolver++")
 FEW = 25  # steps that are enough for all but "ddpm" with cosine betas
 AT_ONCE = 8  # images in one call of the network on an accelerator, always
 
-ORDER = {"ddim": 1, "dpmsolver++": 2}  # DDIM is the solver's first order (arXiv 2211.01095, section 4)
+# sampler -> (algorithm, order) of diffusers' solver. DDIM is its first order (arXiv 2211.01095, section 4); that of the
+# stochastic equation adds noise on the way, as DDPM does, which repairs what the network gets wrong.
+SOLVERS = {"ddim": ("dpmsolver++", 1), "dpmsolver++": ("dpmsolver++", 2), "sde-dpmsolver++": ("sde-dpmsolver++", 2)}
 # DPM-Solver++ has no `clip_sample`; "thresholding" with a maximum of 1 clips the predicted image to [-1, 1] alike.
 _CLIP = {"thresholding": True, "sample_max_value": 1.0}
 
@@ -34,17 +36,18 @@ def build_sampler(scheduler: DDPMScheduler, sampler: str) -> DDPMScheduler | DPM
 
     Args:
         scheduler: training schedule.
-        sampler: "ddpm" (100 steps and more), "ddim" (50 and more) or "dpmsolver++" (20 to 25).
+        sampler: "ddpm" (100 steps and more), "ddim" (50 and more), "dpmsolver++" or "sde-dpmsolver++" (20 to 25).
 
     Raises:
         TskdError: unknown sampler.
     """
     if sampler == "ddpm":
         return DDPMScheduler.from_config(scheduler.config)
-    if sampler in ORDER:
+    if sampler in SOLVERS:
         clip = _CLIP if scheduler.config["clip_sample"] else {}
+        algorithm, order = SOLVERS[sampler]
         return DPMSolverMultistepScheduler.from_config(
-            scheduler.config, variance_type=None, algorithm_type="dpmsolver++", solver_order=ORDER[sampler], **clip
+            scheduler.config, variance_type=None, algorithm_type=algorithm, solver_order=order, **clip
         )
     raise TskdError(f"sampler: expected one of {', '.join(SAMPLERS)}, found {sampler!r}")
 
@@ -52,12 +55,12 @@ def build_sampler(scheduler: DDPMScheduler, sampler: str) -> DDPMScheduler | DPM
 class SeededSampler(Inferer):
     """Samples images by their numbers.
 
-    All noise of image k comes from one CPU generator seeded by (seed, k): the starting noise and, for "ddpm", that of
-    every step. So neither the batch it is in nor the device changes it. What the network adds up in another order for
-    another batch size would still change the last bits. On a CPU, where batches gain little, images are therefore made
-    one by one, and on one thread (more threads add up in yet another order); on an accelerator always `AT_ONCE`
-    together, the last group filled up. So an image has the same bytes on the same device, however many are asked for at
-    a time.
+    All noise of image k comes from one CPU generator seeded by (seed, k): the starting noise and, for "ddpm" and
+    "sde-dpmsolver++", that of every step. So neither the batch it is in nor the device changes it. What the network
+    adds up in another order for another batch size would still change the last bits. On a CPU, where batches gain
+    little, images are therefore made one by one, and on one thread (more threads add up in yet another order); on an
+    accelerator always `AT_ONCE` together, the last group filled up. So an image has the same bytes on the same device,
+    however many are asked for at a time.
 
     Args:
         scheduler: training schedule.
@@ -126,7 +129,11 @@ class SeededSampler(Inferer):
         numbers += [numbers[-1]] * (size - len(numbers))
         generators = [torch.Generator().manual_seed(image_seed(self.seed, number)) for number in numbers]
         shape = self.shape or image_shape(network)
-        image = torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(inputs.device)
+
+        def noise() -> torch.Tensor:
+            return torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(inputs.device)
+
+        image = noise()
         condition = image[:, :0]
         if self.labels is not None:
             maps = torch.stack([self.labels(number) for number in numbers])
@@ -136,6 +143,8 @@ class SeededSampler(Inferer):
         for timestep in self.scheduler.timesteps:
             noisy = torch.cat([image, condition], dim=1)
             prediction = network(x=noisy, timesteps=timestep.expand(size), context=None)
+            if self.sampler == "sde-dpmsolver++":
+                extra = {"variance_noise": noise()}
             image = self.scheduler.step(prediction, timestep, image, return_dict=False, **extra)[0]
         return from_model_range(image[: len(inputs)])
 

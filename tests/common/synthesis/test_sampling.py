@@ -47,7 +47,8 @@ class GreyDenoiser(Denoiser):
 # all lose some of the spread (0.3): 3 to 5% at these steps; linear betas need twice the steps of cosine ones for that,
 # and lose 9% with 25 steps of DPM-Solver++ and 17% with 25 of DDIM
 @pytest.mark.parametrize(
-    ("sampler", "cosine", "linear"), [("ddpm", 200, 200), ("ddim", 50, 100), ("dpmsolver++", 20, 40)]
+    ("sampler", "cosine", "linear"),
+    [("ddpm", 200, 200), ("ddim", 50, 100), ("dpmsolver++", 20, 40), ("sde-dpmsolver++", 25, 50)],
 )
 def test_every_sampler_draws_from_the_distribution_of_the_ideal_network(scheduler, sampler, cosine, linear):
     steps = linear if scheduler.config["beta_schedule"] == "linear" else cosine
@@ -57,7 +58,9 @@ def test_every_sampler_draws_from_the_distribution_of_the_ideal_network(schedule
     assert images.std().item() == pytest.approx(0.3, rel=0.07)
 
 
-@pytest.mark.parametrize(("sampler", "steps"), [("ddpm", 400), ("ddpm", 600), ("ddim", 150), ("dpmsolver++", 30)])
+@pytest.mark.parametrize(
+    ("sampler", "steps"), [("ddpm", 400), ("ddpm", 600), ("ddim", 150), ("dpmsolver++", 30), ("sde-dpmsolver++", 30)]
+)
 def test_numbers_of_steps_that_do_not_divide_the_schedule(scheduler, sampler, steps):
     draw = SeededSampler(scheduler, sampler, steps, shape=(1, 4, 4))
     grey = draw(torch.arange(48), GreyDenoiser(scheduler, -0.4, 0.2)).mean((1, 2, 3)) * 2 - 1
@@ -121,7 +124,7 @@ def test_on_a_cpu_the_number_of_threads_changes_nothing_and_is_left_as_it_was(ne
 
 def test_steps_that_nobody_names_are_the_samplers(scheduler):
     assert {name: SeededSampler(scheduler, name).steps for name in SAMPLERS} == {
-        "ddpm": 1000, "ddim": 25, "dpmsolver++": 25
+        "ddpm": 1000, "ddim": 25, "dpmsolver++": 25, "sde-dpmsolver++": 25
     }  # fmt: skip
     assert SeededSampler(DDPMScheduler(10), "ddim").steps == 10
 
