@@ -35,9 +35,9 @@ def keep_surest(
             f"surest_synthetic: expected a number from 1 to the {len(synthetic)} synthetic images, found {count}"
         )
     read = AverageSoftLabelsd(weights, embedding=False)
-    doubts = {entry["case"]: doubt(read(entry)["logits"]) for entry in synthetic}
+    doubts = {entry["image"]: doubt(read(entry)["logits"]) for entry in synthetic}
     kept = set(sorted(doubts, key=doubts.__getitem__)[:count])
-    return [dict(entry) for entry in entries if entry["part"] != "synthetic" or entry["case"] in kept]
+    return [dict(entry) for entry in entries if entry["part"] != "synthetic" or entry["image"] in kept]
 
 
 def doubt(logits: Tensor) -> float:

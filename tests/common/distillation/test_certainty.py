@@ -42,6 +42,11 @@ def test_the_surest_are_kept_in_their_order_and_real_images_always(entries, coun
     assert [entry["case"] for entry in keep_surest(entries, count)] == kept.split()
 
 
+def test_images_of_two_generators_may_have_one_name(entries):
+    other = {**entries[2], "case": entries[4]["case"]}  # read badly, and called as the surest one
+    assert [entry["image"] for entry in keep_surest([other, entries[4]], 1)] == ["c.png"]
+
+
 def test_doubt_is_the_entropy_where_a_structure_is_possible():
     share = torch.tensor(2.0).sigmoid()
     expected = -(share * share.log() + (1 - share) * (1 - share).log())
