@@ -103,19 +103,30 @@ class Study:
 
     def ddpm(self, cell: Cell) -> Step:
         """Trains the generator of synthetic images."""
-        place = f"{self._at(cell)}/ddpm"
-        own: dict[str, Any] = {"in_channels": self._channels(cell), "output_dir": place}
-        own["model_dir"] = f"{place}/models"
-        stage = self.config["synthesis"].get("train", {})
-        return self._run("ddpm", DDPM, place, [self.prepare(cell)], cell, stage, {"seed": self._draw, **own})
+        images = self._generator_images(cell)
+        place = f"{self._at(cell)}/ddpm{self._generator_part(cell)}"
+        own = {"seed": self._draw, "in_channels": self._channels(cell), "dataset_dir": images.folder}
+        own |= {"output_dir": place, "model_dir": f"{place}/models"}
+        return self._run("ddpm", DDPM, place, [images], cell, self.config["synthesis"].get("train", {}), own)
 
     def synthesise(self, cell: Cell) -> Step:
         """Writes synthetic images and passes them through the memorisation gate."""
-        place, model, settings = f"{self._at(cell)}/synthetic", self.ddpm(cell), self.config["synthesis"]
+        images, model, settings = self._generator_images(cell), self.ddpm(cell), self.config["synthesis"]
+        place = f"{self._at(cell)}/synthetic{self._generator_part(cell)}"
         own = {"model_dir": f"{model.folder}/models", "seed": self._draw, "num_images": settings["num_images"]}
-        own |= {"synthetic_dir": place, "output_dir": f"{place}/run"}
-        needs, stage = [self.prepare(cell), model], settings.get("sample", {})
-        return self._run("synthesise", DDPM, place, needs, cell, stage, own, base="inference")
+        own |= {"dataset_dir": images.folder, "synthetic_dir": place, "output_dir": f"{place}/run"}
+        return self._run(
+            "synthesise", DDPM, place, [images, model], cell, settings.get("sample", {}), own, base="inference"
+        )
+
+    def _generator_images(self, cell: Cell) -> Step:
+        """The step whose dataset.json the generator is trained on: all real images, or the labelled ones only."""
+        prepared = self.prepare(cell)
+        return self._first(cell, prepared, "labelled", cell.budget) if self._generator_part(cell) else prepared
+
+    def _generator_part(self, cell: Cell) -> str:
+        """What the names of a generator's folders end with where it depends on the budget."""
+        return f"-labelled-{cell.budget}" if self.config["synthesis"].get("real") == "labelled" else ""
 
     def transfer(self, cell: Cell, sizes: Mapping[str, Any]) -> dict[str, Step]:
         """The steps whose dataset.json a student learns from: of real images, of synthetic ones or both."""
@@ -125,7 +136,8 @@ class Study:
             lists["real"] = source if real is True else self._first(cell, source, "labelled", cell.budget)
         if synthetic := sizes.get("synthetic"):
             source = self.synthesise(cell)
-            lists["synthetic"] = source if synthetic == "all" else self._first(cell, source, "synthetic", synthetic)
+            part = f"synthetic{self._generator_part(cell)}"
+            lists["synthetic"] = source if synthetic == "all" else self._first(cell, source, part, synthetic)
         return lists
 
     def _first(self, cell: Cell, source: Step, part: str, count: int | str) -> Step:
@@ -146,8 +158,9 @@ class Study:
     def soft_labels(self, cell: Cell, name: str, source: str) -> Step:
         """A teacher's answers on the "real" or all "synthetic" images; an untrained one answers once for all cells."""
         settings, trained = self.config["teachers"][name], self._trained(name)
-        place = f"{self._at(cell)}/soft_labels/{source}/{name}/{cell.arm if trained else 'untrained'}"
         images = self.prepare(cell) if source == "real" else self.synthesise(cell)
+        part = source if source == "real" else f"synthetic{self._generator_part(cell)}"
+        place = f"{self._at(cell)}/soft_labels/{part}/{name}/{cell.arm if trained else 'untrained'}"
         own: dict[str, Any] = {"dataset_files": [f"{images.folder}/dataset.json"], "soft_labels": place}
         own |= {"in_channels": self._channels(cell), "output_dir": f"{place}/run"}
         needs = list(dict.fromkeys([self.prepare(cell), images]))
@@ -168,6 +181,7 @@ class Study:
         teacher, sizes = settings.get("teacher"), settings.get("transfer", {})
         rule, trained = ("distil" if teacher else "rival"), teacher is not None and self._trained(teacher)
         budgeted = trained or sizes.get("real") == "labelled"
+        budgeted |= "synthetic" in sizes and self._generator_part(cell) != ""
         place = f"{self._at(cell)}/{rule}/{name}/{cell.arm if budgeted else f'seed-{cell.seed}'}"
         own: dict[str, Any] = _labels(cell) if trained else {}
         own |= {"seed": cell.seed, "in_channels": self._channels(cell)}
@@ -256,8 +270,9 @@ class Study:
             values["reference"] = settings["reference"]
         if len(self.folds) == 1:
             values["dataset-file"] = f"{self.prepare(cells[0]).folder}/dataset.json"
-            if any(step.rule == "synthesise" for step in _ancestors(runs)):
-                values["synthetic"] = str(self.synthesise(cells[0]).folder)
+            drawn = {str(step.folder) for step in _ancestors(runs) if step.rule == "synthesise"}
+            if len(drawn) == 1:  # those of several budgets would need a section each
+                values["synthetic"] = drawn.pop()
         return Step("report", place, ("common.cli", "report", *folders, *options(values)), tuple(needs), folder=place)
 
     # --- parts -------------------------------------------------------------------------------------------------------

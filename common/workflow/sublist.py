@@ -1,7 +1,7 @@
 """A dataset.json with fewer entries than another one; the images stay where they are.
 
-`python -m common.workflow.sublist SOURCE COUNT TARGET` keeps the first COUNT images of SOURCE for distillation: of a
-real data set the labelled ones (COUNT `all`: all of these), of a synthetic one so many.
+`python -m common.workflow.sublist SOURCE COUNT TARGET` keeps the first COUNT images of SOURCE to learn from, of a real
+data set the labelled ones (COUNT `all`: all of these), of a synthetic one so many; and its validation and test lists.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def write_sublist(source: Path, target: Path, lists: Mapping[str, Sequence[Mappi
 
 
 def first_images(source: Path, count: int | None, target: Path) -> None:
-    """Writes the list of the first `count` training and unlabelled images of `source`; None takes all of training.
+    """Writes `source` with only the first `count` of its training and unlabelled images; None takes all of training.
 
     Raises:
         TskdError: when there are fewer.
@@ -51,7 +51,7 @@ def first_images(source: Path, count: int | None, target: Path) -> None:
             f"{source}: expected at least {count} images, found {len(training) + len(unlabelled)} (the memorisation "
             "gate leaves some out). Raise `synthesis: num_images`, or lower the transfer set's `synthetic`."
         )
-    write_sublist(source, target, {"training": training, "unlabelled": unlabelled})
+    write_sublist(source, target, {**content, "training": training, "unlabelled": unlabelled})
 
 
 if __name__ == "__main__":

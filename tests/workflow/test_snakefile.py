@@ -48,6 +48,13 @@ def test_every_step_has_a_rule_also_of_all_labels_and_of_labelled_images_alone(
     found = jobs(done.stdout + done.stderr)
     assert found["transfer"] == 3
     assert found["total"] == len(check_study(config, "study").steps) + 1
+    config["synthesis"]["real"] = "labelled"
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    done = snakemake(tmp_path / "study.yaml", "--dry-run", "--quiet", "rules")
+    assert done.returncode == 0, done.stderr
+    found = jobs(done.stdout + done.stderr)
+    assert (found["ddpm"], found["synthesise"], found["transfer"]) == (2, 2, 4)
+    assert found["total"] == len(check_study(config, "study").steps) + 1
 
 
 def test_a_file_with_problems_stops_before_anything_runs(tmp_path: Path, snakemake: Snakemake) -> None:

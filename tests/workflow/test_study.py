@@ -38,7 +38,9 @@ def test_shared_work_is_one_step(name: str) -> None:
     assert count["report"] == len(config["datasets"])
 
 
-@pytest.mark.parametrize("name", ["shared", "paper", "quickstart", "chaos_20", "own_volumes", "own_images"])
+@pytest.mark.parametrize(
+    "name", ["shared", "paper", "quickstart", "chaos_20", "chaos_synthesis", "own_volumes", "own_images"]
+)
 def test_all_students_of_a_study_see_as_many_images(name: str) -> None:
     def images(stage: dict[str, Any]) -> int:
         keys = merged_config("student_segmentation", ("train", *stage.get("configs", []))) | stage.get("overrides", {})
@@ -64,7 +66,7 @@ def test_an_untrained_teacher_answers_once_for_all_budgets_and_seeds() -> None:
 
 
 def test_every_step_comes_after_what_it_needs() -> None:
-    for name in ("shared", "paper", "chaos_20", "own_volumes", "own_images"):
+    for name in ("shared", "paper", "chaos_20", "chaos_synthesis", "own_volumes", "own_images"):
         seen: set[str] = set()
         for done, step in check_study(read_yaml(WORKFLOW / f"{name}.yaml"), name).steps.items():
             assert {needed.done for needed in step.needs} <= seen
@@ -104,6 +106,32 @@ def test_a_student_may_learn_from_the_labelled_images_and_synthetic_ones_alone()
     )
     rival = steps[f"{at}/rival/mae/budget-4/seed-1.done"].command  # another one for each budget
     assert value(rival, "transfer_files") == str([f"{at}/labelled-4/dataset.json"])
+
+
+def test_a_generator_of_the_labelled_images_alone_is_trained_for_each_budget() -> None:
+    config = toy(synthesis={"num_images": 4, "real": "labelled"})
+    config["datasets"]["phantom"]["budgets"] = [4, "all"]
+    config["pretraining"]["distilled"]["transfer"] = {"real": "labelled", "synthetic": 3}
+    config["pretraining"]["mae"] = {"transfer": {"real": True, "synthetic": "all"}, "configs": ["mae"]}
+    config["methods"]["mae"] = {"pretrain": "mae", "finetune": {}}
+    steps = check_study(config, "toy").steps
+    at = "results/phantom/split"
+    for budget in (4, "all"):
+        for rule in ("ddpm", "synthetic"):
+            step = steps[f"{at}/{rule}-labelled-{budget}.done"]
+            assert value(step.command, "dataset_dir") == f"{at}/labelled-{budget}"
+            assert steps[f"{at}/labelled-{budget}.done"] in step.needs
+        drawn = f"{at}/synthetic-labelled-{budget}"
+        assert value(steps[f"{drawn}.done"].command, "model_dir") == f"{at}/ddpm-labelled-{budget}/models"
+        distil = steps[f"{at}/distil/distilled/budget-{budget}/seed-1.done"].command
+        lists = [f"{at}/labelled-{budget}/dataset.json", f"{drawn}-3/dataset.json"]
+        assert value(distil, "transfer_files") == str(lists)
+        labels = f"{at}/soft_labels/synthetic-labelled-{budget}/small/budget-{budget}/seed-1"
+        assert labels in value(distil, "soft_labels")
+        assert value(steps[f"{labels}.done"].command, "dataset_files") == str([f"{drawn}/dataset.json"])
+        rival = steps[f"{at}/rival/mae/budget-{budget}/seed-1.done"].command
+        assert value(rival, "transfer_files") == str([f"{at}/dataset/dataset.json", f"{drawn}/dataset.json"])
+    assert "--synthetic" not in steps["results/phantom/report.done"].command  # there are two sets
 
 
 def test_all_labels_need_no_limit_and_are_one_budget_in_every_fold() -> None:

@@ -90,6 +90,17 @@ def test_the_list_of_all_labelled_images(files, tmp_path):
     assert not found["unlabelled"]
 
 
+def test_a_shorter_list_keeps_what_is_held_out(tmp_path):
+    source = dataset(tmp_path / "study" / "dataset.json", 3, 1)
+    content = read(source)
+    content["test"] = [{**content["training"].pop(), "group": "held out"}]
+    write(source, content)
+    first_images(source, 1, tmp_path / "few" / "dataset.json")
+    found = read(tmp_path / "few" / "dataset.json")
+    assert [entry["case"] for entry in found["training"]] == ["study_0"]
+    assert found["test"] == [{**content["test"][0], "image": "../study/study_2.png", "label": "../study/study_2_l.png"}]
+
+
 def test_a_second_observers_label_is_found_from_another_list(files, tmp_path):
     data = read(files[1])
     data["training"][0]["label_2nd"] = data["training"][0]["label"]
