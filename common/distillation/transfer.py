@@ -44,9 +44,9 @@ def transfer_entries(
         Entries {image, label?, group, case, part}, the parts one after the other.
 
     Raises:
-        TskdError: as `common.data.entries`; synthetic images that no memorisation gate has seen; an image or a patient
-            of another file is in the validation or test list of `dataset_file`, or was seen by the model that drew
-            synthetic images; an image twice; other channels; or labels that are asked for where none is.
+        TskdError: as `common.data.entries`; an image or a patient of another file is in the validation or test list of
+            `dataset_file`, or was seen by the model that drew synthetic images; an image twice; other channels; or
+            labels that are asked for where none is.
     """
     found: dict[str, list[dict[str, str]]] = {part: [] for part in PARTS}
     budget = entries(dataset_file, "labelled", num_labelled) if num_labelled != 0 else []

@@ -24,10 +24,17 @@ from common.synthesis.guard import check_training_images
 from common.synthesis.images import load_images, validation_images
 from common.synthesis.label_maps import WarpedLabels
 from common.synthesis.loss import DiffusionLoss
-from common.synthesis.memorisation import gate
+from common.synthesis.memorisation import check_gate, gate
 from common.synthesis.pretrained import initial_network, start_sha256
 from common.synthesis.preview import SamplePreview
-from common.synthesis.sampling import SAMPLERS, SeededSampler, build_sampler, folder_settings, labels_for
+from common.synthesis.sampling import (
+    SAMPLERS,
+    SeededSampler,
+    build_sampler,
+    check_channels,
+    folder_settings,
+    labels_for,
+)
 from common.synthesis.training_record import check_trained_on, record_sha256, training_record
 
 __all__ = [
@@ -42,6 +49,8 @@ __all__ = [
     "SyntheticFolder",
     "WarpedLabels",
     "build_sampler",
+    "check_channels",
+    "check_gate",
     "check_trained_on",
     "check_training_images",
     "compare",

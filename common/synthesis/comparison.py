@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -132,6 +132,15 @@ def thin(looks: Looks, limit: int) -> Looks:
     )
 
 
+def check_patients(groups: Collection[str], dataset_file: str | os.PathLike[str]) -> None:
+    """Raises TskdError for fewer than two patients, `groups` being those of the training images."""
+    if len(groups) < 2:
+        raise TskdError(
+            f"{dataset_file}: expected training images of at least two patients (`group`), found {len(groups)}. The "
+            "threshold of the memorisation gate is what different patients reach."
+        )
+
+
 def thresholds(
     training: Looks, quantile: float, max_shift: int, max_real: int, dataset_file: str | os.PathLike[str]
 ) -> Limits:
@@ -143,11 +152,7 @@ def thresholds(
     Raises:
         TskdError: fewer than two patients, or none whose images differ.
     """
-    if len(set(training.groups)) < 2:
-        raise TskdError(
-            f"{dataset_file}: expected training images of at least two patients (`group`), found "
-            f"{len(set(training.groups))}. The threshold of the memorisation gate is what different patients reach."
-        )
+    check_patients(set(training.groups), dataset_file)
     asked = thin(training, max_real)
     best, _, repeated = correlation.most_alike_strangers(
         asked.pixels, training.pixels, asked.groups, training.groups, DUPLICATE, max_shift

@@ -16,6 +16,7 @@ from diffusers.pipelines.ddpm.pipeline_ddpm import DDPMPipeline
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.training_utils import EMAModel
 from peft import PeftModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from common import ranks
@@ -87,7 +88,7 @@ def load_network(
     unet = UNet2DModel.from_config(config)
     try:
         unet.load_state_dict(load_file(Path(pipeline_dir, WEIGHTS)), strict=True)
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, SafetensorError) as error:
         raise TskdError(f"{Path(pipeline_dir, WEIGHTS)}: expected the weights of its config.json: {error}") from error
     network: Any = DiffusionUNet(unet, amp_dtype).to(device).eval()
     return network.to(memory_format=torch.channels_last)

@@ -104,10 +104,12 @@ def measure(
 
     Pairs: `synthetic`, the images that passed the gate against the training images. `floor`, one half of the training
     images against the other, drawn at random, so of the same patients, as synthetic images and their models' training
-    images are: what a perfect generator would have. `other_patients`, the training images of one half of the patients
-    against those of the other half: how far people are apart. Both are means of `HALVINGS` halvings, with the smallest
-    and largest KID of these. `held_out`, the images of the validation list against the training images, where there are
-    any. All samples have one size, because all measures depend on it; `held_out` has fewer where there are no more.
+    images are: what a perfect generator would have. `other_patients`, the training images of some patients against
+    those of the others, who have about half of the images: how far people are apart. Both are means of `HALVINGS`
+    halvings (those with `FEWEST` images on each side), with the smallest and largest KID of these. `held_out`, the
+    images of the validation list against the training images, where there are any. Samples have one size, because all
+    measures depend on it, but for `other_patients` and `held_out` where there are fewer images; a pair with fewer than
+    `FEWEST` is left out.
     All features are brought to mean 0 and mean variance 1 of the training images. A dataset.json has one modality, so
     the report is of one.
 
@@ -147,32 +149,35 @@ def measure(
     rng = np.random.default_rng(0)
     halves = {
         "floor": [rng.permutation(len(groups)) < len(groups) // 2 for _ in range(HALVINGS)],
-        "other_patients": [np.isin(groups, rng.permutation(patients)[: len(patients) // 2]) for _ in range(HALVINGS)],
+        "other_patients": [_patients_of_half_the_images(groups, rng) for _ in range(HALVINGS)],
     }
     drawn = vectors(listed)[0]
-    sizes = [int(part.sum()) for many in halves.values() for half in many for part in (half, ~half)]
-    count = min(limit, len(drawn), *sizes)
+    count = min(limit, len(drawn), len(training) // 2)
     if count < FEWEST:
         raise TskdError(
-            f"expected at least {FEWEST} images in every sample, found {len(drawn)} synthetic ones and {len(training)} "
-            f"of training, of which the smallest half has {count}. Make more synthetic images, or list more training "
-            "images."
+            f"expected at least {FEWEST} synthetic images and twice as many of training, found {len(drawn)} and "
+            f"{len(training)}. Make more synthetic images, or list more training images."
         )
     centre, spread = training.mean(0), training.var(0).mean().sqrt().clamp_min(1e-12)
     training, drawn = (training - centre) / spread, (drawn - centre) / spread
 
-    def thinned(first: torch.Tensor, second: torch.Tensor) -> dict[str, float | None]:
-        images = min(count, len(second))
+    def thinned(first: torch.Tensor, second: torch.Tensor, images: int) -> dict[str, float | None]:
         return compare(_thin(first, images), _thin(second, images))
 
-    pairs = {"synthetic": thinned(training, drawn)}
+    pairs = {"synthetic": thinned(training, drawn, count)}
     for name, many in halves.items():
-        found = [thinned(training[torch.from_numpy(half)], training[torch.from_numpy(~half)]) for half in many]
+        split = [(training[torch.from_numpy(half)], training[torch.from_numpy(~half)]) for half in many]
+        usable = [parts for parts in split if min(map(len, parts)) >= FEWEST]
+        if not usable:
+            continue
+        images = min(count, *(len(part) for parts in usable for part in parts))
+        found = [thinned(*parts, images) for parts in usable]
         kids = [one["kid"] for one in found if one["kid"] is not None]
-        pairs[name] = _mean(found) | {"images": count, "kid_lowest": min(kids), "kid_highest": max(kids)}
+        pairs[name] = _mean(found) | {"images": images, "kid_lowest": min(kids), "kid_highest": max(kids)}
     if data["validation"]:
         held_out = (vectors(entries(dataset_file, "validation"))[0] - centre) / spread
-        pairs |= {"held_out": thinned(training, held_out)} if len(held_out) >= FEWEST else {}
+        images = min(count, len(held_out))
+        pairs |= {"held_out": thinned(training, held_out, images)} if images >= FEWEST else {}
     report = {
         "modality": data["modality"],
         "features": getattr(features, "name", type(features).__name__),
@@ -200,6 +205,14 @@ def compare(real: torch.Tensor, other: torch.Tensor) -> dict[str, float | None]:
         **diversity(other),
         **{f"real_{name}": value for name, value in diversity(real).items()},
     }
+
+
+def _patients_of_half_the_images(groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Which of N images are of the first patients in a drawn order, so many that they have about half of the images."""
+    patients, counts = np.unique(groups, return_counts=True)
+    order = rng.permutation(len(patients))
+    off = np.abs(counts[order].cumsum()[:-1] - len(groups) / 2)
+    return np.isin(groups, patients[order[: off.argmin() + 1]])
 
 
 def _mean(found: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -72,7 +71,7 @@ class SyntheticFolder:
         self.labels = labels
         self._bar: tqdm | None = None
         self._claim()
-        self._begun = time.time()
+        self._found = self._list_written()
 
     def image_path(self, number: int) -> Path:
         """Where image `number` is or will be."""
@@ -125,15 +124,19 @@ class SyntheticFolder:
         """
         if not self.complete():
             return False
-        listed = self.path / "dataset.json"
         try:
             with FileLock(self.path / ".gate.lock", blocking=False):
-                if listed.exists() and listed.stat().st_mtime >= self._begun:  # another process was faster
+                if self._list_written() not in (None, self._found):  # another process was faster
                     return False
                 gate()
         except Timeout:  # another process is at it
             return False
         return True
+
+    def _list_written(self) -> int | None:
+        """When dataset.json was written, by the clock of its file system; None if there is none."""
+        path = self.path / "dataset.json"
+        return path.stat().st_mtime_ns if path.exists() else None
 
     def _claim(self) -> None:
         path = self.path / "sampling.json"

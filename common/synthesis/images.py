@@ -94,7 +94,12 @@ def validation_images(
         size: (x, y), or one number for both.
         limit: at most so many, spread evenly.
         labelled: with their label maps 1 x X x Y (uint8), for a network that is conditioned on them.
+
+    Raises:
+        TskdError: an empty list, a limit below 1, or an image that cannot be read.
     """
+    if limit is not None and limit < 1:
+        raise TskdError(f"val_images: expected 1 or more, found {limit}")
     held_out, channels = entries(dataset_file, "validation"), read(dataset_file)["channels"]
     intensity = Intensity.of(dataset_file)
     images, cases, _ = load_images(held_out, size, channels, limit, intensity)

@@ -23,6 +23,7 @@ from common.synthesis.comparison import (
     Limits,
     Looks,
     Verdict,
+    check_patients,
     judge,
     judge_drawn_to_labels,
     look,
@@ -94,10 +95,7 @@ def gate(
         TskdError: a setting out of range, a dataset.json that lacks images of the model's training, fewer than two
             patients or volumes in it, missing images, or not one image that passes.
     """
-    if not 0 < quantile <= 1:
-        raise TskdError(f"gate#quantile: expected a number above 0 and at most 1, found {quantile}")
-    if copies < 0:
-        raise TskdError(f"gate#copies: expected 0 or more training images to alter, found {copies}")
+    check_gate(dataset_file, quantile, resolution, max_shift, max_real, copies)
     folder, data = Path(synthetic_dir), read(dataset_file)
     withdraw(folder)
     if pipeline_dir is not None:
@@ -144,14 +142,35 @@ def gate(
     write_json(folder / "memorisation.json", report)
     save(pairs(listed, real, synthetic, limits, data["channels"]), folder / "memorisation.png")
     kept = [k for k, flagged in zip(numbers, synthetic.flagged.tolist(), strict=True) if not flagged]
-    publish(folder, dataset_file, kept, {key: report[key] for key in _SUMMARY}, seen_by(pipeline_dir))
     logger.info("memorisation gate: %d of %d images passed, threshold %.3f", len(kept), len(numbers), limits.pixels)
     if not kept:
         raise TskdError(
             f"{folder}: expected some images that are no copies, found all {len(numbers)} flagged (memorisation.csv). "
             "Train the diffusion model on more patients or for fewer epochs."
         )
+    publish(folder, dataset_file, kept, {key: report[key] for key in _SUMMARY}, seen_by(pipeline_dir))
     return report
+
+
+def check_gate(
+    dataset_file: str | os.PathLike[str], quantile: float, resolution: int, max_shift: int, max_real: int, copies: int
+) -> None:
+    """Refuse settings of `gate` that could not work, so that this is said before the images are drawn.
+
+    Raises:
+        TskdError: a setting out of range, or training images of fewer than two patients.
+    """
+    ranges = {
+        "quantile": (0 < quantile <= 1, "a number above 0 and at most 1", quantile),
+        "resolution": (resolution >= 16, "16 pixels or more", resolution),
+        "max_shift": (0 <= max_shift <= resolution // 4, f"0 to {resolution // 4} pixels of `resolution`", max_shift),
+        "max_real": (max_real >= 1, "1 image or more", max_real),
+        "copies": (copies >= 0, "0 or more training images to alter", copies),
+    }
+    for name, (fits, expected, found) in ranges.items():
+        if not fits:
+            raise TskdError(f"gate#{name}: expected {expected}, found {found}")
+    check_patients({entry["group"] for entry in entries(dataset_file, "transfer")}, dataset_file)
 
 
 @dataclass(frozen=True)

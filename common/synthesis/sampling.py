@@ -14,7 +14,7 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from monai.inferers import Inferer
 
-from common.data.datalist import entries
+from common.data.datalist import entries, read
 from common.errors import TskdError
 from common.synthesis.adapters import from_model_range, label_classes, one_hot
 from common.synthesis.label_maps import WarpedLabels, labels_sha256
@@ -72,7 +72,7 @@ class SeededSampler(Inferer):
         labels: label map of each number, for a network that is conditioned on one.
 
     Raises:
-        TskdError: unknown sampler, or a number of steps outside 1 .. training steps.
+        TskdError: unknown sampler, a number of steps outside 1 .. training steps, or a negative seed.
     """
 
     def __init__(
@@ -90,6 +90,8 @@ class SeededSampler(Inferer):
             steps = limit if sampler == "ddpm" else min(FEW, limit)
         if not 1 <= steps <= limit:
             raise TskdError(f"steps: expected 1 to {limit} (the training schedule's), found {steps}")
+        if seed < 0:
+            raise TskdError(f"seed: expected 0 or more, found {seed}")
         self.schedule = schedule_sha256(scheduler)
         self.scheduler = build_sampler(scheduler, sampler)
         self.sampler, self.steps, self.seed = sampler, steps, seed
@@ -160,6 +162,16 @@ def folder_settings(model: str, network: Any, device: str | torch.device, draw: 
     """
     precision = None if network.amp_dtype is None else str(network.amp_dtype).removeprefix("torch.")
     return {"model": model, "device": torch.device(device).type, "amp_dtype": precision, **draw.settings}
+
+
+def check_channels(network: Any, dataset_file: str | os.PathLike[str]) -> None:
+    """Raises TskdError where a `DiffusionUNet` draws images of other channels than `dataset_file` has."""
+    drawn, expected = image_shape(network)[0], read(dataset_file)["channels"]
+    if drawn != expected:
+        raise TskdError(
+            f"{dataset_file}: expected images of {drawn} channels, as the diffusion model draws them, found "
+            f"{expected}. Adapt a pipeline from elsewhere to these images first (train.json with init_from)."
+        )
 
 
 def schedule_sha256(scheduler: DDPMScheduler) -> str:

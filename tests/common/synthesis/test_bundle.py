@@ -140,7 +140,7 @@ def test_a_pretrained_pipeline_learns_to_draw_to_label_maps(workflow, tmp_path, 
     assert read(folder / "dataset.json")["provenance"]["label_maps"]["count"] == 10
 
 
-def test_a_gate_that_fails_leaves_no_list_and_another_dataset_is_refused(workflow, tmp_path, cohort, make_network):
+def test_what_the_gate_cannot_work_with_is_said_before_an_image_is_drawn(workflow, tmp_path, cohort, make_network):
     data = read(cohort)
     for entry in (entry for name in ("training", "validation", "test") for entry in data[name]):
         entry.update({key: str(cohort.parent / entry[key]) for key in ("image", "label")})
@@ -157,17 +157,19 @@ def test_a_gate_that_fails_leaves_no_list_and_another_dataset_is_refused(workflo
         tmp_path / "models",
         record=training_record(entries(tmp_path / "one.json", "transfer")),
     )
-    options = {"kind": "inference", "num_images": 3, "steps": 2}
-    run(workflow("inference.json", **options))
-    folder = tmp_path / "run" / "synthetic"
-    assert (folder / "dataset.json").is_file()
-    with pytest.raises(RuntimeError) as failed:
-        run(workflow("inference.json", **options, dataset_file=str(tmp_path / "one.json")))
-    assert "at least two patients" in cause(failed.value)
-    assert {path.name for path in folder.iterdir()} == {"images", "sampling.json", ".gate.lock"}
-    with pytest.raises(RuntimeError) as refused:
-        workflow("inference.json", **options, dataset_file=str(tmp_path / "rest.json")).initialize()
-    assert f"found {len(one)} of them neither in 'training' nor in 'unlabelled'" in cause(refused.value)
+    write(tmp_path / "colour.json", {**data, "training": one, "channels": 3})
+    for changes, message in (
+        ({"dataset_file": str(tmp_path / "one.json")}, "at least two patients"),
+        ({"dataset_file": str(tmp_path / "colour.json")}, "images of 1 channels, as the diffusion model draws them"),
+        ({"dataset_file": str(tmp_path / "rest.json")}, f"found {len(one)} of them neither in 'training' nor in"),
+        ({"gate#max_shift": 32}, "gate#max_shift: expected 0 to 16 pixels of `resolution`, found 32"),
+        ({"teacher_model": "no_such_file.pt"}, "no_such_file.pt"),
+        ({"seed": -1}, "seed: expected 0 or more, found -1"),
+    ):  # fmt: skip
+        with pytest.raises(RuntimeError) as refused:
+            run(workflow("inference.json", kind="inference", num_images=3, steps=2, **changes))
+        assert message in cause(refused.value)
+        assert not (tmp_path / "run" / "synthetic" / "images").exists()
 
 
 def torchrun(*names, **options):

@@ -129,3 +129,11 @@ def test_weights_of_another_network_are_refused(tmp_path, network, make_network,
     (folder / weights).write_bytes((other / weights).read_bytes())
     with pytest.raises(TskdError, match="conv_in"):
         load_network(folder)
+
+
+def test_half_written_weights_are_named(network, scheduler, tmp_path):
+    pipeline = export_model(network, scheduler, tmp_path)
+    weights = pipeline / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(TskdError, match=r"diffusion_pytorch_model.safetensors: expected the weights of its config"):
+        load_network(pipeline)

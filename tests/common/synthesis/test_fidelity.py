@@ -9,7 +9,7 @@ import torch
 from mlflow import MlflowClient
 from monai.utils import path_to_sqlite_uri
 
-from common.data.datalist import entries, read
+from common.data.datalist import entries, read, write
 from common.networks import build_sam, load_pretrained
 from common.state import save_weights
 from common.synthesis import (
@@ -137,6 +137,24 @@ def test_held_out_patients_are_nearer_to_training_than_noise_is(cohort, tmp_path
     scaled = measure(tmp_path / "noise", cohort, Scaled(), tmp_path / "scaled.json")["pairs"]
     for pair, values in report.items():
         assert scaled[pair]["kid"] == pytest.approx(values["kid"], rel=1e-2, abs=1e-2)
+
+
+@pytest.mark.parametrize("slices", [3, 2])
+def test_small_patients_shrink_no_sample_but_their_own(slices, cohort, tmp_path):
+    data, training = read(cohort), entries(cohort, "transfer")
+    groups = sorted({entry["group"] for entry in training})[:3]
+    own = {group: [entry for entry in training if entry["group"] == group] for group in groups}
+    kept = own[groups[0]][:6] + own[groups[1]][:slices] + own[groups[2]][:slices]
+    listed = [{**entry, "group": "large"} if entry["group"] == groups[0] else entry for entry in kept]
+    more = [{**entry, "group": "large"} for entry in training if entry["group"] not in groups][:6]
+    write(tmp_path / "uneven.json", {**data, "training": [], "unlabelled": listed + more, "validation": [], "test": []})
+    folder = SyntheticFolder(tmp_path / "copies", 12, {})
+    folder.write(range(12), load_images(training[:12], 64)[0])
+    publish(folder.path, cohort, range(12), {})
+    pairs = measure(folder.path, tmp_path / "uneven.json", RandomFeatures(), tmp_path / "f.json")["pairs"]
+    half = (12 + 2 * slices) // 2
+    expected = {"synthetic": half, "floor": half} | ({"other_patients": 6} if slices == 3 else {})
+    assert {name: values["images"] for name, values in pairs.items()} == expected
 
 
 def test_numbers_are_the_same_as_json_as_a_table_and_in_mlflow(cohort, tmp_path):

@@ -44,6 +44,8 @@ def test_slices_of_a_volume_equal_the_prepared_pngs(prepare, intensity):
     items = sorted(entries(dataset_file, "transfer"), key=lambda entry: entry["case"])
     flat, cases, groups = load_images(items, (8, 6))
     held_out = validation_images(dataset_file, (8, 6))
+    with pytest.raises(TskdError, match="val_images: expected 1 or more, found 0"):
+        validation_images(dataset_file, (8, 6), 0)
     assert [entry["case"] for entry in held_out] == [case.replace("a", "b") for case in cases]
     assert groups == ["a"] * 3
     torch.testing.assert_close(torch.stack([e["image"] for e in held_out]), flat, atol=1e-7, rtol=0)

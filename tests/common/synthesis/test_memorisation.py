@@ -16,6 +16,7 @@ from common.errors import TskdError
 from common.synthesis import RandomFeatures, SyntheticFolder, WarpedLabels, gate, load_images
 from common.synthesis.comparison import Limits, Looks, Verdict, judge, quantile_interval
 from common.synthesis.correlation import most_alike_features, prepare
+from common.synthesis.folder import publish
 from common.synthesis.memorisation import share
 from common.synthesis.memorisation_report import pairs
 from common.synthesis.pictures import contact_sheet, read_image
@@ -259,16 +260,20 @@ def test_features_flag_in_addition(cohort, new_patients, tmp_path):
 
 def test_nothing_but_copies_is_an_error_after_the_report(cohort, tmp_path):
     folder = plant(tmp_path, load_images(entries(cohort, "transfer")[:3], 64)[0])
+    publish(folder, cohort, range(3), {})  # the list of an earlier gate
     with pytest.raises(TskdError, match="all 3 flagged"):
         gate(folder, cohort)
     assert (folder / "memorisation.csv").exists()
-    assert read(folder / "dataset.json")["unlabelled"] == []
+    assert not (folder / "dataset.json").exists()
 
 
-@pytest.mark.parametrize("quantile", [0.0, 1.5])
-def test_a_quantile_that_is_none(quantile, cohort, tmp_path):
-    with pytest.raises(TskdError, match=f"gate#quantile: expected .*, found {quantile}"):
-        gate(tmp_path, cohort, quantile=quantile)
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("quantile", 0.0), ("quantile", 1.5), ("resolution", 0), ("max_shift", 17), ("max_shift", -1), ("max_real", 0)],
+)
+def test_a_setting_out_of_range(key, value, cohort, tmp_path):
+    with pytest.raises(TskdError, match=f"gate#{key}: expected .*, found {value}"):
+        gate(tmp_path, cohort, **{key: value})
 
 
 def test_a_negative_number_of_copies(cohort, tmp_path):
