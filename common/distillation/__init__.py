@@ -10,7 +10,6 @@ from common.distillation.schedules import FollowSchedules, Linear
 from common.distillation.soft_labels import write_soft_labels
 from common.distillation.soft_labels_reader import (
     add_soft_labels,
-    missing_soft_labels,
     soft_labels_identity,
 )
 from common.distillation.teachers import AverageSoftLabelsd, add_teachers
@@ -32,7 +31,6 @@ __all__ = [
     "fold_teachers",
     "keep_surest",
     "labelled_entries",
-    "missing_soft_labels",
     "soft_labels_identity",
     "transfer_entries",
     "transfer_identity",

@@ -85,7 +85,10 @@ def write_soft_labels(
     folder = Path(output_dir)
     counts = Counter(entry["case"] for entry in entries)
     if repeated := sorted(case for case, count in counts.items() if count > 1):
-        raise TskdError(f"soft labels: expected unique case names, found more than once: {repeated[:5]}")
+        raise TskdError(
+            f"soft labels: expected unique case names, found more than once: {repeated[:5]}. Write those "
+            "of each data set into a folder of its own, and give distill.json the list of these folders"
+        )
     folds = {case: fold for case, fold in (case_folds or {}).items() if case in counts}
     predictions = Predictions(
         network, teacher, preprocessing, fold_models, folds, tta, keys, device, batch_size, dtype, num_workers

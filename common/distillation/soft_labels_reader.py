@@ -49,24 +49,6 @@ def add_soft_labels(
     return result
 
 
-def missing_soft_labels(
-    entries: Sequence[Mapping[str, Any]], folder: str | Path, teacher: str | Path | None = None
-) -> list[str]:
-    """One line for each entry that a folder has no soft labels of yet; empty where nothing is left to write.
-
-    Args:
-        entries: datalist entries with `image` and `case`.
-        folder: folder that `write_soft_labels` has written, is to complete or is to make.
-        teacher: weights file the soft labels must come from, or None to accept any one teacher.
-
-    Raises:
-        TskdError: when the folder holds soft labels of another teacher.
-    """
-    if not (Path(folder) / MANIFEST).is_file():
-        return [f"{entry['case']}: no soft labels" for entry in entries]
-    return _find(entries, [folder], teacher)[1]
-
-
 def _find(
     entries: Sequence[Mapping[str, Any]],
     folders: Sequence[str | Path],
@@ -79,9 +61,11 @@ def _find(
     manifests = {Path(folder): _read_manifest(Path(folder)) for folder in folders}
     expected = sha256(teacher) if teacher is not None else next(iter(manifests.values()))["teacher"]
     known: dict[str, dict[str, Path]] = {}  # case -> sha256 of its image -> folder
+    first = next(iter(manifests.values()))["preprocessing"]
+    alike = {"image_size": first["image_size"]} if "image_size" in first else {}  # their arrays are stacked
     for folder, manifest in manifests.items():
         refuse_difference(folder, {"teacher": expected}, manifest)
-        refuse_difference(folder, preprocessing or {}, manifest["preprocessing"])
+        refuse_difference(folder, {**alike, **(preprocessing or {})}, manifest["preprocessing"])
         for case, info in manifest["cases"].items():
             known.setdefault(case, {})[info["image"]] = folder
     problems, result = [], []

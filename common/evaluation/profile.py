@@ -86,12 +86,17 @@ def profile_bundles(
         memory of the process rose above what it was before the network was built (Linux; None elsewhere).
 
     Raises:
-        TskdError: no such bundle or overlay, or a setting that none of their inference.json has.
+        TskdError: no such bundle, overlay or device, no image size, or a setting that none of their inference.json has.
     """
+    if any(torch.device(device).type == "cuda" for device in devices) and not torch.cuda.is_available():
+        raise TskdError(f"device: expected a CUDA device that torch finds, found none for {', '.join(devices)}")
     given = {key: value for key, value in settings.items() if value is not None}
     parsers = [_parser(name, {}) for name in names]
     if unknown := [key for key in given if not any(key in parser for parser in parsers)]:
         raise TskdError(f"{', '.join(names)}: inference.json has no key {', '.join(unknown)}")
+    for name, parser in zip(names, parsers, strict=True):
+        if "image_size" not in parser:
+            raise TskdError(f"{name}: expected an image size, found no image_size in its inference.json. Add @SIZE")
     found, threads = [], torch.get_num_threads()
     for name in names:
         for device in devices:
@@ -146,8 +151,8 @@ def _parser(name: str, settings: Mapping[str, Any]) -> ConfigParser:
         raise TskdError(f"{name}: expected a bundle's folder or FOLDER:OVERLAY@SIZE, not found: {', '.join(missing)}")
     parser = ConfigParser()
     parser.read_config(files)
-    own = {**settings, "image_size": int(size)} if size else settings
-    parser.update({key: value for key, value in own.items() if key in parser})
+    parser.update({key: value for key, value in settings.items() if key in parser})
+    parser.update({"image_size": int(size)} if size else {})
     return parser
 
 

@@ -63,8 +63,8 @@ def parameter_groups(
     """Parameter groups for an optimizer: deeper layers learn faster, and a ViT has a rate of its own.
 
     Of n layers, number i (from 0 at the image) learns at `learning_rate * layer_decay ** (n - i)`, everything outside
-    of them (norms, decoder, head) at `learning_rate`. ULMFiT, arXiv 1801.06146; for vision transformers BEiT, arXiv
-    2106.08254, with 0.65 to 0.75.
+    of them (norms, decoder, head) at `learning_rate`; a ViT's parameters at `vit_lr_mult` times that. ULMFiT, arXiv
+    1801.06146; for vision transformers BEiT, arXiv 2106.08254, with 0.65 to 0.75.
 
     Args:
         network: segmentation network, or a `TappedNetwork` around one (its projection learns at full rate).

@@ -91,9 +91,10 @@ def load_vit(
         raise TskdError(
             "encoder_weights: expected ImageNet weights (a file, a folder or a hub id owner/name@revision), found None"
         )
-    vit = network.get_submodule(encoder)
+    vit = dict(network.named_modules()).get(encoder)
     if not isinstance(vit, ViT) or hasattr(vit, "cls_token"):
-        raise TskdError(f"{encoder}: expected a MONAI ViT without class token, found {type(vit).__name__}")
+        found = f"{type(network).__name__} without it" if vit is None else type(vit).__name__
+        raise TskdError(f"{encoder}: expected a MONAI ViT without class token, as in UNETR, found {found}")
     source = find_weights(weights, f"the ViT {encoder!r}")
     expected = {key: value for key, value in vit.state_dict().items() if not _NEVER_RUN.match(key)}
     _check_settings(vit, source)

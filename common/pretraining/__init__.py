@@ -1,7 +1,7 @@
 """Other ways of pretraining the student on the transfer set, to compare distillation with."""
 
-from common.pretraining.masked_autoencoder import MaskedAutoencoder, MaskedPatchLoss
-from common.pretraining.momentum_contrast import ContrastiveLoss, MomentumContrast, MomentumUpdate
+from common.pretraining.masked_autoencoder import MaskedAutoencoder, MaskedPatchLoss, encoder_of
+from common.pretraining.momentum_contrast import ContrastiveLoss, MomentumContrast, MomentumUpdate, without_repeats
 from common.pretraining.pseudo_label import PseudoLabeld
 from common.pretraining.views import RandomView, ViewsBatch
 
@@ -14,4 +14,6 @@ __all__ = [
     "PseudoLabeld",
     "RandomView",
     "ViewsBatch",
+    "encoder_of",
+    "without_repeats",
 ]

@@ -116,6 +116,21 @@ def to_patches(image: Tensor, size: int) -> Tensor:
     return patches.permute(0, 2, 3, 4, 5, 1).flatten(3).flatten(1, 2)
 
 
+def encoder_of(network: nn.Module) -> ViT:
+    """The ViT of a student such as UNETR, its module `vit`.
+
+    Raises:
+        TskdError: a student without one.
+    """
+    vit = getattr(network, "vit", None)
+    if not isinstance(vit, ViT):
+        raise TskdError(
+            f"pretraining: expected a student with a MONAI ViT under `vit`, as UNETR, found {type(network).__name__}. "
+            "This rival is for students with such an encoder; other networks have `distill` and `pseudo_label`"
+        )
+    return vit
+
+
 def patch_convolution(vit: ViT) -> nn.Conv2d:
     """The convolution that makes tokens of patches.
 

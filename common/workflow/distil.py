@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from common.data import fingerprint, read
-from common.distillation import missing_soft_labels, transfer_entries
 from common.errors import TskdError
 from common.workflow.commands import STUDENT, TEACHER, bundle_command, config_files
 
@@ -84,18 +83,6 @@ class Distillation:
             "fine-tuning": _command(STUDENT, self.overlays, {**defaults, **self.every, **self.fine_tune}, second),
         }
 
-    def missing_soft_labels(self) -> bool:
-        """Whether any image to learn from has no soft labels of this teacher yet.
-
-        Raises:
-            TskdError: where the folder is another teacher's, or as `common.distillation.transfer_entries`.
-        """
-        images = transfer_entries(self._files, self._dataset_file, self.num_labelled)
-        try:
-            return bool(missing_soft_labels(images, self._soft_labels, self.teacher / "models" / "model.pt"))
-        except TskdError as error:
-            raise TskdError(f"{error} With tskd distil that is --soft-labels DIR.") from error
-
     @property
     def _output(self) -> Path:
         return self.output.resolve()
@@ -153,10 +140,10 @@ def _command(
 
 
 def distil(request: Distillation, dry_run: bool = False) -> Path:
-    """Prints each command and runs it; soft labels that are there already are not written again.
+    """Prints each command and runs it.
 
-    Where keys for the soft labels are given, their command always runs: it keeps what these keys would write, too, and
-    refuses a folder that was written with others.
+    That of the soft labels keeps those that are there already, and refuses a folder of another teacher or another
+    preprocessing.
 
     Args:
         request: what is asked for.
@@ -172,9 +159,7 @@ def distil(request: Distillation, dry_run: bool = False) -> Path:
         print(f"# {name}\n{shlex.join(['python', *command[1:]])}", flush=True)
         if dry_run:
             continue
-        if name == "soft labels" and not request.soft_label and not request.missing_soft_labels():
-            print("# all written before", flush=True)
-        elif subprocess.run(command).returncode != 0:
+        if subprocess.run(command).returncode != 0:
             raise TskdError(
                 f"{name} failed, see above. Once that is mended, the same command goes on from the last epoch that was "
                 "finished; --set resume=never starts anew."

@@ -182,8 +182,9 @@ class Study:
         rule, trained = ("distil" if teacher else "rival"), teacher is not None and self._trained(teacher)
         budgeted = trained or sizes.get("real") == "labelled"
         budgeted |= "synthetic" in sizes and self._generator_part(cell) != ""
+        budgeted |= "batch_ratio" in settings.get("overrides", {})  # which tells labelled images from others
         place = f"{self._at(cell)}/{rule}/{name}/{cell.arm if budgeted else f'seed-{cell.seed}'}"
-        own: dict[str, Any] = _labels(cell) if trained else {}
+        own: dict[str, Any] = _labels(cell) if budgeted else {}
         own |= {"seed": cell.seed, "in_channels": self._channels(cell)}
         needs = [self.prepare(cell)]
         lists = self.transfer(cell, sizes)

@@ -110,6 +110,17 @@ def test_self_supervised(rival: str, folder: Path, cohort: Path, run_bundle: Cal
         assert not torch.equal(exported[block], resumed[f"momentum_{block}"])  # the copy lags behind
 
 
+@pytest.mark.parametrize("rival", ["mae", "mocov3", "imagenet"])
+def test_a_student_without_a_vit(rival: str, folder: Path, cohort: Path, run_bundle: Callable[..., Any]) -> None:
+    keys = {"encoder_weights": "vit.safetensors"} if rival == "imagenet" else {}
+    with pytest.raises(Exception) as caught:  # noqa: PT011 (MONAI wraps it)
+        run_bundle(
+            "student_segmentation", "train", "flexible_unet", rival, **TOY, **keys, dataset_dir=str(cohort),
+            output_dir=str(folder / "none"),
+        )  # fmt: skip
+    assert "found FlexibleUNet" in user_error(caught.value)
+
+
 def test_imagenet(folder: Path, cohort: Path, run_bundle: Callable[..., Any]) -> None:
     """At a learning rate of 0 the student keeps the weights it has been given."""
     tiny = {"hidden_size": 192, "intermediate_size": 768, "num_attention_heads": 3}

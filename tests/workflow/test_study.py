@@ -108,6 +108,16 @@ def test_a_student_may_learn_from_the_labelled_images_and_synthetic_ones_alone()
     assert value(rival, "transfer_files") == str([f"{at}/labelled-4/dataset.json"])
 
 
+def test_a_rival_whose_batches_tell_labelled_images_from_others_is_trained_for_each_budget() -> None:
+    config = toy()
+    config["pretraining"]["mae"] = {
+        "transfer": {"real": True}, "configs": ["mae"], "overrides": {"batch_ratio": {"labelled": 1, "unlabelled": 3}}
+    }  # fmt: skip
+    config["methods"]["mae"] = {"pretrain": "mae", "finetune": {}}
+    rival = check_study(config, "toy").steps["results/phantom/split/rival/mae/budget-4/seed-1.done"].command
+    assert value(rival, "num_labelled") == "4"
+
+
 def test_a_generator_of_the_labelled_images_alone_is_trained_for_each_budget() -> None:
     config = toy(synthesis={"num_images": 4, "real": "labelled"})
     config["datasets"]["phantom"]["budgets"] = [4, "all"]

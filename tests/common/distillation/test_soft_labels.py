@@ -77,6 +77,13 @@ def test_reading_gives_what_was_written(write, entries, weights, tmp_path):
     assert "soft_labels" in found[3]  # the datalist's entry itself is left alone
 
 
+def test_folders_of_one_teacher_have_one_image_size(write, entries, tmp_path):
+    write(description={"image_size": 32})
+    write(description={"image_size": 64}, output_dir=tmp_path / "larger")
+    with pytest.raises(TskdError, match=r"larger/manifest.json does not match; image_size: expected 32, found 64"):
+        add_soft_labels(entries, [tmp_path / "soft", tmp_path / "larger"])
+
+
 # ------------------------------------------------------------------------------------------------- resuming
 
 

@@ -80,6 +80,12 @@ def test_table():
         ("nowhere", [], "expected a bundle's folder or FOLDER:OVERLAY@SIZE"),
         (f"{STUDENT}:unett", [], "unett.json"),
         (str(STUDENT), ["--vfm", "mobile_sam"], "inference.json has no key vfm"),
+        pytest.param(
+            str(STUDENT),
+            ["--device", "cuda"],
+            "expected a CUDA device that torch finds",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a CUDA device"),
+        ),
     ],
 )
 def test_what_is_not_there(name, more, message, capsys):
