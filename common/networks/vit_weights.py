@@ -94,7 +94,7 @@ def load_vit(
     vit = dict(network.named_modules()).get(encoder)
     if not isinstance(vit, ViT) or hasattr(vit, "cls_token"):
         found = f"{type(network).__name__} without it" if vit is None else type(vit).__name__
-        raise TskdError(f"{encoder}: expected a MONAI ViT without class token, as in UNETR, found {found}")
+        raise TskdError(f"{encoder}: expected a MONAI ViT without class token, found {found}")
     source = find_weights(weights, f"the ViT {encoder!r}")
     expected = {key: value for key, value in vit.state_dict().items() if not _NEVER_RUN.match(key)}
     _check_settings(vit, source)
