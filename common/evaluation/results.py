@@ -1,8 +1,9 @@
 """Tables of docs/results.md, written from the CSVs beside it and never by hand.
 
 A block stands between `<!-- table of results/NAME.csv -->` and `<!-- end -->`; the text around it is kept. The opening
-comment may hold options: `methods=a,b` and `budgets=40,80` choose rows, `metrics=dice,hd95` chooses columns,
-`reference=scratch` adds the paired comparison with that method, `show=methods,comparison` leaves other tables out.
+comment may hold options: `methods=a,b`, `budgets=40,80` and `patients=2,10` choose rows, `metrics=dice,hd95` chooses
+columns, `reference=scratch` adds the paired comparison with that method, `show=methods,comparison` leaves other tables
+out.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from .rows import MetricRow, natural, patient_values, read_rows, write_rows
 from .runs import Run, collect
 from .tables import Table, comparison_table, methods_table, organ_table, shown
 
-OPTIONS = ("methods", "budgets", "metrics", "reference", "show", "unit")
+OPTIONS = ("methods", "budgets", "patients", "metrics", "reference", "show", "unit")
 SHOW = ("methods", "organs", "comparison", "patients")
 PATIENT_COLUMNS = 20  # beyond, there is no table of patients
 _OPENING = re.compile(r"^<!-- table of ", re.MULTILINE)
@@ -32,9 +33,11 @@ def add_rows(csv: str | Path, runs: Sequence[str | Path]) -> None:
     """Adds the rows of evaluated runs to a results CSV; rows of the same method, budget, seed and case are replaced.
 
     Raises:
-        TskdError: two of the runs hold the same case of the same method, budget and seed.
+        TskdError: a run without metrics.csv, or two that hold the same case of the same method, budget and seed.
     """
     csv = Path(csv)
+    if missing := [str(run) for run in runs if not (Path(run) / "metrics.csv").is_file()]:
+        raise TskdError(f"{', '.join(missing)}: expected evaluated runs, found no metrics.csv (evaluate.json writes it)")
     given = [Run(Path(run), read_rows(Path(run) / "metrics.csv")) for run in runs]
     collect(given)
     new = [row for run in given for row in run.rows]
@@ -70,18 +73,18 @@ def tables(csv: str | Path, options: Mapping[str, Sequence[str]] | None = None) 
 
     Args:
         csv: file with the columns of metrics.csv.
-        options: `methods`, `budgets` and `metrics` to show (all, all, Dice and HD95 by default), `reference`, the
-            tables to `show` (of `SHOW`, all by default), and the `unit` of distances, which the CSV does not have:
-            `mm`, or `pixels` for images without a spacing.
+        options: `methods`, `budgets`, `patients` and `metrics` to show (all, all, all, Dice and HD95 by default),
+            `reference`, the tables to `show` (of `SHOW`, all by default), and the `unit` of distances, which the CSV
+            does not have: `mm`, or `pixels` for images without a spacing.
 
     Raises:
-        TskdError: no such file, a method, budget or metric that it does not hold, or another table or unit.
+        TskdError: no such file, a method, budget, patient or metric that it does not hold, or another table or unit.
     """
     csv, options = Path(csv), options or {}
     if not csv.is_file():
         raise TskdError(f"{csv}: expected a results CSV, found none")
     rows = read_rows(csv)
-    for option, column in (("methods", "method"), ("budgets", "budget")):
+    for option, column in (("methods", "method"), ("budgets", "budget"), ("patients", "group")):
         chosen = _known(csv, option, options.get(option), [getattr(row, column) for row in rows])
         rows = [row for row in rows if getattr(row, column) in chosen]
     metrics = _known(csv, "metrics", options.get("metrics"), [row.metric for row in rows], ["dice", "hd95"])

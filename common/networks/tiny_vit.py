@@ -109,7 +109,11 @@ class Attention(nn.Module):
         qkv = self.qkv(self.norm(x)).view(windows, tokens, self.num_heads, 3 * self.key_dim).transpose(1, 2)
         q, k, v = qkv.chunk(3, dim=-1)
         bias = self.attention_biases[:, self.attention_bias_idxs].to(q.dtype)  # heads x tokens x tokens
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None])
+        if torch.compiler.is_compiling():
+            # on CUDA Inductor's layout of the padded bias is one that the backward of the fused kernel refuses
+            out = (q * self.key_dim**-0.5 @ k.transpose(-2, -1) + bias).softmax(-1) @ v
+        else:
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None])
         return self.proj(out.transpose(1, 2).reshape(windows, tokens, dim))
 
 

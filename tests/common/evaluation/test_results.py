@@ -53,6 +53,13 @@ def test_adding_a_run_again_replaces_its_rows(tmp_path: Path) -> None:
     assert "| scratch | 8 | 0 | 0.600 | 0.700 |" in text
 
 
+def test_a_run_that_was_not_evaluated_is_named(tmp_path: Path) -> None:
+    run = _run(tmp_path / "one", "scratch", 0.5)
+    with pytest.raises(TskdError, match=r"two: expected evaluated runs, found no metrics\.csv"):
+        add_rows(tmp_path / "toy.csv", [run, tmp_path / "two"])
+    assert not (tmp_path / "toy.csv").exists()
+
+
 def _page(folder: Path, opening: str) -> Path:
     rows = []
     for shift, (method, budget) in enumerate((m, b) for m in ("scratch", "tskd", "other") for b in ("8", "16")):
@@ -86,6 +93,15 @@ def test_options_choose_what_is_shown(tmp_path: Path) -> None:
     assert f"Command: `tskd results {tmp_path.name}/page.md`" in once
 
 
+def test_patients_are_chosen(tmp_path: Path) -> None:
+    page = _page(tmp_path, " methods=scratch budgets=8 patients=1,3 show=methods,patients")
+    write_tables(page)
+    lines = page.read_text().splitlines()
+    assert any(line.startswith("| scratch | 8 | 1 | 2 | 0.520 [") for line in lines)
+    assert "| Method | Labels | Seed | 1 | 3 |" in lines
+    assert "| scratch | 8 | 0 | 0.510 | 0.530 |" in lines
+
+
 def test_tables_that_are_not_asked_for_are_left_out(tmp_path: Path) -> None:
     page = _page(tmp_path, " reference=scratch show=methods,comparison")
     write_tables(page)
@@ -109,6 +125,7 @@ def test_distances_of_images_without_spacing_are_in_pixels(tmp_path: Path) -> No
     [
         (" methods=scratch,tsdk", "expected methods among scratch, tskd, other; found tsdk"),
         (" budgets=9", "expected budgets among 8, 16"),
+        (" patients=7", "expected patients among 0, 1, 2, 3, 4, 5; found 7"),
         (" metrics=f1", "expected metrics among"),
         (" method=tskd", "found 'method=tskd'"),
         (" unit=cm", "expected unit=mm or unit=pixels; found 'cm'"),

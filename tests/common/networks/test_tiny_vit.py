@@ -48,6 +48,29 @@ def test_window_attention_equals_the_written_out_form(shape):
     torch.testing.assert_close(ours, windows_one_by_one(block, x), atol=1e-5, rtol=1e-4)
 
 
+def test_compiled_attention_is_the_same_without_the_fused_kernel():
+    """On CUDA a compiled backward of the fused kernel stops with `(*bias): last dimension must be contiguous`."""
+    torch.manual_seed(0)
+    attention, code = Attention(dim=16, num_heads=2, window=3), []
+    torch.nn.init.normal_(attention.attention_biases)
+    x = torch.randn(4, 9, 16)
+
+    def backend(graph, example_inputs):
+        code.append(graph.code)
+        return graph.forward
+
+    found = []
+    for forward in (attention, torch.compile(attention, backend=backend)):
+        attention.zero_grad()
+        out = forward(x)
+        out.square().sum().backward()
+        found.append([out, *(p.grad for p in attention.parameters())])
+    torch.testing.assert_close(found[1], found[0])
+    assert len(code) == 1
+    assert "softmax" in code[0]
+    assert "scaled_dot_product_attention" not in code[0]
+
+
 @pytest.mark.parametrize(
     ("patch_stride", "size", "grid"), [(4, (1024, 1024), (64, 64)), (1, (256, 256), (64, 64)), (4, (96, 160), (6, 10))]
 )
