@@ -37,7 +37,9 @@ def add_rows(csv: str | Path, runs: Sequence[str | Path]) -> None:
     """
     csv = Path(csv)
     if missing := [str(run) for run in runs if not (Path(run) / "metrics.csv").is_file()]:
-        raise TskdError(f"{', '.join(missing)}: expected evaluated runs, found no metrics.csv (evaluate.json writes it)")
+        raise TskdError(
+            f"{', '.join(missing)}: expected evaluated runs, found no metrics.csv (evaluate.json writes it)"
+        )
     given = [Run(Path(run), read_rows(Path(run) / "metrics.csv")) for run in runs]
     collect(given)
     new = [row for run in given for row in run.rows]
