@@ -21,7 +21,7 @@ HEAD = ("norm_head.", "head.")  # ImageNet classes of a published TinyViT; no pa
 
 
 def merge_run(run: str | Path, output: str | Path, model: str | Path | None = None) -> Path:
-    """Writes the encoder of a training's best network.
+    """Writes the encoder of the network that a training exported.
 
     Args:
         run: the training's output_dir, with versions.json.
