@@ -39,14 +39,17 @@ def test_shared_work_is_one_step(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["shared", "paper", "quickstart", "chaos_20", "chaos_synthesis", "own_volumes", "own_images"]
+    "name", ["shared", "paper", "quickstart", "chaos_20", "chaos_256", "chaos_synthesis", "own_volumes", "own_images"]
 )
 def test_all_students_of_a_study_see_as_many_images(name: str) -> None:
+    config = read_yaml(WORKFLOW / f"{name}.yaml")
+    everywhere = config.get("overrides", {})
+
     def images(stage: dict[str, Any]) -> int:
-        keys = merged_config("student_segmentation", ("train", *stage.get("configs", []))) | stage.get("overrides", {})
+        keys = merged_config("student_segmentation", ("train", *stage.get("configs", [])))
+        keys = keys | everywhere.get("all", {}) | everywhere.get("student", {}) | stage.get("overrides", {})
         return keys["max_epochs"] * keys["iterations_per_epoch"] * keys["batch_size"]
 
-    config = read_yaml(WORKFLOW / f"{name}.yaml")
     seen = {
         method: images(stages["finetune"])
         + (images(config["pretraining"][stages["pretrain"]]) if "pretrain" in stages else 0)
@@ -66,7 +69,7 @@ def test_an_untrained_teacher_answers_once_for_all_budgets_and_seeds() -> None:
 
 
 def test_every_step_comes_after_what_it_needs() -> None:
-    for name in ("shared", "paper", "chaos_20", "chaos_synthesis", "own_volumes", "own_images"):
+    for name in ("shared", "paper", "chaos_20", "chaos_256", "chaos_synthesis", "own_volumes", "own_images"):
         seen: set[str] = set()
         for done, step in check_study(read_yaml(WORKFLOW / f"{name}.yaml"), name).steps.items():
             assert {needed.done for needed in step.needs} <= seen
