@@ -101,11 +101,16 @@ def test_autocast(unetr):
     out["features"].float().mean().backward()
 
 
+# freed at once, the reducer of a gloo group waits for a thread that waits for the interpreter: a rare deadlock
+_kept = []
+
+
 def test_distributed(unet, tmp_path):
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
     try:
         tapped = DistributedDataParallel(TappedNetwork(unet, "down_4", 5, (1, 1, 32, 32)))
+        _kept.append(tapped)
         for _ in range(2):  # the second forward raises if a parameter had no gradient in the first
             out = tapped(torch.rand(1, 1, 32, 32))
             (out["logits"].mean() + out["features"].mean()).backward()
