@@ -12,8 +12,10 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from string import Template
 from typing import Any
 
+import torch
 from monai.bundle import ConfigParser
 
 from common.data.datalist import read
@@ -69,7 +71,8 @@ def ship_student(
     """Copies a student bundle with the weights and settings of a training; in one step, all or nothing.
 
     For a data set of 2-D images, inference.json and train.json are the ones for images; else they take volumes. The
-    copy's train.json never resumes: MONAI Label's Train starts from model.pt, with what is labelled by then.
+    copy's train.json never resumes: MONAI Label's Train starts from model.pt, with what is labelled by then. Its
+    docs/README.md, from docs/shipped.md, and its metadata.json tell of this network, these classes and these images.
 
     Args:
         bundle: the student's bundle folder.
@@ -109,8 +112,10 @@ def ship_student(
                 student = json.loads((configs / network).read_text())
                 extra |= student if name == "train.json" else {"network_def": student["network_def"]}
             _write(configs / name, {**config, **settings, **scaling, **extra})
-        _describe(configs / "metadata.json", dataset, sizes, flat)
-        load_weights(_parser([configs / "inference.json"]).get_parsed_content("network_def"), model)
+        network_def = _parser([configs / "inference.json"]).get_parsed_content("network_def")
+        load_weights(network_def, model)
+        _describe(configs / "metadata.json", dataset, sizes, flat, network_def)
+        _write_readme(draft, dataset, settings, flat, network_def)
         (draft / "models").mkdir()
         shutil.copyfile(model, draft / "models" / "model.pt")
         if output.exists():
@@ -128,7 +133,7 @@ def _network_overlay(configs: Path, names: list[str]) -> str | None:
 
 
 def _check_folders(bundle: Path, output: Path) -> None:
-    missing = [name for name in ("LICENSE", "configs", "docs") if not (bundle / name).exists()]
+    missing = [name for name in ("LICENSE", "configs", "docs/shipped.md") if not (bundle / name).exists()]
     if missing:
         raise TskdError(f"{bundle}: expected the student's bundle folder, found none of {', '.join(missing)} in it")
     if "segmentation" not in output.name.lower():
@@ -151,8 +156,8 @@ def _is_2d(dataset: dict[str, Any], dataset_file: str | Path) -> bool:
     return not volumes[0]
 
 
-def _describe(path: Path, dataset: dict[str, Any], sizes: dict[str, int], flat: bool) -> None:
-    """Writes sizes, channels and label names into metadata.json."""
+def _describe(path: Path, dataset: dict[str, Any], sizes: dict[str, int], flat: bool, network: torch.nn.Module) -> None:
+    """Writes the network, the structures, sizes, channels and label names into metadata.json."""
     metadata = json.loads(path.read_text())
     image = metadata["network_data_format"]["inputs"]["image"]
     pred = metadata["network_data_format"]["outputs"]["pred"]
@@ -163,7 +168,46 @@ def _describe(path: Path, dataset: dict[str, Any], sizes: dict[str, int], flat: 
     for tensor in (image, pred):
         tensor["spatial_shape"] = [sizes["image_size"]] * 2
     metadata["data_type"] = "png" if flat else "nifti"
+    what = "2-D images" if flat else "volumes, slice by slice"
+    metadata["name"] = f"Segmentation of {_structures(dataset)}"
+    metadata["description"] = f"{type(network).__name__}, trained on few labels. {dataset['modality']}: {what}."
+    metadata["image_classes"] = f"{', '.join(names)}: intensities scaled to [0, 1]"
     _write(path, metadata)
+
+
+def _write_readme(
+    draft: Path, dataset: dict[str, Any], settings: dict[str, Any], flat: bool, network: torch.nn.Module
+) -> None:
+    """Fills docs/shipped.md and puts it in the place of the README that is about training."""
+    kept = [dataset["labels"][str(index)] for index in settings["largest_component"]]
+    packages = [
+        "monai",
+        "fire",
+        "einops",
+        "nibabel",
+        "pytorch-ignite",
+        *["scikit-image"] * bool(kept),
+        *["pillow"] * flat,
+    ]
+    text = Template((draft / "docs" / "shipped.md").read_text(encoding="utf-8")).substitute(
+        network=type(network).__name__,
+        parameters=f"{sum(p.numel() for p in network.parameters()) / 1e6:.1f}",
+        classes=_structures(dataset),
+        what="2-D images" if flat else "volumes (NIfTI), slice by slice",
+        size=settings["image_size"],
+        packages=", ".join(f"`{package}`" for package in packages),
+        files="PNG and JPEG" if flat else "`.nii` and `.nii.gz`",
+        values=", ".join(f"{index} {name}" for index, name in dataset["labels"].items()),
+        modality=dataset["modality"],
+        scaling="" if flat else " Intensities are scaled as `scale_intensity` in inference.json says.",
+        components=f" Of {', '.join(kept)} only the largest connected piece is kept." if kept else "",
+    )
+    (draft / "docs" / "shipped.md").unlink()
+    (draft / "docs" / "README.md").write_text(text, encoding="utf-8")
+
+
+def _structures(dataset: dict[str, Any]) -> str:
+    return ", ".join(name for index, name in dataset["labels"].items() if index != "0")
 
 
 def _parser(files: list[Path]) -> ConfigParser:

@@ -59,6 +59,32 @@ def test_the_copy_has_the_settings_of_the_run(tmp_path: Path, kind: str, in_chan
         assert torch.equal(network(x), student(in_channels)(x))
 
 
+@pytest.mark.parametrize(
+    ("kind", "in_channels", "files", "packages"),
+    [
+        ("nii.gz", 1, "`.nii` and `.nii.gz` file", "`monai`, `fire`, `einops`, `nibabel`, `pytorch-ignite`"),
+        ("png", 3, "PNG and JPEG file", "`monai`, `fire`, `einops`, `nibabel`, `pytorch-ignite`, `pillow`"),
+    ],
+)
+def test_its_readme_and_metadata_tell_of_this_network_and_these_images(
+    tmp_path: Path, kind: str, in_channels: int, files: str, packages: str
+) -> None:
+    copy = ship(tmp_path, kind, in_channels)
+    readme = (copy / "docs/README.md").read_text()
+    parameters = sum(value.numel() for value in torch.load(copy / "models/model.pt", weights_only=True).values())
+    structures = ", ".join(name for index, name in LABELS.items() if index != "0")
+    assert readme.startswith(f"# Segmentation of {structures}\n\nA UNETR of {parameters / 1e6:.1f} million parameters")
+    assert files in readme
+    assert f"With {packages} installed" in readme
+    assert "$" not in readme
+    assert not (copy / "docs/shipped.md").exists()
+    metadata = _json(copy / "configs/metadata.json")
+    assert metadata["name"] == f"Segmentation of {structures}"
+    assert metadata["description"].startswith("UNETR, trained on few labels. ")
+    channels = "red, green, blue" if in_channels == 3 else "image"
+    assert metadata["image_classes"] == f"{channels}: intensities scaled to [0, 1]"
+
+
 @pytest.mark.parametrize("kind", ["nii.gz", "png"])
 def test_inference_names_only_monai_torch_and_the_standard_library(tmp_path: Path, kind: str) -> None:
     config = _json(ship(tmp_path, kind) / "configs/inference.json")
