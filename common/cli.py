@@ -12,6 +12,7 @@ from pathlib import Path
 
 from common import __version__
 from common.errors import TskdError, user_message
+from common.files import write_text
 
 
 def _prepare(args: argparse.Namespace) -> None:
@@ -48,8 +49,7 @@ def _profile(args: argparse.Namespace) -> None:
     found = profile_bundles(args.bundles, {**settings, **dict(args.set)}, args.device, args.repeats)
     text = json.dumps(found[0] if len(found) == 1 else found, indent=2)
     if args.output:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(text + "\n")
+        write_text(args.output, text + "\n")
     print(text if len(found) == 1 else profile_table(found))
 
 

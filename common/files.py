@@ -5,18 +5,41 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from common.errors import TskdError
+
+
+@contextmanager
+def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A path with the same endings to write to, which takes the place of `path` when the block ends without an error.
+
+    A reader sees the old file or the new one, and after an error no file but the old one is there. The folder is made
+    if needed.
+
+    Raises:
+        TskdError: when the file cannot be written.
+    """
+    path = Path(path)
+    draft = path.with_name(f".draft-{os.getpid()}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield draft
+        os.replace(draft, path)
+    except OSError as error:
+        raise TskdError(f"{path}: cannot write it ({error}). Free disk space, or choose another folder") from error
+    finally:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file in one step: a reader sees the old file or the new one. The folder is made if needed."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)
+    """Write a text file in one step, as `atomic` does."""
+    with atomic(path) as draft:
+        draft.write_text(text, encoding="utf-8", newline="")
 
 
 def write_json(path: str | os.PathLike[str], content: Any, default: Callable[[Any], Any] | None = None) -> None:

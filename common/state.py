@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import TskdError
+from common.files import atomic
 
 
 def save_tensors(content: Mapping[str, Any], path: str | Path) -> None:
@@ -21,16 +20,11 @@ def save_tensors(content: Mapping[str, Any], path: str | Path) -> None:
     Raises:
         TskdError: when the file cannot be written.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(content, temporary)
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as a RuntimeError
-        with suppress(OSError):
-            temporary.unlink()
-        raise TskdError(f"{path}: cannot write it ({error}). Free disk space, or choose another folder") from error
+    with atomic(path) as draft:
+        try:
+            torch.save(content, draft)
+        except RuntimeError as error:  # so does torch's writer report a full disk
+            raise OSError(error) from error
 
 
 def copy_file(source: str | Path, target: str | Path) -> None:
@@ -39,15 +33,8 @@ def copy_file(source: str | Path, target: str | Path) -> None:
     Raises:
         TskdError: when it cannot be written.
     """
-    target = Path(target)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        shutil.copyfile(source, temporary)
-        os.replace(temporary, target)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise TskdError(f"{target}: cannot write it ({error}). Free disk space, or choose another folder") from error
+    with atomic(target) as draft:
+        shutil.copyfile(source, draft)
 
 
 def read_tensors(path: str | Path) -> Any:

@@ -213,7 +213,8 @@ def _entry_problems(name: str, section: list[Any]) -> list[str]:
 def _repetition_problems(data: Mapping[str, Any]) -> list[str]:
     problems = []
     for key, fix in (("case", "Give each case a name of its own."), ("image", "List each image once.")):
-        values = Counter(str(entry[key]) for _, entry in named_entries(data) if key in entry)
+        found = [str(entry[key]) for _, entry in named_entries(data) if key in entry]
+        values = Counter(found if key == "case" else map(os.path.normpath, found))
         problems += [f"{key} '{v}': expected once, found {n} times. {fix}" for v, n in values.items() if n > 1]
     return problems
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pydicom
 from pydicom.errors import InvalidDicomError
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from common.errors import TskdError
 
@@ -63,10 +64,25 @@ def _image(path: Path) -> pydicom.Dataset | None:
     try:
         data = pydicom.dcmread(path)
     except InvalidDicomError:
-        return None
+        return _bare(path)
     except (OSError, EOFError, ValueError, KeyError) as error:
         raise TskdError(f"{path}: expected a readable DICOM file, found {error}. Copy the file again.") from error
     return data if "PixelData" in data else None
+
+
+def _bare(path: Path) -> pydicom.Dataset | None:
+    """The data set of a DICOM image without preamble and meta header, as old archives hold it; None if it is none."""
+    try:
+        data = pydicom.dcmread(path, force=True)
+    except Exception:  # whatever a file that is something else makes of the parser
+        return None
+    if "SOPClassUID" not in data or "PixelData" not in data:
+        return None
+    if "TransferSyntaxUID" not in data.file_meta:  # then it can only be the standard's default
+        data.file_meta.TransferSyntaxUID = (
+            ImplicitVRLittleEndian if data.original_encoding[0] else ExplicitVRLittleEndian
+        )
+    return data
 
 
 def _refuse_odd_images(slices: list[tuple[Path, pydicom.Dataset]]) -> None:

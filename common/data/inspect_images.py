@@ -49,7 +49,7 @@ def inspect_images(pictures: Sequence[Picture], structures: int, channels: int |
     kinds: dict[int, Path] = {}
     pixels: dict[str, str] = {}
     masks = hashlib.sha256()
-    whites: dict[str, Path] = {}  # a file in which 255 is the structure, and one in which it is a pixel without a label
+    white: dict[str, Path] = {}  # what 255 is -> a file that says so
     for picture in pictures:
         try:
             own = colour_channels(picture.image)
@@ -61,8 +61,11 @@ def inspect_images(pictures: Sequence[Picture], structures: int, channels: int |
                     mask = read_mask(path, structures)
                     masks.update(f"{picture.case} {_sha256(mask)}".encode())
                     _refuse_other_size(path, mask, image)
-                    if IGNORE in (drawn := set(distinct(mask_values(path))) - {0}):
-                        whites.setdefault("structure" if drawn == {IGNORE} else "no label", path)
+                    drawn = set(distinct(mask_values(path))) - {0}
+                    if IGNORE in drawn:
+                        white.setdefault("the structure" if drawn == {IGNORE} else "a pixel without a label", path)
+                    elif drawn == {1}:  # class indices, where 255 means no label
+                        white.setdefault("a pixel without a label (1 is the structure)", path)
         except TskdError as error:
             problems.append(str(error))
     if len(kinds) > 1 and channels is None:
@@ -70,10 +73,11 @@ def inspect_images(pictures: Sequence[Picture], structures: int, channels: int |
             f"channels: expected all images grey or all RGB, found {kinds[1].name} grey and {kinds[3].name} RGB. "
             "Say which with --channels 1 or --channels 3."
         )
-    if len(whites) > 1:
+    if "the structure" in white and len(white) > 1:
+        other, path = next((meaning, path) for meaning, path in white.items() if meaning != "the structure")
         problems.append(
-            f"masks: expected one meaning of 255, found it as the structure in {whites['structure'].name} and as a "
-            f"pixel without a label in {whites['no label'].name}. Write class indices in all of them."
+            f"masks: expected one meaning of 255, found it as the structure in {white['the structure'].name} and as "
+            f"{other} in {path.name}. Write class indices in all of them."
         )
     if problems:
         shown = problems[:20] + [f"and {len(problems) - 20} more"] * (len(problems) > 20)

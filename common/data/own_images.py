@@ -127,7 +127,8 @@ def _from_table(table: Path) -> Source:
     problems = []
     for number, row in enumerate(rows, start=2):
         image, label, group, section = ((row.get(key) or "").strip() for key in ("image", "label", "group", "split"))
-        problems += [f"line {number}: no {key}" for key in ("image", "group") if key in columns and not row[key]]
+        problems += [f"line {number}: no image"] * (not image)
+        problems += [f"line {number}: no group"] * (not group and "group" in columns)
         problems += [f"line {number}: no file {file}" for file in (image, label) if not (table.parent / file).exists()]
         if "split" in columns and section not in SECTIONS:
             problems.append(f"line {number}: split {section!r} is none of {', '.join(SECTIONS)}")

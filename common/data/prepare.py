@@ -19,7 +19,7 @@ from common.data import datalist
 from common.data.intensity import KEY, PERCENTILES, Intensity
 from common.data.slices import write_slices
 from common.data.split import fair_order
-from common.data.volumes import load_label, load_volume, to_lps, write_volume
+from common.data.volumes import has_orientation, load_label, load_volume, to_lps, write_volume
 from common.errors import TskdError
 from common.files import write_json
 
@@ -34,7 +34,7 @@ _OURS = (
     "dataset.json",
     RECORD,
 )
-_DRAFT = re.compile(rf"\.(dataset\.json|{re.escape(RECORD)})\.\d+\.draft")  # of a file that was never finished
+_DRAFT = re.compile(rf"\.draft-\d+-(dataset\.json|{re.escape(RECORD)})")  # of a file that was never finished
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,8 @@ def prepare_volumes(
         Path of dataset.json.
 
     Raises:
-        TskdError: a file that cannot be read, an image and a label that do not fit, an unknown patient.
+        TskdError: a file that cannot be read, an image and a label that do not fit, an unknown patient, the same scan
+            under two codes.
     """
     known = {patient.group: patient for patient in patients}
     if len(known) < len(patients):
@@ -78,7 +79,7 @@ def prepare_volumes(
     if missing:
         raise TskdError(f"split: expected patients among {', '.join(sorted(known))}, found {', '.join(missing)}.")
     lists: dict[str, list[dict[str, str]]] = {name: [] for name in datalist.LISTS}
-    _warn_of_other_planes(known[group] for group in split["training"])
+    _inspect([known[group] for groups in split.values() for group in groups], split["training"])
     for group in split["training"]:
         for entry in _write_slices(Path(output), known[group], intensity):
             lists["training" if "label" in entry else "unlabelled"].append(entry)
@@ -171,19 +172,36 @@ def _complete(folder: Path) -> bool:
     return all(Path(folder, entry[key]).is_file() for entry in listed for key in datalist.FILES if key in entry)
 
 
-def _warn_of_other_planes(patients: Iterable[Patient]) -> None:
-    """Slices are axial: of sagittal and coronal series they cut through the thick slices."""
-    across = []
+def _inspect(patients: Iterable[Patient], training: Sequence[str]) -> None:
+    """Before anything is written: refuses a scan under two codes, and warns of what may be meant otherwise."""
+    first: dict[str, str] = {}
+    copies, across, unplaced = [], [], []
     for patient in patients:
-        image, affine = load_volume(patient.image)
-        spacing = np.linalg.norm(to_lps(image, affine)[1][:3, :3], axis=0)
-        if spacing.max() > 2 * spacing[2]:
+        image, affine = to_lps(*load_volume(patient.image))
+        other = first.setdefault(hashlib.sha256(image.tobytes()).hexdigest(), patient.group)
+        copies += [f"{other} and {patient.group}"] if other != patient.group else []
+        spacing = np.linalg.norm(affine[:3, :3], axis=0)
+        if patient.group in training and spacing.max() > 2 * spacing[2]:
             across.append(f"{patient.group} ({' x '.join(f'{size:.2g}' for size in spacing)} mm)")
-    if across:
-        logging.getLogger(__name__).warning(
+        unplaced += [] if has_orientation(patient.image) else [patient.group]
+    if copies:
+        raise TskdError(
+            "patients: expected each scan under one code, as a copy in another list makes every measured number too "
+            f"good; found the same voxels as {'; '.join(copies[:5])}. Remove one of the two."
+        )
+    warn = logging.getLogger(__name__).warning
+    if across:  # slices are axial
+        warn(
             "volumes are cut into axial slices, across the thick slices of %d sagittal or coronal volumes: %s",
             len(across),
             ", ".join(across[:5]),
+        )
+    if unplaced:
+        warn(
+            "%d volumes do not say how they lie (no sform, no qform): their first axis is taken to run to the "
+            "patient's left, the second to the front, the third upwards. Compare right and left organs: %s",
+            len(unplaced),
+            ", ".join(unplaced[:5]),
         )
 
 

@@ -27,6 +27,9 @@ class EpochSampler(DistributedSampler[Any]):
         per_batch: (count, draws) of consecutive blocks of the data, such as [(100, 2), (247, 4), (160, 2)] for batches
             of 8 with 2 of the first 100 items, 4 of the next 247 and 2 of the last 160: exactly so in every batch of
             every rank. Inside a block each item is drawn as often as any other up to one. None for no blocks.
+        without_repeats: no item is twice among those that all ranks draw in one step: of each permutation of a block
+            the last ones that are too few for a step are left out, others each time. Wants `per_batch`, which says
+            how many a step takes.
 
     Raises:
         TskdError: numbers that do not fit.
@@ -40,13 +43,18 @@ class EpochSampler(DistributedSampler[Any]):
         rank: int | None = None,
         world_size: int | None = None,
         per_batch: Sequence[tuple[int, int]] | None = None,
+        without_repeats: bool = False,
     ) -> None:
         processes = ranks.world_size() if world_size is None else world_size
         place = ranks.rank() if rank is None else rank
         blocks = [(len(data), 1)] if per_batch is None else [(int(count), int(draws)) for count, draws in per_batch]
         _refuse_odd_numbers(len(data), num_samples, processes, place, blocks)
+        steps = [draws * processes if without_repeats else 0 for _, draws in blocks]
+        if without_repeats:
+            _refuse_repeats(per_batch is not None, blocks, steps)
         super().__init__(data, num_replicas=processes, rank=place, shuffle=True, seed=seed)  # type: ignore[arg-type]
         self.counts = [count for count, _ in blocks]
+        self.usable = [count - count % step if step else count for count, step in zip(self.counts, steps, strict=True)]
         self.num_samples = num_samples // processes
         self.total_size = num_samples
         pattern = np.repeat(np.arange(len(blocks)), [draws for _, draws in blocks])  # blocks of a rank's batch
@@ -68,9 +76,21 @@ class EpochSampler(DistributedSampler[Any]):
         """Items `start` to `start + length` of the endless run of permutations of one block."""
         if length == 0:
             return np.empty(0, dtype=np.int64)
-        first, last = start // count, (start + length - 1) // count
+        usable = self.usable[block]
+        first, last = start // usable, (start + length - 1) // usable
         turns = [np.random.default_rng([self.seed, block, turn]).permutation(count) for turn in range(first, last + 1)]
-        return np.concatenate(turns)[start - first * count :][:length]
+        return np.concatenate([turn[:usable] for turn in turns])[start - first * usable :][:length]
+
+
+def _refuse_repeats(given: bool, blocks: list[tuple[int, int]], steps: list[int]) -> None:
+    if not given:
+        raise TskdError("without_repeats: expected per_batch, which says how many items a step takes, found none.")
+    for (count, _), step in zip(blocks, steps, strict=True):
+        if count < step:
+            raise TskdError(
+                f"batch_size: expected at most the {count} images of the transfer set (or of its part), so that none "
+                f"is twice in a batch, found {step}. Give a smaller batch_size with more iterations_per_epoch."
+            )
 
 
 def _refuse_odd_numbers(size: int, num_samples: int, ranks: int, rank: int, blocks: list[tuple[int, int]]) -> None:

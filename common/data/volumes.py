@@ -53,6 +53,14 @@ def load_volume(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
     return compact(array), affine
 
 
+def has_orientation(path: str | os.PathLike[str]) -> bool:
+    """Whether a volume says how it lies in the patient; a NIfTI file may not, and nibabel then takes LAS."""
+    if Path(path).is_dir():
+        return True
+    header = nib.nifti1.load(path).header
+    return bool(header["sform_code"] or header["qform_code"])
+
+
 def compact(array: np.ndarray) -> np.ndarray:
     """The array as int16 if its type is an integer and its values fit, else as float32."""
     limits = np.iinfo(np.int16)

@@ -21,7 +21,7 @@ class Term(nn.Module):
     Args:
         loss: module called as loss(student, target), or with `regions` as loss(student, target, regions).
         weight: factor in the sum, or a schedule from epochs done to the factor; 0 switches the term off.
-        student: key of the student's output ("logits", "features").
+        student: key of the student's output: "logits", "features" (those of the tap) or "embedding" (these projected).
         target: key of the target ("logits", "embedding", "label").
         resample: which of the two is brought to the other's resolution: "target", "student", or None for neither.
         regions: another key of the target that the loss takes as it is, or None.

@@ -104,5 +104,11 @@ class Predictions:
         with torch.autocast(batch.device.type, kind, enabled=kind is not None):
             features = network.forward_features(batch)
         names = {"logits": "logits_low", "embedding": "embedding"}
+        if missing := [key for key in self.keys if names[key] not in features]:
+            raise TskdError(
+                f"{missing[0]}: expected a teacher that has it, found only {', '.join(features)} of a "
+                f"{type(network).__name__}. Write the soft labels with --{missing[0]} False; a distillation without it "
+                f"sets the weights of its terms to 0 (loss#terms#embedding#weight 0)"
+            )
         arrays = {key: features[names[key]].to(torch.float16).cpu() for key in self.keys}
         return [{key: value[i].contiguous() for key, value in arrays.items()} for i in range(len(batch))]

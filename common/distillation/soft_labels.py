@@ -8,10 +8,8 @@ where an out-of-fold teacher taught it, which one.
 from __future__ import annotations
 
 import logging
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,7 @@ from common.distillation.manifest import MANIFEST, Manifest, case_file, transfor
 from common.distillation.predictions import Predictions
 from common.distillation.soft_labels_check import check_soft_labels
 from common.errors import TskdError
-from common.files import sha256
+from common.files import atomic, sha256
 
 logger = logging.getLogger(__name__)
 
@@ -120,13 +118,10 @@ def write_soft_labels(
 
 
 def _save(path: Path, arrays: dict[str, torch.Tensor]) -> None:
-    temporary = path.with_name(f".{path.name}")
     try:
-        save_file(arrays, temporary)
-        os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
-        with suppress(OSError):
-            temporary.unlink()
+        with atomic(path) as draft:
+            save_file(arrays, draft)
+    except (TskdError, SafetensorError) as error:
         raise TskdError(
             f"{path}: cannot write the soft labels ({error}). Free disk space and run again: finished cases are kept."
         ) from error

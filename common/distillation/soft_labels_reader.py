@@ -108,7 +108,7 @@ def read_soft_labels(path: str | Path, keys: Sequence[str]) -> dict[str, Tensor]
         if key not in arrays:
             raise TskdError(
                 f"{path}: expected {key!r}, found {sorted(arrays)}. Write soft labels with --{key} True, into "
-                "another folder"
+                f"another folder, or do without: weight 0 for the terms that compare the {key}"
             )
     return {key: arrays[key] for key in keys}
 

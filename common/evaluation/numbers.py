@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import TskdError
+from common.files import atomic
 
 from .metrics import METRICS
-from .rows import OVERALL, MetricRow, atomic, organs, patient_values
+from .rows import OVERALL, MetricRow, organs, patient_values
 from .runs import Arm, Arms
 from .statistics import PairedTest, hierarchical_interval, holm, paired_test
 
@@ -98,7 +99,7 @@ def compare(arms: Arms, reference: str) -> list[Comparison]:
 
 def write_numbers(path: Path, numbers: Iterable[Number]) -> None:
     """Write the numbers with all their digits, one line each."""
-    with atomic(path) as part, open(part, "w", newline="", encoding="utf-8") as stream:
+    with atomic(path) as draft, open(draft, "w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, [field.name for field in fields(Number)], lineterminator="\n")
         writer.writeheader()
         writer.writerows(asdict(number) for number in numbers)

@@ -13,8 +13,7 @@ from PIL import Image
 
 from common.data.volumes import same_grid
 from common.errors import TskdError
-
-from .rows import atomic
+from common.files import atomic
 
 
 def index_mask(item: Mapping[str, Any], key: str) -> NDArray:
@@ -86,16 +85,16 @@ def save_mask(mask: NDArray, affine: NDArray, path: Path) -> Path:
     pixels = mask.astype(np.uint8)
     if mask.ndim == 2:
         path = path.with_name(path.name + ".png")
-        with atomic(path) as part:
-            Image.fromarray(np.ascontiguousarray(pixels.T)).save(part, format="PNG")
+        with atomic(path) as draft:
+            Image.fromarray(np.ascontiguousarray(pixels.T)).save(draft, format="PNG")
         return path
     path = path.with_name(path.name + ".nii.gz")
     image = nib.Nifti1Image(pixels, affine)
     image.set_sform(affine, 1)
     image.set_qform(affine, 1)
     image.header.set_xyzt_units("mm")
-    with atomic(path) as part:
-        nib.save(image, part)
+    with atomic(path) as draft:
+        nib.save(image, draft)
     return path
 
 

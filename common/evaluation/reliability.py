@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import TskdError
+from common.files import atomic
 
 from .calibration import BINS, REGIONS, SCALES, Calibration
-from .rows import atomic
 from .runs import Arm, Run
 
 
@@ -49,7 +49,7 @@ def bin_rows(key: tuple[str, str, str, str, str, str], case: Calibration) -> lis
 
 def write_bins(path: Path, rows: Iterable[BinRow]) -> None:
     """Write calibration.csv."""
-    with atomic(path) as part, open(part, "w", newline="", encoding="utf-8") as stream:
+    with atomic(path) as draft, open(draft, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(COLUMNS)
         writer.writerows(astuple(row) for row in rows)
@@ -89,7 +89,7 @@ def points(bins: NDArray) -> tuple[NDArray, NDArray, NDArray]:
 
 def write_pooled(path: Path, pooled: Mapping[Arm, Mapping[tuple[str, str], NDArray]]) -> None:
     """Write the curves of the report's calibration plot, one line a bin."""
-    with atomic(path) as part, open(part, "w", newline="", encoding="utf-8") as stream:
+    with atomic(path) as draft, open(draft, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(("dataset", "budget", "method", "region", "scale", "mean", "accuracy", "pixels"))
         for arm, regions in pooled.items():

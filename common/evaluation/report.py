@@ -8,13 +8,14 @@ import jinja2
 
 from common import __version__
 from common.data import datalist
+from common.errors import TskdError
+from common.files import atomic
 
 from . import sections
 from .cards import model_cards
 from .numbers import all_numbers, choose_reference, compare, write_numbers
 from .pictures import calibration_pictures, case_pictures, curve_pictures, result_pictures, synthetic_pictures
 from .reliability import pool, write_pooled
-from .rows import atomic
 from .runs import collect, load_runs, run_order
 from .search import search_table
 from .sections import Section
@@ -47,7 +48,8 @@ def write_report(
         Path of report.html.
 
     Raises:
-        TskdError: a folder without metrics.csv, the same result twice, an unknown reference, or an unreadable file.
+        TskdError: a folder without metrics.csv, runs without any Dice, the same result twice, an unknown reference, or
+            an unreadable file.
     """
     output = Path(output)
     figures = output / "figures"
@@ -55,6 +57,12 @@ def write_report(
     arms = collect(loaded)
     loaded.sort(key=lambda run: run_order(run, arms))
     numbers = all_numbers(arms)
+    scored = {(n.dataset, n.method, n.budget) for n in numbers if n.metric == "dice"}
+    if bare := [arm for arm in arms if (arm.dataset, arm.method, arm.budget) not in scored]:
+        names = ", ".join(f"{arm.method} ({arm.dataset}, {arm.budget} labels)" for arm in bare)
+        raise TskdError(
+            f"{names}: expected Dice in metrics.csv, found none: no case of it has a structure. Leave it out."
+        )
     methods = list(dict.fromkeys(arm.method for arm in arms))
     chosen = choose_reference(arms, reference)
     comparisons = compare(arms, chosen) if chosen else []
@@ -111,6 +119,6 @@ def _render(template: str, path: Path, **content: object) -> Path:
     environment.filters["inline"] = lambda file: base64.b64encode(Path(file).read_bytes()).decode()
     environment.filters["anchor"] = lambda text: "".join(c if c.isalnum() else "-" for c in text.lower())
     page = environment.get_template(template).render(version=__version__, **content)
-    with atomic(path) as part:
-        part.write_text(page, encoding="utf-8")
+    with atomic(path) as draft:
+        draft.write_text(page, encoding="utf-8")
     return path

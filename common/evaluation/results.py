@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from common.errors import TskdError
+from common.files import write_text
 
 from .metrics import METRICS
 from .numbers import all_numbers, choose_reference, compare
@@ -67,7 +68,7 @@ def write_tables(page: str | Path) -> None:
         command = f"Command: `tskd results {place}`; rows are added with `--add RUN... --csv {folder}`.\n\n"
         return match[1] + content + command + match[4]
 
-    page.write_text(_BLOCK.sub(block, text), encoding="utf-8")
+    write_text(page, _BLOCK.sub(block, text))
 
 
 def tables(csv: str | Path, options: Mapping[str, Sequence[str]] | None = None) -> str:

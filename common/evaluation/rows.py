@@ -1,16 +1,14 @@
 """metrics.csv: reading, writing, and the one way its rows become a value per patient."""
 
 import csv
-import os
-import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
 from common.errors import TskdError
+from common.files import atomic
 
 OVERALL = "all organs"
 
@@ -35,7 +33,7 @@ COLUMNS = tuple(field.name for field in fields(MetricRow))
 
 def write_rows(path: Path, rows: Iterable[MetricRow]) -> None:
     """Write metrics.csv; an interrupted run leaves the previous file as it was."""
-    with atomic(path) as part, open(part, "w", newline="", encoding="utf-8") as stream:
+    with atomic(path) as draft, open(draft, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(COLUMNS)
         writer.writerows((*astuple(row)[:-1], repr(row.value)) for row in rows)
@@ -102,22 +100,6 @@ def natural(name: str) -> tuple[tuple[int, int | str], ...]:
             digits = ""
         pieces.append((1, character))
     return tuple(pieces)
-
-
-@contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """Give a temporary path, and move it over `path` when the block ends without an error."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".part_", suffix="".join(path.suffixes[-2:]), dir=path.parent)
-    os.close(handle)
-    part = Path(name)
-    try:
-        yield part
-        part.chmod(0o644)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _row(path: Path, number: int, record: dict[str, str]) -> MetricRow:

@@ -11,12 +11,13 @@ import numpy as np
 from ignite.engine import Engine, Events
 
 from common.errors import TskdError
+from common.files import atomic
 
 from .calibration import Calibration, calibrate, calibration_error
 from .metrics import Labels, case_metrics
 from .predictions import geometry, index_mask, save_mask, source
 from .reliability import BinRow, bin_rows, write_bins
-from .rows import OVERALL, MetricRow, atomic, organs, patient_values, write_rows
+from .rows import OVERALL, MetricRow, organs, patient_values, write_rows
 
 NEEDED = ("pred", "label", "group", "case")
 
@@ -163,8 +164,8 @@ class MetricsWriter:
         return cases, rows, bins
 
     def _write_json(self, name: str, content: object) -> None:
-        with atomic(self.output_dir / name) as part:
-            part.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        with atomic(self.output_dir / name) as draft:
+            draft.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _calibration_rows(case: Calibration) -> list[tuple[str, str, float]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from common.errors import TskdError
+from common.files import atomic
 from common.lora import load_adapter
 from common.networks import PromptFreeSam, build_sam, load_pretrained, pretrained_file, read_checkpoint
 from common.networks.qkv import fuse_qkv
@@ -95,8 +95,6 @@ def _write(state: dict[str, Tensor], network: PromptFreeSam, output: str | Path)
     output = Path(output)
     if output.suffix != ".safetensors":
         raise TskdError(f"{output}: expected a name that ends in .safetensors")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    draft = output.with_name(f".{output.name}.{os.getpid()}")
-    save_file(state, draft, metadata={"vfm": network.vfm, "image_size": str(network.image_size)})
-    os.replace(draft, output)
+    with atomic(output) as draft:
+        save_file(state, draft, metadata={"vfm": network.vfm, "image_size": str(network.image_size)})
     return output

@@ -10,6 +10,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from common import ranks
+from common.files import atomic
 
 COLUMNS = ("epoch", "step", "name", "value")
 
@@ -65,8 +66,7 @@ class LogCsv:
         if self.path.exists():
             with self.path.open(newline="") as file:
                 rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < engine.state.epoch]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("w", newline="") as file:
+        with atomic(self.path) as draft, draft.open("w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             writer.writerows(rows)

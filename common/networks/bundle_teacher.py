@@ -24,7 +24,7 @@ _REFUSALS = (RuntimeError, ValueError, AssertionError)  # what a network of volu
 
 
 class BundleTeacher(nn.Module):
-    """A 2-D segmentation network from a bundle's `network_def` and models/model.pt, to write soft labels with.
+    """A 2-D segmentation network from a bundle's `network_def` and weights, to write soft labels with.
 
     A bundle's config and its own packages (`scripts`) are code: use only bundles that you trust. The state dict is that
     of the bundle's network, so that files of its weights can be loaded into the teacher.
@@ -34,6 +34,7 @@ class BundleTeacher(nn.Module):
         num_classes: channels that its output must have, the background being one of them.
         in_channels: channels of the images.
         image_size: side of the images in pixels, a multiple of 4.
+        weights: file of its weights; None for the bundle's models/model.pt.
 
     Attributes:
         name: the network's class.
@@ -47,7 +48,14 @@ class BundleTeacher(nn.Module):
 
     any_size = True
 
-    def __init__(self, bundle: str | Path | None, num_classes: int, in_channels: int, image_size: int) -> None:
+    def __init__(
+        self,
+        bundle: str | Path | None,
+        num_classes: int,
+        in_channels: int,
+        image_size: int,
+        weights: str | Path | None = None,
+    ) -> None:
         super().__init__()
         if bundle is None or not (Path(bundle) / "configs").is_dir():
             raise TskdError(f"teacher_bundle: expected the folder of a MONAI bundle, with configs/, found {bundle}")
@@ -60,7 +68,7 @@ class BundleTeacher(nn.Module):
         self.stride = next(stride for stride in (32, 16, 8, STRIDE) if image_size % stride == 0)
         example, expected = torch.zeros(1, in_channels, image_size, image_size), (1, num_classes, *[image_size] * 2)
         with _importable(Path(bundle)), torch.no_grad():
-            self.network = load_checkpoint(_network(Path(bundle)), Path(bundle) / "models" / "model.pt").eval()
+            self.network = load_checkpoint(_network(Path(bundle)), weights or Path(bundle, "models", "model.pt")).eval()
             self.name = type(self.network).__name__
             try:
                 found: object = tuple(self(example).shape)

@@ -56,11 +56,12 @@ class TappedNetwork(nn.Module):
             x: images B x c x H x W.
 
         Returns:
-            `logits`: the network's output (the first one, if it has several); `features`: the tapped ones, projected,
-            B x E x h x w. Tokens B x N x D become a map of the image's proportions, h * w = N.
+            `logits`: the network's output (the first one, if it has several); `features`: the tapped ones,
+            B x D x h x w; `embedding`: these projected, B x E x h x w. Tokens B x N x D become a map of the image's
+            proportions, as do features with the channels last.
         """
         logits, features = self._run(x)
-        return {"logits": logits, "features": self.projection(features)}
+        return {"logits": logits, "features": features, "embedding": self.projection(features)}
 
     def _run(self, x: Tensor) -> tuple[Tensor, Tensor]:
         captured: list[Tensor] = []
@@ -94,17 +95,20 @@ def _first(output: Tensor | Sequence[Tensor]) -> Tensor:
 
 
 def _as_map(features: Tensor, x: Tensor, tap: str) -> Tensor:
-    if features.ndim == 4:
-        return features
     height, width = x.shape[-2:]
+    if features.ndim == 4:
+        if features.shape[2] * width == features.shape[3] * height:
+            return features
+        if features.shape[1] * width == features.shape[2] * height:
+            return features.movedim(3, 1)
     if features.ndim == 3:
         tokens = features.shape[1]
         h = round(math.sqrt(tokens * height / width))
         if h > 0 and tokens % h == 0 and h * width == tokens // h * height:
             return features.transpose(1, 2).unflatten(2, (h, tokens // h))
     raise TskdError(
-        f"tap {tap!r}: expected features B x D x h x w, or tokens B x N x D with N = h * w in the proportions of the "
-        f"{height} x {width} image (no class token), found {tuple(features.shape)}; choose another tap"
+        f"tap {tap!r}: expected features B x D x h x w or B x h x w x D, or tokens B x N x D with N = h * w, in the "
+        f"proportions of the {height} x {width} image (no class token), found {tuple(features.shape)}; choose another"
     )
 
 

@@ -1,7 +1,7 @@
 """Other ways of pretraining the student on the transfer set, to compare distillation with."""
 
 from common.pretraining.masked_autoencoder import MaskedAutoencoder, MaskedPatchLoss, encoder_of
-from common.pretraining.momentum_contrast import ContrastiveLoss, MomentumContrast, MomentumUpdate, without_repeats
+from common.pretraining.momentum_contrast import ContrastiveLoss, MomentumContrast, MomentumUpdate
 from common.pretraining.pseudo_label import PseudoLabeld
 from common.pretraining.views import RandomView, ViewsBatch
 
@@ -15,5 +15,4 @@ __all__ = [
     "RandomView",
     "ViewsBatch",
     "encoder_of",
-    "without_repeats",
 ]

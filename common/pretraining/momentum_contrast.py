@@ -131,29 +131,6 @@ class MomentumUpdate:
         return 1 - (1 - self.momentum) * (1 + math.cos(math.pi * progress)) / 2
 
 
-def without_repeats(
-    per_batch: Sequence[tuple[int, int]] | None, count: int, batch_size: int
-) -> Sequence[tuple[int, int]] | None:
-    """`per_batch` as it is, once it is known that no image is twice in a batch, where it would be its own negative.
-
-    Args:
-        per_batch: (number of images, how many of them in a batch) for each part, or None for one part.
-        count: number of all images.
-        batch_size: size of a batch in one process; the negatives are those of all processes.
-
-    Raises:
-        TskdError: a part with fewer images than a batch takes of it.
-    """
-    for images, drawn in per_batch or [(count, batch_size)]:
-        if images < drawn * ranks.world_size():
-            raise TskdError(
-                f"batch_size: expected at most the {images} images of the transfer set (or of its part), as an image "
-                f"that is twice in a batch would be its own negative, found {drawn * ranks.world_size()}. Give a "
-                "smaller batch_size with more iterations_per_epoch"
-            )
-    return per_batch
-
-
 def _mlp(sizes: Sequence[int]) -> nn.Sequential:
     """Linear layers with batch norm, ReLU between them; the last norm has no parameters."""
     layers: list[nn.Module] = []

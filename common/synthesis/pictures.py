@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
+
+from common.files import atomic
 
 
 def to_pixels(image: torch.Tensor) -> np.ndarray:
@@ -42,11 +43,8 @@ def read_image(path: str | os.PathLike[str], channels: int | None = None) -> tor
 
 def save(picture: Image.Image, path: str | os.PathLike[str]) -> None:
     """Write a picture in one step, so that a file that is there is complete."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    picture.save(draft, format="PNG")
-    os.replace(draft, path)
+    with atomic(path) as draft:
+        picture.save(draft, format="PNG")
 
 
 def contact_sheet(images: Sequence[torch.Tensor], columns: int = 8, captions: Sequence[str] = ()) -> Image.Image:

@@ -14,8 +14,8 @@ BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 TEACHER, DDPM, STUDENT = "teacher_segmentation", "ddpm_synthesis", "student_segmentation"
 SECTIONS = {TEACHER: "teacher", DDPM: "ddpm", STUDENT: "student"}  # of a study's key `overrides`
 
-
-NETWORK = ("network_def", "image_size", "vfm")  # keys that say which network it is
+# keys of a training that its model goes on with: which network it is, and what is done before and after it
+MODEL = ("network_def", "image_size", "vfm", "scale_intensity", "largest_component")
 
 
 def config_files(bundle: str, configs: Sequence[str]) -> tuple[str, ...]:

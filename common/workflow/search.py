@@ -13,6 +13,7 @@ from typing import Any
 
 from common import data
 from common.errors import TskdError
+from common.files import atomic
 from common.options import unknown_key
 from common.workflow.check import unknown_names
 from common.workflow.commands import BUNDLES, bundle_command, config_files, merged_config
@@ -103,7 +104,7 @@ def check_search(settings: dict[str, Any], where: str) -> dict[str, Any]:
 
 def write_trials(study: optuna.Study, names: list[str], path: Path) -> None:
     """Writes one line a trial: number, state, value (empty if there is none) and the parameters."""
-    with path.open("w", newline="") as file:
+    with atomic(path) as draft, draft.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow([*COLUMNS, *names])
         for trial in study.trials:

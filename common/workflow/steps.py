@@ -13,7 +13,7 @@ TITLES = {  # rule -> what its step is called on the screen
     "ddpm": "DDPM: training",
     "synthesise": "DDPM: synthetic images",
     "transfer": "transfer set",
-    "teacher": "teacher: LoRA fine-tuning",
+    "teacher": "teacher: fine-tuning of the foundation model",
     "soft_labels": "teacher: soft labels",
     "distil": "student: distillation",
     "rival": "student: rival pretraining",

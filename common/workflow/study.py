@@ -15,7 +15,7 @@ from typing import Any
 from common.workflow.commands import (
     BUNDLES,
     DDPM,
-    NETWORK,
+    MODEL,
     STUDENT,
     TEACHER,
     bundle_command,
@@ -149,7 +149,7 @@ class Study:
     # --- teachers ----------------------------------------------------------------------------------------------------
 
     def teacher(self, cell: Cell, name: str) -> Step:
-        """LoRA fine-tuning of the foundation model."""
+        """Fine-tuning of the foundation model."""
         place, settings = f"{self._at(cell)}/teachers/{name}/{cell.arm}", self.config["teachers"][name]
         own = {**_labels(cell), "seed": cell.seed, "model_dir": f"{place}/models", "output_dir": place}
         needs = [self.prepare(cell), *self.weights(name)]
@@ -170,7 +170,7 @@ class Study:
         else:
             needs += self.weights(name)
         stage = {"configs": ["soft_labels"], **settings.get("soft_labels", {})}
-        stage["overrides"] = {**_network(TEACHER, settings.get("train", {}))["overrides"], **stage.get("overrides", {})}
+        stage["overrides"] = {**_model(TEACHER, settings.get("train", {}))["overrides"], **stage.get("overrides", {})}
         return self._run("soft_labels", TEACHER, place, needs, cell, stage, own, settings)
 
     # --- students ----------------------------------------------------------------------------------------------------
@@ -214,13 +214,13 @@ class Study:
 
     # --- results -----------------------------------------------------------------------------------------------------
 
-    def _network(self, method: str) -> dict[str, Any]:
-        """What of a method's training says which network it trains."""
+    def _model(self, method: str) -> dict[str, Any]:
+        """What of a method's training its model goes on with."""
         settings = self.config["methods"][method]
         if "teacher" in settings:
-            return _network(TEACHER, self.config["teachers"][settings["teacher"]].get("train", {}))
+            return _model(TEACHER, self.config["teachers"][settings["teacher"]].get("train", {}))
         start = self.config.get("pretraining", {}).get(settings.get("pretrain"), {})
-        return _network(STUDENT, settings.get("finetune") or start)
+        return _model(STUDENT, settings.get("finetune") or start)
 
     def model(self, cell: Cell, method: str) -> Step:
         """The step whose model the method stands for: a teacher, a pretrained or a fine-tuned student."""
@@ -238,7 +238,7 @@ class Study:
         shared = self.config["teachers"][teacher] if teacher else {}
         place, needs = f"{model.folder}/evaluate", [self.prepare(cell), model]
         bundle = TEACHER if teacher else STUDENT
-        stage = self._network(method)
+        stage = self._model(method)
         stage["configs"] = [*stage["configs"], "evaluate"]
         step = self._run("evaluate", bundle, place, needs, cell, stage, own, shared)
         return replace(step, folder=None)
@@ -249,7 +249,7 @@ class Study:
         model, teacher = self.model(cell, method), self.config["methods"][method].get("teacher")
         bundle, keys = (TEACHER, "vfm") if teacher else (STUDENT, "in_channels")
         known = {**self.config["datasets"][dataset], **shared_overrides(self.config, bundle, dataset)}
-        network = self._network(method)
+        network = self._model(method)
         known |= {**(self.config["teachers"][teacher].get("overrides", {}) if teacher else {}), **network["overrides"]}
         name = ":".join([str(BUNDLES / bundle), *network["configs"][-1:]])
         values = {key: known[key] for key in ("image_size", "num_classes", keys) if key in known}
@@ -317,10 +317,10 @@ def _labels(cell: Cell) -> dict[str, Any]:
     return {} if cell.budget == "all" else {"num_labelled": cell.budget}
 
 
-def _network(bundle: str, stage: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a training's stage that says which network it is: overlays that define one, and its keys."""
+def _model(bundle: str, stage: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a training's stage that its model goes on with: overlays that define a network, and keys of MODEL."""
     overlays = [name for name in stage.get("configs", ()) if defines_network(bundle, name)]
-    overrides = {key: value for key, value in stage.get("overrides", {}).items() if key.split("#")[0] in NETWORK}
+    overrides = {key: value for key, value in stage.get("overrides", {}).items() if key.split("#")[0] in MODEL}
     return {"configs": overlays, "overrides": overrides}
 
 

@@ -84,15 +84,20 @@ def test_all_terms_two_teachers_and_labels_then_fine_tuning(
     soft: Path, cohort: Path, other_bundle: Path, tmp_path: Path, run_bundle: Callable[..., Any]
 ) -> None:
     data = {"dataset_dir": str(cohort), "num_labelled": 5}
+    other_weights = tmp_path / "zeros.pt"  # in place of those that lie in the bundle
+    state = torch.load(other_bundle / "models/model.pt", weights_only=True)
+    torch.save({name: torch.zeros_like(value) for name, value in state.items()}, other_weights)
     run_bundle(
         "teacher_segmentation", "train", "soft_labels", "teacher_bundle", **TOY, **data,
         teacher_bundle=str(other_bundle), soft_labels=str(tmp_path / "soft"), output_dir=str(tmp_path),
+        model_file=str(other_weights),
     )  # fmt: skip
     manifest = json.loads((tmp_path / "soft/manifest.json").read_text())
-    assert manifest["teacher"] == sha256(other_bundle / "models/model.pt")
+    assert manifest["teacher"] == sha256(other_weights)
     assert manifest["preprocessing"]["vfm"] == "UNet"
     logits = load_file(next((tmp_path / "soft").glob("*.safetensors")))
     assert {key: value.shape for key, value in logits.items()} == {"logits": (5, 16, 16)}
+    assert torch.equal(logits["logits"], torch.zeros(5, 16, 16, dtype=torch.float16))
 
     weights = {f"loss__terms__{name}__weight": 0.5 for name in TERMS - {"labelled", "logits_kl"}}
     weights["loss__terms__logits_kl__weight"] = {
@@ -119,6 +124,19 @@ def test_all_terms_two_teachers_and_labels_then_fine_tuning(
     moved = {name for name, value in first.items() if not torch.equal(value, tuned[name])}
     assert not [name for name in moved if name.startswith(("vit.patch_embedding.", "vit.blocks.0."))]
     assert "vit.blocks.11.norm1.weight" in moved
+
+
+@pytest.mark.parametrize(("name", "through"), [("embedding", True), ("attention", False), ("region_affinity", False)])
+def test_only_the_embedding_is_compared_through_the_projection(name: str, through: bool) -> None:
+    """Attention and affinity are of the student's own features: a projection would learn them in its place."""
+    parser = ConfigParser()
+    parser.read_config([str(BUNDLES / f"student_segmentation/configs/{file}.json") for file in ("train", "distill")])
+    parser.update({"image_size": 64, "device": "cpu", f"loss#terms#{name}#weight": 1.0})
+    tapped, term = parser.get_parsed_content("tapped"), parser.get_parsed_content(f"loss#terms#{name}")
+    targets = {"embedding": torch.randn(2, 256, 4, 4), "logits": 5 * torch.randn(2, 5, 16, 16)}
+    term(tapped(torch.rand(2, 1, 64, 64)), targets).backward()
+    assert (tapped.projection.weight.grad is not None) == through
+    assert tapped.network.vit.patch_embedding.patch_embeddings.weight.grad.abs().sum() > 0
 
 
 @pytest.fixture
@@ -225,7 +243,7 @@ def test_a_finished_run_is_not_taken_for_one_of_other_images_terms_or_weights(
     run_bundle("student_segmentation", "train", "distill", **TOY, **keys)
     run_bundle("student_segmentation", "train", "distill", **TOY, **keys)  # the same once more has nothing to do
     message = refusal(run_bundle, "distill", **keys, layer_decay=0.5, accumulation_steps=2)
-    assert "layer_decay: this run has 0.5, the checkpoint None; images_an_update: this run has 4" in message
+    assert "layer_decay: this run has 0.5, the checkpoint None; accumulation_steps: this run has 2" in message
     others = {"augmentation#rotate": 90, "network_def#dropout_rate": 0.5, "tap": "vit.blocks.3"}
     message = refusal(run_bundle, "distill", **keys, **others)
     for text in ("network: this run has UNETR ", "rotate 90", "tap: this run has vit.bl"):

@@ -184,6 +184,21 @@ def test_another_network_reaches_its_evaluation_and_profile() -> None:
     assert "--max_epochs" not in soft
 
 
+def test_what_a_stage_does_to_images_and_masks_is_done_in_its_evaluation() -> None:
+    config = toy()
+    config["overrides"].pop("all", None)
+    rule = {"largest_component": "[1,2]", "scale_intensity#upper": 99.0, "patience": 3}
+    config["methods"]["tskd"]["finetune"] = {"overrides": rule}
+    config["methods"]["teacher"] = {"teacher": "small"}
+    config["teachers"]["small"]["train"].setdefault("overrides", {})["largest_component"] = "[3]"
+    steps = Study(config).steps
+    student = steps["results/phantom/split/finetune/tskd/budget-4/seed-1/evaluate.done"].command
+    teacher = steps["results/phantom/split/teachers/small/budget-4/seed-1/evaluate.done"].command
+    assert (value(student, "largest_component"), value(student, "scale_intensity#upper")) == ("[1,2]", "99.0")
+    assert "--patience" not in student
+    assert value(teacher, "largest_component") == "[3]"
+
+
 def test_folds_reach_the_preparation_and_the_stage_has_the_last_word() -> None:
     config = toy(folds={"of": 3, "run": [2]}, data_root="/data")
     config["datasets"]["phantom"]["prepare"]["preparer"] = "volumes"

@@ -87,6 +87,10 @@ def break_image(data):
     data["test"][0]["image"] = data["training"][0]["image"]
 
 
+def break_spelling(data):
+    data["test"][0]["image"] = f"images/../{data['training'][0]['image']}"
+
+
 def break_key(data):
     del data["modality"]
 
@@ -112,6 +116,7 @@ BREAKS = {
     break_unlabelled_leak: r"group 'p6'.*'unlabelled' and 'validation'",
     break_case: r"case 'c0': expected once, found 2",
     break_image: r"image '0.png': expected once, found 2",
+    break_spelling: r"image '0.png': expected once, found 2",
     break_key: r"modality: expected a str, found no such key",
     break_entry: r"training\[2\] \(case 'c2'\): expected text under 'group'",
     break_label_names: r"labels: .*\['0', '2'\]",

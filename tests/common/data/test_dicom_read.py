@@ -101,6 +101,18 @@ def test_other_files_are_passed_over(series, patient):
     np.testing.assert_array_equal(load_volume(series)[0], patient[0])
 
 
+@pytest.mark.parametrize("implicit", [True, False])
+def test_files_without_preamble_belong_to_the_series(series, patient, implicit):
+    expected = read_series(series)
+    for path in sorted(series.glob("*.dcm"))[-2:]:
+        data = pydicom.dcmread(path)
+        bare = pydicom.Dataset({element.tag: element for element in data})
+        bare.save_as(path, implicit_vr=implicit, little_endian=True, enforce_file_format=False)
+        assert path.read_bytes()[128:132] != b"DICM"
+    for got, kept in zip(read_series(series), expected, strict=True):
+        np.testing.assert_array_equal(got, kept)
+
+
 def test_series_names_nobody(series):
     for path in series.iterdir():
         data = pydicom.dcmread(path)

@@ -109,6 +109,7 @@ def test_table_gives_patients_lists_and_unlabelled_images(folder):
      ("images/p1_a.png,,p1,test", "line 3: an image of the test list needs a label"),
      ("images/p1_a.png,,p1,train", "line 3: split 'train' is none of training, validation, test"),
      ("images/p1_a.png,,,training", "line 3: no group"),
+     ("images/p1_a.png,,  ,training", "line 3: no group"),
      (",,p1,training", "line 3: no image"),
      ("images/p0_b.png,masks/p0_b_mask.png,p0,test", "split: expected each patient in one list, found p0 in two"),
      ("images/p0_a.png,,p0,training", r"p0_a.png: expected a file name of its own, found .*p0_a.png too")],
@@ -168,6 +169,17 @@ def test_255_must_not_mean_two_things(folder):
     Image.fromarray(mask).save(folder / "masks/p1_a_mask.png")
     with pytest.raises(TskdError, match=r"one meaning of 255, .*structure in p0_a_mask\.png .*label in p1_a_mask\.png"):
         prepare(folder)
+
+
+def test_class_indices_of_one_structure_do_not_mix_with_black_and_white(folder):
+    mask = np.zeros((8, 11), np.uint8)
+    mask[2] = 1
+    Image.fromarray(mask).save(folder / "masks/p1_a_mask.png")
+    with pytest.raises(TskdError, match=r"structure in p0_a_mask\.png and as .*1 is the structure\) in p1_a_mask\.png"):
+        prepare(folder)
+    for path in (folder / "masks").iterdir():
+        Image.fromarray((np.asarray(Image.open(path)) > 0).astype(np.uint8)).save(path)
+    assert prepare(folder).is_file()
 
 
 def test_patterns_and_shares_that_do_not_fit(folder):

@@ -116,7 +116,7 @@ def test_interrupted_preparation_is_done_again(patients, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(out, patients, {"seed": 0}, fail=True)
     (out / "slices" / "left_over.png").write_bytes(b"half a file")
-    (out / ".preparation.json.4711.draft").write_bytes(b"{")
+    (out / ".draft-4711-preparation.json").write_bytes(b"{")
     assert run(out, patients, {"seed": 0})
     assert files(out) == files(tmp_path / "whole")
     assert not run(out, patients, {"seed": 0})

@@ -74,6 +74,23 @@ def test_ranks_with_blocks_together_see_what_one_process_sees():
         assert sorted(whole[10 * step : 10 * step + 10]) == sorted(together)
 
 
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_no_item_is_twice_in_a_step_where_that_is_asked_for(ranks):
+    blocks = [(7, 2), (0, 0), (23, 3)]
+    options = {"seed": 4, "world_size": ranks, "per_batch": blocks, "without_repeats": True}
+    samplers = [EpochSampler(range(30), 10 * 5 * ranks, rank=rank, **options) for rank in range(ranks)]
+    epoch_of_ranks = [list(chain(*epochs(sampler, 40))) for sampler in samplers]
+    seen: Counter[int] = Counter()
+    for start in range(0, 2000, 5):
+        step = [item for epoch in epoch_of_ranks for item in epoch[start : start + 5]]
+        assert len(set(step)) == len(step) == 5 * ranks
+        assert sum(item < 7 for item in step) == 2 * ranks
+        seen.update(step)
+    assert seen.keys() == set(range(30))
+    often = [seen[item] for item in range(7)]  # of 7, all but 7 % (2 * ranks) in turn
+    assert max(often) < 1.3 * min(often)
+
+
 def test_blocks_are_fair_inside():
     sampler = EpochSampler(range(12), 60, per_batch=[(4, 1), (0, 0), (8, 1)])
     counts = Counter(chain(*epochs(sampler, 5)))
@@ -121,9 +138,12 @@ def test_monai_sets_the_epoch():
         ({"num_samples": 4, "per_batch": [(3, 1)]}, "sum to the 6 items"),
         ({"num_samples": 4, "per_batch": [(6, 1), (0, 1)]}, "blocks that have items"),
         ({"num_samples": 4, "per_batch": [(6, 0)]}, "blocks that have items"),
+        ({"num_samples": 4, "without_repeats": True}, "expected per_batch, which says how many"),
+        ({"num_samples": 8, "per_batch": [(2, 1), (4, 3)], "without_repeats": True, "world_size": 2, "rank": 0},
+         r"at most the 4 images of the transfer set .* found 6\. Give a smaller batch_size"),
         ({"num_samples": 4, "per_batch": [(6, 3)]}, "whole batches of 3 for each of 1 processes, found 4"),
     ],
-)
+)  # fmt: skip
 def test_numbers_that_do_not_fit(options, message):
     with pytest.raises(TskdError, match=message):
         EpochSampler(range(6), **options)

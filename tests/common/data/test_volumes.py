@@ -18,6 +18,11 @@ ALL_AXES = [
     for axes in itertools.product(*order)  # the 48 ways to store a volume
 ]
 LPS_AFFINE = np.array([[-2.0, 0, 0, 30], [0, -3, 0, 40], [0, 0, 5, -50], [0, 0, 0, 1]])
+HEADER = {"name": "x", "modality": "MR", "channels": 1, "labels": {"0": "background", "1": "x"}, "provenance": {}}
+
+
+def patients_of(folder, *codes):
+    return [Patient(code, folder / f"{code}.nii.gz", folder / f"{code}_label.nii.gz") for code in codes]
 
 
 def stored_as(array, affine, axes):
@@ -151,20 +156,41 @@ def test_truncated_and_four_dimensional_volumes(tmp_path):
 
 
 def test_sagittal_volumes_are_cut_with_a_warning(tmp_path, caplog):
-    volume = np.random.default_rng(0).integers(0, 99, (4, 20, 20)).astype(np.int16)
+    rng = np.random.default_rng(0)
     for code, spacing in (("thick", [4.0, 0.7, 0.7]), ("axial", [0.7, 0.7, 4.0])):
+        volume = rng.integers(0, 99, (4, 20, 20)).astype(np.int16)
         write_volume(tmp_path / f"{code}.nii.gz", volume, np.diag([*spacing, 1.0]))
         write_volume(tmp_path / f"{code}_label.nii.gz", (volume % 2).astype(np.uint8), np.diag([*spacing, 1.0]))
-    patients = [
-        Patient(code, tmp_path / f"{code}.nii.gz", tmp_path / f"{code}_label.nii.gz") for code in ("thick", "axial")
-    ]
-    header = {
-        "name": "knee",
-        "modality": "MR",
-        "channels": 1,
-        "labels": {"0": "background", "1": "x"},
-        "provenance": {},
-    }
     split = {"training": ["thick", "axial"], "validation": [], "test": []}
-    prepare_volumes(tmp_path / "data", patients, split, header)
+    prepare_volumes(tmp_path / "data", patients_of(tmp_path, "thick", "axial"), split, HEADER)
     assert "1 sagittal or coronal volumes: thick (4 x 0.7 x 0.7 mm)" in caplog.text
+
+
+def test_a_scan_under_two_codes_is_refused_before_anything_is_written(tmp_path):
+    volume = np.random.default_rng(0).integers(0, 99, (9, 8, 7)).astype(np.int16)
+    for code in ("a", "b", "c"):  # b is a, stored in another axis order and without compression
+        array, affine = stored_as(volume + (code == "c"), LPS_AFFINE, "SRA" if code == "b" else "LPS")
+        write_volume(tmp_path / f"{code}.nii.gz", array, affine)
+        write_volume(tmp_path / f"{code}_label.nii.gz", (array % 2).astype(np.uint8), affine)
+    split = {"training": ["a", "c"], "validation": [], "test": ["b"]}
+    with pytest.raises(TskdError, match=r"found the same voxels as a and b\. Remove one"):
+        prepare_volumes(tmp_path / "data", patients_of(tmp_path, "a", "b", "c"), split, HEADER)
+    assert not (tmp_path / "data").exists()
+    prepare_volumes(tmp_path / "data", patients_of(tmp_path, "a", "c"), {**split, "test": []}, HEADER)
+
+
+def test_a_volume_that_does_not_say_how_it_lies_is_named(tmp_path, caplog):
+    rng = np.random.default_rng(0)
+    for code in ("placed", "adrift"):
+        image = nib.nifti1.Nifti1Image(rng.integers(0, 99, (9, 8, 7)).astype(np.int16), None)
+        image.header["pixdim"][1:4] = 2, 3, 5
+        if code == "placed":
+            image.header.set_sform(LPS_AFFINE, code=1)
+        nib.nifti1.save(image, tmp_path / f"{code}.nii.gz")
+        label = nib.nifti1.Nifti1Image((np.asarray(image.dataobj) % 2).astype(np.uint8), None, image.header)
+        nib.nifti1.save(label, tmp_path / f"{code}_label.nii.gz")
+    assert nib.orientations.aff2axcodes(load_volume(tmp_path / "adrift.nii.gz")[1]) == ("L", "A", "S")
+    split = {"training": ["placed", "adrift"], "validation": [], "test": []}
+    prepare_volumes(tmp_path / "data", patients_of(tmp_path, "placed", "adrift"), split, HEADER)
+    assert "1 volumes do not say how they lie" in caplog.text
+    assert caplog.text.rstrip().endswith("right and left organs: adrift")

@@ -75,6 +75,20 @@ def test_fold_models(write_bundle, networks, square, tmp_path, wrapped):
 
 
 @torch.no_grad()
+def test_other_weights_than_those_of_the_bundle(write_bundle, bundle, networks, square, tmp_path):
+    torch.save(networks[1].state_dict(), tmp_path / "other.pt")
+    teacher = BundleTeacher(bundle, 3, 1, 64, weights=tmp_path / "other.pt")
+    write_bundle(network=teacher, teacher=tmp_path / "other.pt")
+    expected = functional.avg_pool2d(networks[1](square[0][None])[0], 4)
+    torch.testing.assert_close(stored(tmp_path, 0), expected, atol=2e-3, rtol=2e-3)
+
+
+def test_an_embedding_that_the_teacher_has_not_is_named(write_bundle):
+    with pytest.raises(TskdError, match=r"embedding: expected a teacher that has it, found only logits_low of a"):
+        write_bundle(embedding=True)
+
+
+@torch.no_grad()
 def test_test_time_augmentation(write_bundle, networks, square, tmp_path):
     write_bundle(tta={"flips": [1], "scales": [0.5]})
     x = square[0][None]

@@ -275,6 +275,14 @@ def test_unknown_reference_writes_nothing(tmp_path: Path, write_run: Writer) -> 
     assert not (tmp_path / "out").exists()
 
 
+def test_runs_without_a_dice_are_named(tmp_path: Path, write_run: Writer) -> None:
+    runs = [write_run(tmp_path / method, method, patients=2) for method in ("student", "teacher")]
+    rows = [row for row in read_rows(runs[1] / "metrics.csv") if row.metric != "dice"]
+    write_rows(runs[1] / "metrics.csv", rows)
+    with pytest.raises(TskdError, match=r"^teacher \(.*, \d+ labels\): expected Dice in metrics\.csv, found none"):
+        write_report(runs, tmp_path / "report")
+
+
 def test_command_names_folders_without_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(tmp_path / "none"), "--output", str(tmp_path / "out")]) == 2
     assert "run evaluate.json" in capsys.readouterr().err

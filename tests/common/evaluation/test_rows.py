@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import TskdError
-from common.evaluation.rows import MetricRow, atomic, natural, organs, patient_values, read_rows, write_rows
+from common.evaluation.rows import MetricRow, natural, organs, patient_values, read_rows, write_rows
 
 
 def row(group: str, case: str, label: str, value: float, metric: str = "dice") -> MetricRow:
@@ -47,17 +47,3 @@ def test_errors_name_file_and_line(text: str, words: str, tmp_path: Path) -> Non
         read_rows(tmp_path / "metrics.csv")
     assert words in str(error.value)
     assert "metrics.csv" in str(error.value)
-
-
-def test_an_interrupted_write_leaves_the_file_as_it_was(tmp_path: Path) -> None:
-    (tmp_path / "file.txt").write_text("old")
-
-    def interrupted() -> None:
-        with atomic(tmp_path / "file.txt") as part:
-            part.write_text("new")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert (tmp_path / "file.txt").read_text() == "old"
-    assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]

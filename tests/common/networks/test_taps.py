@@ -48,13 +48,34 @@ def test_maps_are_kept(unet):
     assert out["features"].shape == (1, 16, 2, 2)
 
 
+class _ChannelsLast(nn.Module):
+    """As a stage of a Swin transformer gives its features."""
+
+    def __init__(self):
+        super().__init__()
+        self.stage = nn.Identity()
+
+    def forward(self, x):
+        return self.stage(x.movedim(1, -1)).movedim(-1, 1)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("channels", [3, 16])
+def test_channels_that_come_last_are_put_first(channels):
+    x = torch.rand(2, channels, 8, 4)
+    out = TappedNetwork(_ChannelsLast(), "stage")(x)
+    assert torch.equal(out["features"], x)
+    assert torch.equal(out["logits"], x)
+
+
 @pytest.mark.parametrize(("tap", "grid"), [("down_4", (2, 2)), ("down_1", (16, 16))])
 def test_projection(unet, tap, grid):
     torch.manual_seed(0)
     tapped = TappedNetwork(unet, tap, embedding_channels=7, example_shape=(1, 1, 32, 32))
-    features = tapped(torch.rand(2, 1, 32, 32))["features"]
-    assert features.shape == (2, 7, *grid)
-    features.square().mean().backward()
+    out = tapped(torch.rand(2, 1, 32, 32))
+    assert out["embedding"].shape == (2, 7, *grid)
+    assert torch.equal(out["embedding"], tapped.projection(out["features"]))
+    out["embedding"].square().mean().backward()
     assert tapped.projection.weight.grad.abs().sum() > 0
     assert unet.conv_0.conv_0.conv.weight.grad.abs().sum() > 0
 
@@ -86,19 +107,20 @@ def test_no_hook_outlives_the_forward(unet):
 def test_a_copy_is_independent(unet):
     tapped = TappedNetwork(unet, "down_1", 3, (1, 1, 32, 32)).eval()
     twin, x = copy.deepcopy(tapped), torch.rand(1, 1, 32, 32)
-    expected = tapped(x)["features"]
+    expected = tapped(x)["embedding"]
     for parameter in tapped.parameters():
         parameter.zero_()
-    assert torch.equal(twin(x)["features"], expected)
-    assert tapped(x)["features"].abs().sum() == 0
+    assert torch.equal(twin(x)["embedding"], expected)
+    assert tapped(x)["embedding"].abs().sum() == 0
 
 
 def test_autocast(unetr):
     tapped = TappedNetwork(unetr, "vit.norm", 5, (1, 1, 64, 32))
     with torch.autocast("cpu", torch.bfloat16):
         out = tapped(torch.rand(1, 1, 64, 32))
-    assert out["features"].dtype == torch.bfloat16
-    out["features"].float().mean().backward()
+    assert out["embedding"].dtype == torch.bfloat16
+    out["embedding"].float().mean().backward()
+    assert tapped.projection.weight.grad.abs().sum() > 0
 
 
 # freed at once, the reducer of a gloo group waits for a thread that waits for the interpreter: a rare deadlock
@@ -113,7 +135,8 @@ def test_distributed(unet, tmp_path):
         _kept.append(tapped)
         for _ in range(2):  # the second forward raises if a parameter had no gradient in the first
             out = tapped(torch.rand(1, 1, 32, 32))
-            (out["logits"].mean() + out["features"].mean()).backward()
+            (out["logits"].mean() + out["embedding"].mean()).backward()
+            assert all(parameter.grad is not None for parameter in tapped.parameters())
     finally:
         dist.destroy_process_group()
 

@@ -8,7 +8,7 @@ import torch.multiprocessing as multiprocessing
 from ignite.engine import Engine
 
 from common.errors import TskdError
-from common.pretraining import ContrastiveLoss, MomentumContrast, MomentumUpdate, without_repeats
+from common.pretraining import ContrastiveLoss, MomentumContrast, MomentumUpdate
 
 SMALL = {"hidden_size": 16, "output_size": 8}
 PATCHES = "patch_embedding.patch_embeddings.weight"
@@ -133,11 +133,3 @@ def test_negatives_come_from_all_processes(tmp_path):
     arguments = (str(tmp_path / "store"), queries, keys, losses)
     multiprocessing.start_processes(_gathered, arguments, nprocs=2, start_method="fork")
     torch.testing.assert_close(losses.mean(), ContrastiveLoss(0.2)({"queries": queries, "keys": keys}))
-
-
-def test_an_image_twice_in_a_batch_is_refused() -> None:
-    assert without_repeats(None, 40, 40) is None
-    assert without_repeats([(20, 10), (300, 30)], 320, 40) == [(20, 10), (300, 30)]
-    for per_batch, found in ((None, 40), ([(20, 30), (300, 10)], 30)):
-        with pytest.raises(TskdError, match=rf"at most the 20 images .* found {found}\."):
-            without_repeats(per_batch, 20, 40)
