@@ -1,4 +1,4 @@
-"""Learning rates over a training: linear warm-up, then a decay to zero."""
+"""Learning rates over a training: linear warm-up, then a decay to zero (`poly`: nearly, after a warm-up)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Soft labels in the student's datalist: found by case, checked against images and teacher, read in every epoch."""
+"""Soft labels in the student's datalist: found by case, checked against images and teacher, read as the images are."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from os import PathLike
@@ -19,6 +20,8 @@ from common.data.datalist import IGNORE
 from common.data.intensity import Intensity
 from common.errors import TskdError
 from common.files import sha256
+
+logger = logging.getLogger(__name__)
 
 PARTS = ("labelled", "unlabelled", "synthetic")
 
@@ -102,7 +105,15 @@ def _refuse_held_out(file: str | PathLike[str], dataset_file: str | PathLike[str
     for entry in images if held_out else ():
         shown = filter(None, map(held_out.get, content_hashes(entry["image"], intensity)))
         problems += [f"{entry['case']!r}, which is {image}" for image in shown]
-    drawn = filter(None, map(held_out.get, read(file)["provenance"].get("trained_on") or ()))
+    provenance = read(file)["provenance"]
+    if str(provenance.get("source", "")).startswith("synthetic") and not provenance.get("trained_on"):
+        logger.warning(
+            "%s does not say which images its generator was trained on: that none of them is in the validation or test "
+            "list of %s could not be checked",
+            file,
+            dataset_file,
+        )
+    drawn = filter(None, map(held_out.get, provenance.get("trained_on") or ()))
     problems += [f"images drawn by a model that was trained on {image}" for image in drawn]
     if problems:
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""

@@ -38,13 +38,12 @@ def profile_network(
 
     Returns:
         `parameters`; `gmac` (10^9 multiply-accumulates of convolutions and matrix products, counted by torch);
-        `ms_per_image` (median) and `ms_p95`; `peak_memory_mb` on CUDA; `device`, `threads` and `shape`.
+        `ms_per_image` (median) and `ms_p95`; `peak_memory_mb`, of the tensors on CUDA, else of the whole process (None
+        where that is not told); `device`, `threads` and `shape`.
     """
     device = torch.device(device)
     network = network.to(device).eval()
     x = torch.rand(1, *shape, device=device)
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # a CPU's fused attention counts 0
-        network(x)
     times = []
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -55,7 +54,10 @@ def profile_network(
             torch.cuda.synchronize(device)
         times.append(1000 * (time.perf_counter() - begin))
     times = sorted(times[3:])
-    memory = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else None
+    memory = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else _resident("VmHWM")
+    # last, as it needs more memory: without fused attention, which counts 0 on a CPU
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        network(x)
     return {
         "parameters": sum(p.numel() for p in network.parameters()),
         "gmac": counter.get_total_flops() / 2e9,
@@ -139,8 +141,8 @@ def _profile_bundle(
     before = _resident("VmRSS")
     network = parser.get_parsed_content("network_def")
     result = profile_network(network, (parser.get("in_channels", 1), size, size), device, repeats)
-    if result["peak_memory_mb"] is None and before is not None:
-        result["peak_memory_mb"] = (_resident("VmHWM") or before) - before
+    if torch.device(device).type != "cuda" and before is not None:
+        result["peak_memory_mb"] -= before
     return {"network": type(network).__name__ if "vfm" not in parser else parser["vfm"], **result}
 
 

@@ -15,17 +15,19 @@ class AttentionTransferLoss(nn.Module):
     channels are summed, so that student and teacher may have different numbers of them.
 
     Args:
-        power: p, above 0; larger looks at the strongest features. The paper takes 2.
+        power: p, 1 or more; larger looks at the strongest features. The paper takes 2.
 
     Shape:
         student B x N x H x W [x D], teacher B x M x H x W [x D]; returns a scalar in float32, between 0 and 2.
 
     Raises:
-        TskdError: when batch or spatial sizes differ.
+        TskdError: for a power below 1, and when batch or spatial sizes differ.
     """
 
     def __init__(self, power: float = 2.0) -> None:
         super().__init__()
+        if power < 1:  # its gradient has no bound at 0
+            raise TskdError(f"AttentionTransferLoss: expected a power of 1 or more, found {power}")
         self.power = power
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:

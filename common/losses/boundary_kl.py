@@ -57,7 +57,7 @@ def contour(classes: Tensor) -> Tensor:
 
 
 def near_contour(classes: Tensor, sigma: float) -> Tensor:
-    """exp(-d^2 / (2 sigma^2)) for the Euclidean distance d to the contour; 0 further away than 4 sigma.
+    """exp(-d^2 / (2 sigma^2)) for the Euclidean distance d to the contour; 0 beyond 4 sigma along an axis.
 
     A Gaussian of d is a product over the axes, so its maximum over all contour pixels is found axis by axis.
     """

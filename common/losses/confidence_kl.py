@@ -6,6 +6,7 @@ import math
 
 from torch import Tensor, nn
 
+from common.errors import TskdError
 from common.losses.logits_kl import pixel_kl
 from common.losses.shapes import check_same_shape
 
@@ -19,18 +20,20 @@ class ConfidenceKLLoss(nn.Module):
 
     Args:
         temperature: T of the divergence.
-        power: 0 weighs all pixels the same, larger numbers fade doubtful pixels out sooner.
+        power: 0 or more; 0 weighs all pixels the same, larger numbers fade doubtful pixels out sooner.
 
     Shape:
         student and teacher logits B x N x H x W [x D], N >= 2; returns a scalar in float32, 0 (with a gradient of 0)
         where the teacher is certain of nothing.
 
     Raises:
-        TskdError: when the shapes differ.
+        TskdError: for a negative power, and when the shapes differ.
     """
 
     def __init__(self, temperature: float = 2.0, power: float = 1.0) -> None:
         super().__init__()
+        if power < 0:
+            raise TskdError(f"ConfidenceKLLoss: expected a power of 0 or more, found {power}")
         self.temperature, self.power = temperature, power
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:

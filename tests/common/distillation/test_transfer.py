@@ -200,6 +200,13 @@ def test_images_drawn_by_a_model_that_has_seen_a_held_out_patient_are_refused(tm
                 transfer_entries([own, files[0]], own)
 
 
+def test_a_generator_that_does_not_say_what_it_has_seen_is_named(files, caplog):
+    assert "drawn" in str(files[0])
+    transfer_entries(files, files[1])
+    assert "drawn/dataset.json does not say which images its generator was trained on" in caplog.text
+    assert caplog.text.count("does not say") == 1
+
+
 def test_images_of_the_validation_and_test_lists_are_refused(tmp_path):
     own = split(tmp_path / "own" / "dataset.json", "study", training=["a", "b"], validation=["c"], test=["d", "e"])
     again = split(tmp_path / "again" / "dataset.json", "collection", unlabelled=["a", "c", "x"], training=["d"])

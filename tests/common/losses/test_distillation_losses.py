@@ -359,6 +359,12 @@ def test_cosine_looks_at_the_direction_only():
     torch.testing.assert_close(EmbeddingLoss("cosine")(7 * student, teacher), EmbeddingLoss("cosine")(student, teacher))
 
 
+@pytest.mark.parametrize(("kind", "power", "least"), [(AttentionTransferLoss, 0.5, 1), (ConfidenceKLLoss, -1, 0)])
+def test_a_power_without_a_bounded_gradient(kind, power, least):
+    with pytest.raises(TskdError, match=f"expected a power of {least} or more, found {power}"):
+        kind(power=power)
+
+
 def test_unknown_kind():
     with pytest.raises(TskdError, match="expected kind mse or cosine, found 'mae'"):
         EmbeddingLoss("mae")
