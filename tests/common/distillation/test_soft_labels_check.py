@@ -23,7 +23,7 @@ def test_what_was_written_passes_and_the_largest_difference_is_told(write, caplo
 
 def test_bfloat16_stays_within_the_tolerance(write):
     write(dtype="bfloat16")
-    write(dtype="bfloat16", check=5, batch_size=1)
+    assert write(dtype="bfloat16", check=5, batch_size=1) == 5
 
 
 def truncate(path):
