@@ -296,7 +296,7 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
         phantom.add_argument(f"--{option}", type=int, default=default)
     public = {}
     for name, function, about, folders in (
-        ("chaos-mr", "prepare_chaos_mr", "CHAOS abdominal MR, T2-SPIR, as NIfTI volumes", "images/ and masks/"),
+        ("chaos-mr", "prepare_chaos_mr", "CHAOS abdominal MR, T2-SPIR", "the archive, or images/ and masks/ as NIfTI"),
         ("isic2017", "prepare_isic2017", "ISIC 2017, skin lesions", "train/ and test/"),
         ("usgra", "prepare_usgra", "USGRA, nerves and vessels in ultrasound", "train/ and test/"),
         ("chase-db1", "prepare_chase_db1", "CHASE_DB1, retinal vessels", "images/, masks/ and masks_2nd_observer/"),

@@ -35,16 +35,10 @@ def read_series(folder: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]
             tags, repeated, missing or unevenly spaced slices (by more than 1% and more than positions rounded to one
             decimal explain), tilted gantry, unreadable pixels.
     """
-    slices = [(path, data) for path in sorted(Path(folder).iterdir()) if (data := _image(path)) is not None]
-    if len(slices) < 2:
-        raise TskdError(f"{folder}: expected a DICOM series of at least 2 slices, found {len(slices)} DICOM images.")
-    _refuse_odd_images(slices)
-    for tag in _SAME:
-        _refuse_mixed(folder, tag, slices)
+    slices = _slices(folder)
     first = slices[0][1]
     rows, columns = np.array(first.ImageOrientationPatient, dtype=float).reshape(2, 3)
     normal = np.cross(rows, columns)
-    slices.sort(key=lambda item: float(normal @ np.array(item[1].ImagePositionPatient, dtype=float)))
     positions = np.array([data.ImagePositionPatient for _, data in slices], dtype=float)  # N x 3, mm, LPS
     step = _slice_step(folder, positions, normal, [path.name for path, _ in slices])
 
@@ -55,6 +49,23 @@ def read_series(folder: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]
     affine[:3, 3] = positions[0]
     volume = np.stack([_pixels(path, data).T for path, data in slices], axis=-1)
     return volume, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+
+
+def series_files(folder: str | os.PathLike[str]) -> list[Path]:
+    """The files of a series in the order of the slices of `read_series`, which raises the same errors."""
+    return [path for path, _ in _slices(folder)]
+
+
+def _slices(folder: str | os.PathLike[str]) -> list[tuple[Path, pydicom.Dataset]]:
+    """Files and data sets of a series, sorted along the slice normal."""
+    slices = [(path, data) for path in sorted(Path(folder).iterdir()) if (data := _image(path)) is not None]
+    if len(slices) < 2:
+        raise TskdError(f"{folder}: expected a DICOM series of at least 2 slices, found {len(slices)} DICOM images.")
+    _refuse_odd_images(slices)
+    for tag in _SAME:
+        _refuse_mixed(folder, tag, slices)
+    normal = np.cross(*np.array(slices[0][1].ImageOrientationPatient, dtype=float).reshape(2, 3))
+    return sorted(slices, key=lambda item: float(normal @ np.array(item[1].ImagePositionPatient, dtype=float)))
 
 
 def _image(path: Path) -> pydicom.Dataset | None:

@@ -5,9 +5,11 @@ from itertools import chain
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from common.data import datalist
 from common.data.chaos import prepare_chaos_mr
+from common.data.dicom_write import write_series
 from common.data.phantom import virtual_patient
 from common.data.volumes import load_volume, to_lps, write_volume
 from common.errors import TskdError
@@ -40,6 +42,55 @@ def test_fixed_split(source, tmp_path):
     assert len(data["training"]) == 4 * 3
     assert data["provenance"]["licence"] == "CC BY-NC-SA 4.0"
     assert str(source) not in json.dumps(data)
+
+
+@pytest.fixture
+def archive(source, tmp_path):
+    """The same patients as the archive has them: a DICOM file and a PNG of greys for each slice."""
+    folder = tmp_path / "CHAOS_Train_Sets"
+    for subject in SUBJECTS:
+        image, affine = load_volume(source / "images" / f"image_{subject}.nii.gz")
+        label, _ = load_volume(source / "masks" / f"label_{subject}.nii.gz")
+        place = folder / "Train_Sets" / "MR" / subject / "T2SPIR"
+        order = [2, 0, 1]  # file number of each slice
+        write_series(place / "DICOM_anon", image, affine, subject, subject, file_order=order)
+        (place / "Ground").mkdir()
+        for position, number in enumerate(order):
+            grey = np.array([0, 63, 126, 189, 252], np.uint8)[label[..., position]]
+            Image.fromarray(grey.T).save(place / "Ground" / f"IM{number:04d}.png")
+    (folder / "Train_Sets" / "CT" / "1" / "DICOM_anon").mkdir(parents=True)
+    return folder
+
+
+def test_the_archive_gives_what_its_volumes_give(source, archive, tmp_path):
+    expected, found = (prepare_chaos_mr(folder, tmp_path / f"of_{folder.name}") for folder in (source, archive))
+    before, after = datalist.read(expected), datalist.read(found)
+    assert {name: after[name] for name in datalist.LISTS} == {name: before[name] for name in datalist.LISTS}
+    for entry in [*after["training"], *after["validation"], *after["test"]]:
+        for key in ("image", "label"):
+            one, other = (file.parent / entry[key] for file in (expected, found))
+            if one.suffix == ".png":
+                np.testing.assert_array_equal(np.asarray(Image.open(one)), np.asarray(Image.open(other)))
+            else:
+                (voxels, affine), (same, place) = (to_lps(*load_volume(path)) for path in (one, other))
+                np.testing.assert_array_equal(voxels, same)
+                np.testing.assert_allclose(affine, place, atol=1e-3)
+    assert prepare_chaos_mr(archive, found.parent) == found
+
+
+def test_masks_of_the_archive_that_do_not_fit_are_named(archive, tmp_path):
+    place = archive / "Train_Sets" / "MR" / "8" / "T2SPIR" / "Ground"
+    grey = np.asarray(Image.open(place / "IM0001.png")).copy()
+    grey[0, 0] = 100
+    Image.fromarray(grey).save(place / "IM0001.png")
+    with pytest.raises(TskdError, match=r"Ground/IM0001\.png: expected the greys .* and 0, found \[100\]"):
+        prepare_chaos_mr(archive, tmp_path / "grey")
+    Image.fromarray(grey[:-1]).save(place / "IM0001.png")
+    with pytest.raises(TskdError, match=r"IM0001\.png: expected the size of its image \(24, 24\), found \(24, 23\)"):
+        prepare_chaos_mr(archive, tmp_path / "size")
+    (place / "IM0001.png").unlink()
+    with pytest.raises(TskdError, match=r"Ground: expected a mask for each DICOM file, found no IM0001\.png"):
+        prepare_chaos_mr(archive, tmp_path / "none")
 
 
 def test_seeds_draw_other_splits_of_the_same_sizes(source, tmp_path):
