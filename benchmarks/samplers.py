@@ -1,4 +1,4 @@
-r"""Quality against steps of the three samplers, for a trained diffusion model, as a Markdown table.
+r"""Quality against steps of the samplers, for a trained diffusion model, as a Markdown table.
 
     python benchmarks/samplers.py runs/ddpm/models/pipeline data/dataset.json --images 100 --amp-dtype bfloat16 \
         --vfm mobile_sam --weights mobile_sam.pth
@@ -27,7 +27,7 @@ from common.synthesis import (
     teacher_features,
 )
 
-ROWS = ("dpmsolver++:10", "dpmsolver++:20", "dpmsolver++:25", "ddim:25", "ddim:50", "ddpm:100")
+ROWS = ("dpmsolver++:10", "dpmsolver++:20", "dpmsolver++:25", "sde-dpmsolver++:20", "ddim:25", "ddim:50", "ddpm:100")
 COLUMNS = ("kid", "fid", "precision", "recall", "nearest_median")
 
 
