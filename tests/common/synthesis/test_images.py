@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from common.data.datalist import entries
+from common.data.datalist import entries, read, write
 from common.data.intensity import PERCENTILES, Intensity
 from common.data.prepare import Patient, prepare_volumes
 from common.data.volumes import write_volume
@@ -21,18 +21,25 @@ HEADER = {
 }
 
 
+def slices_and_volume(folder, volume, label, affine, header=HEADER, intensity=PERCENTILES):
+    """One and the same volume as training slices (a) and as a validation volume (b), which no preparation would do."""
+    write_volume(folder / "image.nii.gz", volume, affine)
+    write_volume(folder / "label.nii.gz", label, affine)
+    lists = {}
+    for name, code in (("training", "a"), ("validation", "b")):
+        patient = Patient(code, folder / "image.nii.gz", folder / "label.nii.gz")
+        split = {"training": [], "validation": [], "test": [], name: [code]}
+        lists[name] = read(prepare_volumes(folder / "out", [patient], split, header, intensity=intensity))[name]
+    write(folder / "out/dataset.json", {**read(folder / "out/dataset.json"), **lists})
+    return folder / "out/dataset.json"
+
+
 @pytest.fixture
 def prepare(tmp_path):
-    """Prepares one and the same volume as training slices and as a validation volume."""
-
     def prepare(intensity):
         volume = np.random.default_rng(0).integers(-900, 900, (8, 6, 3)).astype(np.int16)
         affine = np.diag([1.5, 1.5, 3.0, 1.0])  # RAS: the preparer has to turn it
-        write_volume(tmp_path / "image.nii.gz", volume, affine)
-        write_volume(tmp_path / "label.nii.gz", (volume > 0).astype(np.uint8), affine)
-        patients = [Patient(name, tmp_path / "image.nii.gz", tmp_path / "label.nii.gz") for name in "ab"]
-        split = {"training": ["a"], "validation": ["b"], "test": []}
-        return prepare_volumes(tmp_path / "out", patients, split, HEADER, intensity=intensity)
+        return slices_and_volume(tmp_path, volume, (volume > 0).astype(np.uint8), affine, intensity=intensity)
 
     return prepare
 
@@ -55,13 +62,8 @@ def test_padding_slices_of_a_volume_are_left_out_with_their_labels(tmp_path):
     volume = np.random.default_rng(0).integers(0, 900, (8, 6, 4)).astype(np.int16)
     volume[:, :, [0, 3]] = 0
     label = np.zeros_like(volume, np.uint8) + np.arange(4, dtype=np.uint8)
-    affine = np.diag([-1.5, -1.5, 3.0, 1.0])
-    write_volume(tmp_path / "image.nii.gz", volume, affine)
-    write_volume(tmp_path / "label.nii.gz", label, affine)
-    patients = [Patient(name, tmp_path / "image.nii.gz", tmp_path / "label.nii.gz") for name in "ab"]
-    labels = {str(index): f"class {index}" for index in range(4)}
-    split = {"training": ["a"], "validation": ["b"], "test": []}
-    dataset_file = prepare_volumes(tmp_path / "out", patients, split, {**HEADER, "labels": labels})
+    header = {**HEADER, "labels": {str(index): f"class {index}" for index in range(4)}}
+    dataset_file = slices_and_volume(tmp_path, volume, label, np.diag([-1.5, -1.5, 3.0, 1.0]), header)
     held_out = validation_images(dataset_file, (8, 6), labelled=True)
     assert [item["case"] for item in held_out] == ["b_001", "b_002"]
     assert [item["label"].unique().tolist() for item in held_out] == [[1], [2]]
