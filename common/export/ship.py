@@ -179,7 +179,7 @@ def _write_readme(
     draft: Path, dataset: dict[str, Any], settings: dict[str, Any], flat: bool, network: torch.nn.Module
 ) -> None:
     """Fills docs/shipped.md and puts it in the place of the README that is about training."""
-    kept = [dataset["labels"][str(index)] for index in settings["largest_component"]]
+    kept = [dataset["labels"].get(str(index), f"class {index}") for index in settings["largest_component"]]
     packages = [
         "monai",
         "fire",
