@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from common.data.phantom import prepare_phantom, virtual_patient
-from common.synthesis import RandomFeatures, SyntheticFolder, gate, teacher_features
+from tskd.data.phantom.cohort import prepare_phantom, virtual_patient
+from tskd.synthesis import RandomFeatures, SyntheticFolder, gate, teacher_features
 
 SLICES = 20  # a patient
 SMALL = 64  # side of the images to judge before they are enlarged

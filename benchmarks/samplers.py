@@ -16,8 +16,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from common.data import entries
-from common.synthesis import (
+from tskd.data import entries
+from tskd.synthesis import (
     RandomFeatures,
     SeededSampler,
     compare,

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from monai.bundle import ConfigWorkflow
 
-from common.data import prepare_phantom
-from common.errors import TskdError
+from tskd.data import prepare_phantom
+from tskd.errors import TskdError
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 

@@ -16,10 +16,10 @@ from PIL import ExifTags, Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.data import datalist, load_volume, to_lps, virtual_patient, write_volume
-from common.data.intensity import PERCENTILES
-from common.export.ship import ship_student
-from common.state import save_weights
+from tskd.data import datalist, load_volume, to_lps, virtual_patient, write_volume
+from tskd.data.io.intensity import PERCENTILES
+from tskd.export.ship import ship_student
+from tskd.state import save_weights
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "student_segmentation"
 IMAGE_SIZE = 64
@@ -31,7 +31,7 @@ WITHOUT_PROJECT = """
 import importlib.abc, json, runpy, sys
 class Blocker(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("common", "peft", "diffusers", "transformers", "torchvision", "timm"):
+        if name.partition(".")[0] in ("tskd", "peft", "diffusers", "transformers", "torchvision", "timm"):
             raise ModuleNotFoundError(f"No module named {name!r} (blocked by the test)", name=name)
 sys.meta_path.insert(0, Blocker())
 for sys.argv in json.loads(sys.argv[1]):

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from common.distillation.soft_labels import sha256
-from common.networks import build_sam
 from tests.bundles.conftest import user_error
+from tskd.distillation.soft_labels.write import sha256
+from tskd.networks import build_sam
 
 TOY = {
     "image_size": 64,

@@ -15,9 +15,9 @@ from monai.bundle import ComponentLocator, ConfigParser, ReferenceResolver
 from monai.bundle.config_item import ConfigComponent
 from torch._subclasses import FakeTensorMode
 
-import common
-from common.data.intensity import PERCENTILES
+import tskd
 from tests.bundles.conftest import BUNDLES
+from tskd.data.io.intensity import PERCENTILES
 
 METADATA = (
     "schema", "version", "changelog", "monai_version", "pytorch_version", "numpy_version", "required_packages_version",
@@ -199,7 +199,7 @@ def test_student_inference_needs_monai_and_torch_only(files):
         "$import PIL.Image as Image",
         "$import PIL.ImageOps as ImageOps",
     }
-    assert not [value for _, value in nodes(parser.get()) if isinstance(value, str) and "common." in value]
+    assert not [value for _, value in nodes(parser.get()) if isinstance(value, str) and "tskd." in value]
 
 
 def test_student_inference_has_the_network_that_is_trained():
@@ -227,7 +227,7 @@ def test_metadata_is_complete(bundle):
     meta = json.loads((BUNDLES / bundle / "configs" / "metadata.json").read_text())
     assert not [key for key in METADATA if not meta.get(key)]
     assert meta["schema"].endswith("meta_schema_20240725.json")
-    assert meta["version"] == common.__version__
+    assert meta["version"] == tskd.__version__
     assert meta["version"] in meta["changelog"]
     formats = meta["network_data_format"]
     assert "image" in formats["inputs"]
@@ -243,7 +243,7 @@ def test_metadata_is_complete(bundle):
 def test_metadata_names_the_tested_versions(bundle):
     """The same as constraints.txt pins, so that one cannot be raised without the other."""
     meta = json.loads((BUNDLES / bundle / "configs" / "metadata.json").read_text())
-    pins: dict[str, set[str]] = {"tskd": {common.__version__}}
+    pins: dict[str, set[str]] = {"tskd": {tskd.__version__}}
     for name, version in re.findall(r"(?m)^([\w-]+)==([\w.]+)", (BUNDLES.parent / "constraints.txt").read_text()):
         pins.setdefault(name, set()).add(version)
     packages = {f"{name}": meta[f"{key}_version"] for name, key in (("monai", "monai"), ("torch", "pytorch"))}

@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from common.data import check, read
-from common.data.own_images import prepare_images_masks
-from common.evaluation import read_rows
-from common.export.ship import ship_run
-from common.synthesis.folder import image_numbers
 from tests.bundles.conftest import BUNDLES
+from tskd.data import check, read
+from tskd.data.prepare.images import prepare_images_masks
+from tskd.evaluation import read_rows
+from tskd.export.ship import ship_run
+from tskd.synthesis.folder import image_numbers
 
 WIDTH, HEIGHT = 56, 40
 TOY = {

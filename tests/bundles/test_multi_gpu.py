@@ -11,12 +11,12 @@ import pytest
 import torch
 from monai.networks.nets import UNETR
 
-from common.data import entries
-from common.distillation import write_soft_labels
-from common.networks import build_sam
-from common.state import load_weights, save_weights
 from tests.bundles.conftest import BUNDLES
-from tests.common.distillation.conftest import PREPROCESSING
+from tests.tskd.distillation.conftest import PREPROCESSING
+from tskd.data import entries
+from tskd.distillation import write_soft_labels
+from tskd.networks import build_sam
+from tskd.state import load_weights, save_weights
 
 LAUNCHER = ["torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"]
 PLAIN = ("rotate", "scale", "translate", "shear", "gamma", "brightness", "noise", "blur")

@@ -19,7 +19,7 @@ UNET = {
     "_target_": "UNet", "spatial_dims": 2, "in_channels": 1, "out_channels": 5, "channels": [4, 8], "strides": [2]
 }  # fmt: skip
 NO_SOFT_LABELS = {
-    "train#dataset#data": "$common.data.entries(@dataset_file, 'transfer')",
+    "train#dataset#data": "$tskd.data.entries(@dataset_file, 'transfer')",
     "train#named_handlers#checkpoint#identity#soft_labels": "none",
 }
 STUDENTS = ("segresnet", "basic_unet", "flexible_unet", "swin_unetr")

@@ -12,10 +12,10 @@ from monai.bundle import ConfigParser
 from monai.networks.nets import UNETR
 from transformers import ViTConfig, ViTModel
 
-from common.distillation.soft_labels import sha256
-from common.networks import build_sam, load_vit, start_vit
-from common.state import load_weights
 from tests.bundles.conftest import BUNDLES, user_error
+from tskd.distillation.soft_labels.write import sha256
+from tskd.networks import build_sam, load_vit, start_vit
+from tskd.state import load_weights
 
 TOY = {"image_size": 64, "max_epochs": 2, "iterations_per_epoch": 4, "batch_size": 4, "warmup_steps": 1}
 VFM = {"vfm": "mobile_sam", "image_size": 64}

@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from common.data import load_volume, write_volume
 from tests.bundles.standalone import (
     reference_mask,
     reference_picture,
@@ -20,6 +19,7 @@ from tests.bundles.standalone import (
     write_picture,
     write_volumes,
 )
+from tskd.data import load_volume, write_volume
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.parametrize("module", ["common.cli", "peft", "transformers"])
+@pytest.mark.parametrize("module", ["tskd.cli", "peft", "transformers"])
 def test_the_other_interpreter_cannot_import_the_project(tmp_path: Path, module: str) -> None:
     done = run_alone([module], cwd=tmp_path)
     assert done.returncode != 0

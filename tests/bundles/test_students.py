@@ -16,13 +16,13 @@ from monai.transforms import Compose
 from PIL import Image
 from safetensors.torch import load_file
 
-from common.data import entries, write
-from common.distillation import write_soft_labels
-from common.files import sha256
-from common.networks import build_sam
-from common.state import read_tensors
 from tests.bundles.conftest import BUNDLES, user_error
-from tests.common.distillation.conftest import PREPROCESSING
+from tests.tskd.distillation.conftest import PREPROCESSING
+from tskd.data import entries, write
+from tskd.distillation import write_soft_labels
+from tskd.files import sha256
+from tskd.networks import build_sam
+from tskd.state import read_tensors
 
 TOY = {"image_size": 64, "max_epochs": 1, "iterations_per_epoch": 2, "batch_size": 2, "warmup_steps": 1}
 STUDENTS = ("segresnet", "basic_unet", "flexible_unet", "swin_unetr")
@@ -101,7 +101,7 @@ def test_all_terms_two_teachers_and_labels_then_fine_tuning(
 
     weights = {f"loss__terms__{name}__weight": 0.5 for name in TERMS - {"labelled", "logits_kl"}}
     weights["loss__terms__logits_kl__weight"] = {
-        "_target_": "common.distillation.Linear", "start": 0.2, "end": 0.1, "epochs": 4
+        "_target_": "tskd.distillation.Linear", "start": 0.2, "end": 0.1, "epochs": 4
     }  # fmt: skip
     run_bundle(
         "student_segmentation", "train", "distill", **TOY, **data, **weights, labelled_weight=0.5,
@@ -275,7 +275,7 @@ def test_a_finished_run_is_not_taken_for_one_of_other_images_terms_or_weights(
     "switch",
     [
         {"loss__terms__labelled__weight": 0.5},
-        {"labelled_weight": {"_target_": "common.distillation.Linear", "start": 0.5, "end": 0.1, "epochs": 4}},
+        {"labelled_weight": {"_target_": "tskd.distillation.Linear", "start": 0.5, "end": 0.1, "epochs": 4}},
     ],
     ids=["term", "schedule"],
 )

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from common.networks import build_sam
-from common.state import read_tensors
 from tests.bundles.conftest import user_error
+from tskd.networks import build_sam
+from tskd.state import read_tensors
 
 TOY = {
     "vfm": "mobile_sam", "pretrained": "@network_def", "image_size": 64, "iterations_per_epoch": 4, "batch_size": 2,
@@ -49,7 +49,7 @@ def test_all_options_together(cohort: Path, tmp_path: Path, run_bundle: Callable
     with pytest.raises(RuntimeError) as caught:
         train("all", 3, **{**OPTIONS, "learning_rate": 0.01})
     assert "learning_rate: this run has 0.01, the checkpoint 0.001" in user_error(caught.value)
-    other = "$(@network_def, common.networks.build_sam(@vfm, @num_classes, @image_size))[1]"  # other random weights
+    other = "$(@network_def, tskd.networks.build_sam(@vfm, @num_classes, @image_size))[1]"  # other random weights
     with pytest.raises(RuntimeError) as caught:
         train("all", 3, **{**OPTIONS, "pretrained": other})
     assert "frozen_weights" in user_error(caught.value)

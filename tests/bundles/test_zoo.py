@@ -9,9 +9,9 @@ import pytest
 import torch
 from monai.bundle import ckpt_export, verify_metadata, verify_net_in_out
 
-from common.networks import build_sam
-from common.state import save_weights
 from tests.bundles.standalone import IMAGE_SIZE, ship, student
+from tskd.networks import build_sam
+from tskd.state import save_weights
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:No hash value provided"),

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from common.data import prepare_phantom
-from common.workflow.schema import WORKFLOW
+from tskd.data import prepare_phantom
+from tskd.workflow.schema import WORKFLOW
 
 Snakemake = Callable[..., subprocess.CompletedProcess[str]]
 

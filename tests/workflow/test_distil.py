@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from fire.parser import DefaultParseValue
 
-from common.cli import main
-from common.data import fingerprint, write
-from common.files import write_json
-from common.options import check_overrides, command_line
+from tskd.cli import main
+from tskd.data import fingerprint, write
+from tskd.files import write_json
+from tskd.options import check_overrides, command_line
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def recorded(monkeypatch) -> list[list[str]]:
         commands.append(command)
         return subprocess.CompletedProcess(command, 0)
 
-    monkeypatch.setattr("common.workflow.distil.subprocess.run", run)
+    monkeypatch.setattr("tskd.workflow.distil.subprocess.run", run)
     return commands
 
 
@@ -152,7 +152,7 @@ def test_a_step_that_fails_is_named_and_is_the_last(study, recorded, monkeypatch
         recorded.append(command)
         return subprocess.CompletedProcess(command, int(steps([command]) == ["distilled"]))
 
-    monkeypatch.setattr("common.workflow.distil.subprocess.run", run)
+    monkeypatch.setattr("tskd.workflow.distil.subprocess.run", run)
     assert call(study) == 2
     assert steps(recorded) == ["out", "distilled"]
     assert "distillation failed, see above" in capsys.readouterr().err

@@ -9,10 +9,10 @@ import optuna
 import pytest
 import yaml
 
-from common.errors import TskdError
-from common.workflow import read_yaml
-from common.workflow.schema import WORKFLOW
-from common.workflow.search import check_search, read_scores, search, suggest
+from tskd.errors import TskdError
+from tskd.workflow import read_yaml
+from tskd.workflow.schema import WORKFLOW
+from tskd.workflow.search import check_search, read_scores, search, suggest
 
 TOY = {
     "bundle": "student_segmentation",

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from common.evaluation.rows import read_rows
-from common.workflow import check_study, read_yaml
-from common.workflow.schema import WORKFLOW
 from tests.workflow.conftest import Snakemake
+from tskd.evaluation.rows import read_rows
+from tskd.workflow import check_study, read_yaml
+from tskd.workflow.schema import WORKFLOW
 
 TOY = Path(__file__).with_name("toy.yaml")
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import TskdError
-from common.workflow.gpus import reserve, visible
-from common.workflow.step import Task, main, run
+from tskd.errors import TskdError
+from tskd.workflow.gpus import reserve, visible
+from tskd.workflow.step import Task, main, run
 
 # writes a file, and fails while `fail` is there
 SCRIPT = "import pathlib, sys; p = pathlib.Path(sys.argv[1]); p.mkdir(exist_ok=True); (p / 'made').write_text('x'); "
@@ -111,7 +111,7 @@ def test_a_step_takes_a_gpu_only_if_it_is_told_to(task: Task, monkeypatch: pytes
     def refuse() -> None:
         raise RuntimeError("a GPU was asked for")
 
-    monkeypatch.setattr("common.workflow.step.reserve", refuse)
+    monkeypatch.setattr("tskd.workflow.step.reserve", refuse)
     assert run(task)
     with pytest.raises(RuntimeError, match="a GPU was asked for"):
         run(replace(task, gpu=True, command=(*task.command, "again")))

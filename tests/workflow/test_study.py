@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from monai.bundle import ConfigParser
 
-from common.errors import TskdError
-from common.workflow import Study, check_study, read_yaml
-from common.workflow.commands import STUDENT, TEACHER, config_files, merged_config
-from common.workflow.schema import WORKFLOW
+from tskd.errors import TskdError
+from tskd.workflow import Study, check_study, read_yaml
+from tskd.workflow.commands import STUDENT, TEACHER, config_files, merged_config
+from tskd.workflow.schema import WORKFLOW
 
 TOY = Path(__file__).with_name("toy.yaml")
 

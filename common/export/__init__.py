@@ -1,5 +1,0 @@
-"""Export: the student as a stand-alone MONAI bundle."""
-
-from common.export.ship import ship_run, ship_student
-
-__all__ = ["ship_run", "ship_student"]

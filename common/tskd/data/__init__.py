@@ -1,0 +1,51 @@
+"""Data: dataset.json (read, write, check, split), readers of volumes, preparers, a virtual cohort.
+
+`tskd.data.sampler.EpochSampler` is not imported here, because it needs torch and listing files does not.
+"""
+
+from tskd.data.checks import check, check_for_training
+from tskd.data.datalist import entries, read, write
+from tskd.data.folds import case_folds, outside_fold
+from tskd.data.io.intensity import Intensity, scale_intensity
+from tskd.data.io.nifti import load_label, load_volume, to_lps, write_volume
+from tskd.data.io.slices import write_slices
+from tskd.data.phantom.cohort import prepare_phantom, virtual_patient
+from tskd.data.prepare.images import prepare_images_masks
+from tskd.data.prepare.volume_writer import Patient, fingerprint, preparation, prepare_volumes
+from tskd.data.prepare.volumes import prepare_volumes_masks
+from tskd.data.public.chaos import prepare_chaos_mr
+from tskd.data.public.chase_db1 import prepare_chase_db1
+from tskd.data.public.isic2017_usgra import prepare_isic2017, prepare_usgra
+from tskd.data.split import fair_order, grouped_folds, split_groups
+
+__all__ = [
+    "Intensity",
+    "Patient",
+    "case_folds",
+    "check",
+    "check_for_training",
+    "entries",
+    "fair_order",
+    "fingerprint",
+    "grouped_folds",
+    "load_label",
+    "load_volume",
+    "outside_fold",
+    "preparation",
+    "prepare_chaos_mr",
+    "prepare_chase_db1",
+    "prepare_images_masks",
+    "prepare_isic2017",
+    "prepare_phantom",
+    "prepare_usgra",
+    "prepare_volumes",
+    "prepare_volumes_masks",
+    "read",
+    "scale_intensity",
+    "split_groups",
+    "to_lps",
+    "virtual_patient",
+    "write",
+    "write_slices",
+    "write_volume",
+]

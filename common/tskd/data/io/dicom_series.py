@@ -1,0 +1,167 @@
+"""Read a folder with one DICOM series as a volume."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from pydicom.errors import InvalidDicomError
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from tskd.errors import TskdError
+
+_SAME = ("SeriesInstanceUID", "Rows", "Columns", "ImageOrientationPatient", "PixelSpacing")
+_NEEDED = ("ImagePositionPatient", *_SAME)
+_GAP_TOLERANCE = 0.01  # share of the slice distance
+_ROUNDING = 0.11  # mm by which two positions with one decimal are further apart or nearer than they were
+
+
+def read_series(folder: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Read one DICOM series as a volume.
+
+    Slices are sorted by their position along the slice normal, RescaleSlope and RescaleIntercept are applied. Files in
+    the folder that are not DICOM images are passed over.
+
+    Args:
+        folder: folder with the files of exactly one series of single-frame, single-channel images.
+
+    Returns:
+        Array [X, Y, Z] (x along a row of the image, y down a column), int32, or float32 if a slope or an intercept is
+        fractional; affine 4 x 4 from voxel to millimetres in RAS+ (nibabel's convention, x and y opposite to DICOM's).
+
+    Raises:
+        TskdError: no DICOM image, several series, frames or channels, differing size, spacing or orientation, missing
+            tags, repeated, missing or unevenly spaced slices (by more than 1% and more than positions rounded to one
+            decimal explain), tilted gantry, unreadable pixels.
+    """
+    slices = _slices(folder)
+    first = slices[0][1]
+    rows, columns = np.array(first.ImageOrientationPatient, dtype=float).reshape(2, 3)
+    normal = np.cross(rows, columns)
+    positions = np.array([data.ImagePositionPatient for _, data in slices], dtype=float)  # N x 3, mm, LPS
+    step = _slice_step(folder, positions, normal, [path.name for path, _ in slices])
+
+    affine = np.eye(4)
+    affine[:3, 0] = rows * float(first.PixelSpacing[1])
+    affine[:3, 1] = columns * float(first.PixelSpacing[0])
+    affine[:3, 2] = step
+    affine[:3, 3] = positions[0]
+    volume = np.stack([_pixels(path, data).T for path, data in slices], axis=-1)
+    return volume, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+
+
+def series_files(folder: str | os.PathLike[str]) -> list[Path]:
+    """The files of a series in the order of the slices of `read_series`, which raises the same errors."""
+    return [path for path, _ in _slices(folder)]
+
+
+def _slices(folder: str | os.PathLike[str]) -> list[tuple[Path, pydicom.Dataset]]:
+    """Files and data sets of a series, sorted along the slice normal."""
+    slices = [(path, data) for path in sorted(Path(folder).iterdir()) if (data := _image(path)) is not None]
+    if len(slices) < 2:
+        raise TskdError(f"{folder}: expected a DICOM series of at least 2 slices, found {len(slices)} DICOM images.")
+    _refuse_odd_images(slices)
+    for tag in _SAME:
+        _refuse_mixed(folder, tag, slices)
+    normal = np.cross(*np.array(slices[0][1].ImageOrientationPatient, dtype=float).reshape(2, 3))
+    return sorted(slices, key=lambda item: float(normal @ np.array(item[1].ImagePositionPatient, dtype=float)))
+
+
+def _image(path: Path) -> pydicom.Dataset | None:
+    """The data set of a DICOM image file; None if the file is something else."""
+    if not path.is_file():
+        return None
+    try:
+        data = pydicom.dcmread(path)
+    except InvalidDicomError:
+        return _bare(path)
+    except (OSError, EOFError, ValueError, KeyError) as error:
+        raise TskdError(f"{path}: expected a readable DICOM file, found {error}. Copy the file again.") from error
+    return data if "PixelData" in data else None
+
+
+def _bare(path: Path) -> pydicom.Dataset | None:
+    """The data set of a DICOM image without preamble and meta header, as old archives hold it; None if it is none."""
+    try:
+        data = pydicom.dcmread(path, force=True)
+    except Exception:  # whatever a file that is something else makes of the parser
+        return None
+    if "SOPClassUID" not in data or "PixelData" not in data:
+        return None
+    if "TransferSyntaxUID" not in data.file_meta:  # then it can only be the standard's default
+        data.file_meta.TransferSyntaxUID = (
+            ImplicitVRLittleEndian if data.original_encoding[0] else ExplicitVRLittleEndian
+        )
+    return data
+
+
+def _refuse_odd_images(slices: list[tuple[Path, pydicom.Dataset]]) -> None:
+    for path, data in slices:
+        missing = [tag for tag in _NEEDED if data.get(tag) in (None, "")]
+        if missing:
+            raise TskdError(f"{path}: expected the DICOM tags {', '.join(_NEEDED)}, found no {', '.join(missing)}.")
+        if int(data.get("NumberOfFrames") or 1) != 1 or int(data.get("SamplesPerPixel", 1)) != 1:
+            raise TskdError(
+                f"{path}: expected one frame with one channel a file, found {data.get('NumberOfFrames') or 1} frames "
+                f"and {data.get('SamplesPerPixel', 1)} channels. Convert the series to NIfTI (dcm2niix) first."
+            )
+        if data.get("PhotometricInterpretation") == "MONOCHROME1":
+            raise TskdError(
+                f"{path}: expected MONOCHROME2, found MONOCHROME1 (inverted grey). Invert the series first."
+            )
+
+
+def _refuse_mixed(folder: str | os.PathLike[str], tag: str, slices: list[tuple[Path, pydicom.Dataset]]) -> None:
+    path, reference = slices[0][0], slices[0][1][tag].value
+    for other, data in slices[1:]:
+        if not _equal(reference, data[tag].value):
+            raise TskdError(
+                f"{folder}: expected one series with the same {tag} in every file, found {reference} in {path.name} "
+                f"and {data[tag].value} in {other.name}. Put each series into a folder of its own."
+            )
+
+
+def _equal(first: Any, second: Any) -> bool:
+    if isinstance(first, str | int):
+        return bool(first == second)
+    return len(first) == len(second) and bool(np.allclose(np.array(first, float), np.array(second, float), atol=1e-4))
+
+
+def _slice_step(
+    folder: str | os.PathLike[str], positions: np.ndarray, normal: np.ndarray, names: list[str]
+) -> np.ndarray:
+    """The vector from one slice to the next, after making sure that it is the same everywhere and along the normal."""
+    gaps = np.diff(positions @ normal)
+    typical = float(np.median(gaps))
+    allowed = max(_GAP_TOLERANCE * typical, min(_ROUNDING, typical / 4))
+    worst = int(np.argmax(np.abs(gaps - typical)))
+    if typical <= 0 or abs(gaps[worst] - typical) > allowed:
+        raise TskdError(
+            f"{folder}: expected slices an even distance apart (here {typical:.3f} mm, within {allowed:.3f}), found "
+            f"{gaps[worst]:.3f} mm between {names[worst]} and {names[worst + 1]}. A slice is "
+            "missing, repeated or from another series: complete the series or remove the extra file."
+        )
+    step = (positions[-1] - positions[0]) / (len(positions) - 1)
+    aside = float(np.linalg.norm(step - normal * (normal @ step)))
+    if aside > _GAP_TOLERANCE * typical:
+        raise TskdError(
+            f"{folder}: expected slices stacked along their normal, found each {aside:.3f} mm aside of the one before "
+            "(tilted gantry). Resample the series to a straight volume first."
+        )
+    return np.asarray(step)
+
+
+def _pixels(path: Path, data: pydicom.Dataset) -> np.ndarray:
+    """Pixels [row, column] after rescaling."""
+    try:
+        pixels = data.pixel_array
+    except Exception as error:  # pydicom's decoders raise many kinds
+        raise TskdError(
+            f"{path}: expected readable pixels, found {error} (transfer syntax "
+            f"{data.file_meta.get('TransferSyntaxUID')}). Decompress the series (gdcmconv --raw) or copy it again."
+        ) from error
+    slope, intercept = float(data.get("RescaleSlope", 1) or 1), float(data.get("RescaleIntercept", 0) or 0)
+    if slope == 1 and intercept.is_integer():
+        return np.asarray(pixels.astype(np.int32) + int(intercept))
+    return np.asarray(pixels.astype(np.float32) * slope + intercept).astype(np.float32)

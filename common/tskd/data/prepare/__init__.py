@@ -1,0 +1,1 @@
+"""Preparation of a user's own images and volumes: checks, split by patient, files, dataset.json."""

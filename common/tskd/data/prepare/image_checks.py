@@ -1,0 +1,134 @@
+"""Look at every image and mask before anything is written, and report all problems at once."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from tskd.data.datalist import IGNORE
+from tskd.data.io.image_files import colour_channels, distinct, mask_values, read_image, read_mask
+from tskd.errors import TskdError
+
+UNKNOWN_PATIENTS = "unknown: each image counts as a patient of its own, identical images as one"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image's files: name, patient ("" if unknown), image, mask if there is one, second observer's mask."""
+
+    case: str
+    group: str
+    image: Path
+    label: Path | None = None
+    label_2nd: Path | None = None
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the images have in common: their channels; and sha256 of each case's pixels, and of all masks together."""
+
+    channels: int
+    pixels: Mapping[str, str]
+    masks: str
+
+
+def inspect_images(pictures: Sequence[Picture], structures: int, channels: int | None = None) -> Findings:
+    """Read every file once.
+
+    Args:
+        pictures: the files.
+        structures: number of classes without the background.
+        channels: 1 or 3 converts every image to grey or RGB; None takes what all of them are.
+
+    Raises:
+        TskdError: a line for each file that cannot be used, mixed channels, sizes that differ, names used twice.
+    """
+    problems = _repeated(pictures)
+    kinds: dict[int, Path] = {}
+    pixels: dict[str, str] = {}
+    masks = hashlib.sha256()
+    white: dict[str, Path] = {}  # what 255 is -> a file that says so
+    for picture in pictures:
+        try:
+            own = colour_channels(picture.image)
+            kinds.setdefault(own, picture.image)
+            image = read_image(picture.image, channels or own)
+            pixels[picture.case] = _sha256(image)
+            for path in (picture.label, picture.label_2nd):
+                if path is not None:
+                    mask = read_mask(path, structures)
+                    masks.update(f"{picture.case} {_sha256(mask)}".encode())
+                    _refuse_other_size(path, mask, image)
+                    drawn = set(distinct(mask_values(path))) - {0}
+                    if IGNORE in drawn:
+                        white.setdefault("the structure" if drawn == {IGNORE} else "a pixel without a label", path)
+                    elif drawn == {1}:  # class indices, where 255 means no label
+                        white.setdefault("a pixel without a label (1 is the structure)", path)
+        except TskdError as error:
+            problems.append(str(error))
+    if len(kinds) > 1 and channels is None:
+        problems.append(
+            f"channels: expected all images grey or all RGB, found {kinds[1].name} grey and {kinds[3].name} RGB. "
+            "Say which with --channels 1 or --channels 3."
+        )
+    if "the structure" in white and len(white) > 1:
+        other, path = next((meaning, path) for meaning, path in white.items() if meaning != "the structure")
+        problems.append(
+            f"masks: expected one meaning of 255, found it as the structure in {white['the structure'].name} and as "
+            f"{other} in {path.name}. Write class indices in all of them."
+        )
+    if problems:
+        shown = problems[:20] + [f"and {len(problems) - 20} more"] * (len(problems) > 20)
+        raise TskdError("\n  - ".join([f"{len(problems)} problem{'s' * (len(problems) > 1)} with the images", *shown]))
+    return Findings(channels or next(iter(kinds)), pixels, masks.hexdigest())
+
+
+def one_group_an_image(pictures: Sequence[Picture], pixels: Mapping[str, str]) -> list[Picture]:
+    """Pictures of unknown patients: each is a group of its own, but identical images share one."""
+    first: dict[str, str] = {}
+    return [replace(picture, group=first.setdefault(pixels[picture.case], picture.case)) for picture in pictures]
+
+
+def refuse_shared_images(
+    pictures: Sequence[Picture], pixels: Mapping[str, str], split: Mapping[str, Sequence[str]]
+) -> None:
+    """Identical images of two patients must not be in two lists.
+
+    Raises:
+        TskdError: naming both files of each such pair.
+    """
+    home = {group: name for name, groups in split.items() for group in groups}
+    first: dict[str, Picture] = {}
+    pairs = []
+    for picture in pictures:
+        other = first.setdefault(pixels[picture.case], picture)
+        if home[other.group] != home[picture.group]:
+            pairs.append(f"{other.image} ({home[other.group]}) and {picture.image} ({home[picture.group]})")
+    if pairs:
+        raise TskdError(
+            "identical images: expected each in one list, as a copy in another makes every measured number too good; "
+            f"found {'; '.join(pairs[:5])}. Remove one of the two, or give both to one patient."
+        )
+
+
+def _repeated(pictures: Sequence[Picture]) -> list[str]:
+    first: dict[str, Path] = {}
+    return [
+        f"{picture.image}: expected a file name of its own, found {first[picture.case]} too. Rename one of them."
+        for picture in pictures
+        if first.setdefault(picture.case, picture.image) is not picture.image
+    ]
+
+
+def _refuse_other_size(path: Path, mask: np.ndarray, image: np.ndarray) -> None:
+    if mask.shape != image.shape[:2]:
+        raise TskdError(
+            f"{path}: expected the size of its image, {image.shape[1]} x {image.shape[0]}, found {mask.shape[1]} x "
+            f"{mask.shape[0]}. Correct the pair."
+        )
+
+
+def _sha256(pixels: np.ndarray) -> str:
+    return hashlib.sha256(str(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes()).hexdigest()

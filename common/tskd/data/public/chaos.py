@@ -1,0 +1,119 @@
+"""Prepare CHAOS abdominal MR (T2-SPIR): four organs, patient-grouped split."""
+
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from tskd.data.io.dicom_series import series_files
+from tskd.data.io.image_files import mask_values
+from tskd.data.io.intensity import KEY, preset
+from tskd.data.io.nifti import load_volume, write_volume
+from tskd.data.prepare.volume_writer import Patient, fingerprint, preparation, prepare_volumes
+from tskd.data.split import choose_lists
+from tskd.errors import TskdError
+
+LABELS = {"0": "background", "1": "liver", "2": "right kidney", "3": "left kidney", "4": "spleen"}
+TEST, VALIDATION = ("5", "13", "21", "36"), ("8",)  # the split our results are reported on; the rest is training
+GREYS = ((55, 70), (110, 135), (175, 200), (240, 255))  # of the four organs in the PNG masks, as the data set says
+
+_PROVENANCE = {
+    "source": "CHAOS abdominal MR, T2-SPIR (A. E. Kavur et al., Medical Image Analysis 69:101950, 2021), "
+    "doi 10.5281/zenodo.3431873",
+    "licence": "CC BY-NC-SA 4.0",
+}
+
+
+def prepare_chaos_mr(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    seed: int | None = None,
+    fold: int | None = None,
+    folds: int = 3,
+    intensity: str = "percentiles",
+) -> Path:
+    """Prepare CHAOS MR T2-SPIR: slices of the training subjects, volumes of the others, dataset.json.
+
+    Args:
+        source: the archive as it is published, or a folder in it that holds <subject>/T2SPIR/ with DICOM_anon/ and
+            Ground/; or a folder with images/image_<subject>.nii.gz and masks/label_<subject>.nii.gz.
+        output: new folder for the data set; left as it is if it holds the finished result of the same preparation.
+        seed: None keeps the fixed split (test 5, 13, 21, 36; validation 8; the rest training); an integer draws other
+            subjects into lists of the same sizes. It also orders the training list (None: 0).
+        fold: cross-validation fold 0 to `folds` - 1: its test set is that fold, one further subject is validation.
+        folds: number of folds when `fold` is given.
+        intensity: how volumes are scaled: "percentiles" or "body" (see `Intensity`).
+
+    Returns:
+        Path of dataset.json.
+
+    Raises:
+        TskdError: subjects or masks missing, masks that do not fit, or an output folder that holds something else.
+    """
+    patients = _subjects(Path(source))
+    split, rule = choose_lists([patient.group for patient in patients], TEST, VALIDATION, seed, fold, folds)
+    settings = {
+        "name": "chaos_mr",
+        "seed": seed,
+        "split": split,
+        KEY: preset(intensity).to_json(),
+        "inputs": {p.group: [fingerprint(p.image), fingerprint(Path(str(p.label)))] for p in patients},
+    }
+    header = {
+        "name": "chaos_mr",
+        "modality": "MR",
+        "channels": 1,
+        "labels": LABELS,
+        "provenance": {**_PROVENANCE, "split": rule},
+    }
+    with preparation(output, settings) as needed:
+        if needed:
+            with tempfile.TemporaryDirectory() as folder:
+                volumes = [_with_volume(patient, Path(folder)) for patient in patients]
+                prepare_volumes(output, volumes, split, header, seed or 0, preset(intensity))
+    return Path(output, "dataset.json")
+
+
+def _subjects(source: Path) -> list[Patient]:
+    if series := sorted(path for path in source.rglob("T2SPIR") if (path / "Ground").is_dir()):
+        return [Patient(path.parent.name, path / "DICOM_anon", path / "Ground") for path in series]
+    images = sorted(source.glob("images/image_*.nii.gz"))
+    if not images:
+        raise TskdError(
+            f"{source}: expected <subject>/T2SPIR/ with DICOM_anon/ and Ground/, or images/image_<subject>.nii.gz, "
+            "found none of them. Give the folder that has them."
+        )
+    patients = []
+    for image in images:
+        group = image.name.removeprefix("image_").removesuffix(".nii.gz")
+        patients.append(Patient(group, image, source / "masks" / f"label_{group}.nii.gz"))
+    missing = [str(patient.label) for patient in patients if not Path(str(patient.label)).is_file()]
+    if missing:
+        raise TskdError(f"{source}: expected a mask for each image, found no {', '.join(missing)}. Add the files.")
+    return patients
+
+
+def _with_volume(patient: Patient, folder: Path) -> Patient:
+    """The patient with a NIfTI label in `folder` in place of one PNG for each DICOM file, of the same name."""
+    masks = Path(str(patient.label))
+    if masks.is_file():
+        return patient
+    image, affine = load_volume(patient.image)
+    files = [masks / f"{path.stem}.png" for path in series_files(patient.image)]
+    if missing := [file.name for file in files if not file.is_file()]:
+        raise TskdError(
+            f"{masks}: expected a mask for each DICOM file, found no {', '.join(missing[:3])}. Add the files."
+        )
+    label = np.zeros(image.shape, np.uint8)
+    for position, file in enumerate(files):
+        grey = mask_values(file).T
+        if grey.shape != image.shape[:2]:
+            raise TskdError(f"{file}: expected the size of its image {image.shape[:2]}, found {grey.shape}.")
+        for value, (low, high) in enumerate(GREYS, start=1):
+            label[..., position][(grey >= low) & (grey <= high)] = value
+        if odd := sorted(set(grey[(label[..., position] == 0) & (grey > 0)].tolist())):
+            raise TskdError(f"{file}: expected the greys {GREYS} of the four organs and 0, found {odd[:5]}.")
+    write_volume(folder / f"{patient.group}.nii.gz", label, affine)
+    return replace(patient, label=folder / f"{patient.group}.nii.gz")

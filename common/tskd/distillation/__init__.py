@@ -1,0 +1,44 @@
+"""Soft labels of one or several teachers, batched augmentation, and the student's distillation loss."""
+
+from tskd.distillation.augmentation import BatchAugmentation
+from tskd.distillation.distillation_loss import DistillationLoss, Term
+from tskd.distillation.gradient_shares import GradientShares
+from tskd.distillation.prepare_batch import AugmentedBatch
+from tskd.distillation.selection import keep_surest
+from tskd.distillation.soft_labels.ensemble import AverageSoftLabelsd, add_teachers
+from tskd.distillation.soft_labels.out_of_fold import fold_teachers
+from tskd.distillation.soft_labels.read import (
+    add_soft_labels,
+    soft_labels_identity,
+)
+from tskd.distillation.soft_labels.write import write_soft_labels
+from tskd.distillation.term_schedules import FollowSchedules, Linear
+from tskd.distillation.transfer_set import (
+    FillLabeld,
+    batch_counts,
+    labelled_entries,
+    transfer_entries,
+    transfer_identity,
+)
+
+__all__ = [
+    "AugmentedBatch",
+    "AverageSoftLabelsd",
+    "BatchAugmentation",
+    "DistillationLoss",
+    "FillLabeld",
+    "FollowSchedules",
+    "GradientShares",
+    "Linear",
+    "Term",
+    "add_soft_labels",
+    "add_teachers",
+    "batch_counts",
+    "fold_teachers",
+    "keep_surest",
+    "labelled_entries",
+    "soft_labels_identity",
+    "transfer_entries",
+    "transfer_identity",
+    "write_soft_labels",
+]

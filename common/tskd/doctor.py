@@ -1,0 +1,244 @@
+"""What fits this machine: the peak memory of one training step, measured, and the settings to train with."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tskd.errors import TskdError, plain_errors
+
+GIB = 2**30
+MARGIN = 0.9  # of the limit: the rest is for the images in memory and fragmentation
+
+
+class Step(NamedTuple):
+    """One training step and validation as measured; `peak` is None where the memory did not suffice."""
+
+    batch_size: int
+    checkpointing: bool
+    peak: int | None
+    seconds: float | None
+
+
+def doctor(bundle: Path, settings: Mapping[str, Any], memory_limit: float | None = None) -> tuple[str, bool]:
+    """Measures training steps of a bundle's train.json and proposes what fits.
+
+    Each step runs in a process of its own, with random weights and images. On a CPU its peak is all memory of the
+    process, on CUDA what torch has allocated there.
+
+    Args:
+        bundle: folder of a bundle whose train.json has the keys of `teacher_segmentation`.
+        settings: keys of train.json to override, such as vfm, image_size, batch_size and device.
+        memory_limit: GiB to stay below; None for what the machine has.
+
+    Returns:
+        A table with the proposal, and whether there is one.
+
+    Raises:
+        TskdError: for a wrong setting, or when a step fails for another reason than memory.
+    """
+    config = str(bundle / "configs" / "train.json")
+    if not Path(config).is_file():
+        raise TskdError(
+            f"{config}: expected the bundle's configuration, found none. Pass --bundles, the bundles' folder"
+        )
+    facts = _facts(_parser(config, settings))
+    limit = round(memory_limit * GIB) if memory_limit is not None else facts["memory"]
+
+    def measure(batch_size: int, checkpointing: bool) -> Step:
+        chosen = {**settings, "batch_size": batch_size, "gradient_checkpointing": checkpointing}
+        return Step(batch_size, checkpointing, **_child(config, chosen))
+
+    steps, chosen = search(measure, facts["batch_size"], round(MARGIN * limit))
+    title = (
+        f"{facts['name']}, {facts['image_size']} px, on {facts['device']}; limit {limit / GIB:.2f} GiB, of which "
+        f"{MARGIN:.0%} may be used"
+    )
+    return "\n".join([title, _table(steps, facts["batch_size"], MARGIN * limit), _proposal(chosen, facts)]), bool(
+        chosen
+    )
+
+
+def search(measure: Callable[[int, bool], Step], batch_size: int, limit: int) -> tuple[list[Step], Step | None]:
+    """The largest divisor of `batch_size` whose step stays within `limit` bytes; with checkpointing only if it must be.
+
+    Begins with one image and stops where the next batch would not fit, as far as the last two tell.
+
+    Args:
+        measure: (batch size, gradient checkpointing) -> the measured step.
+        batch_size: images an update of the weights is to see.
+        limit: bytes.
+
+    Returns:
+        All steps that were measured, and the one to choose, or None.
+    """
+    steps: list[Step] = []
+    for checkpointing in (False, True):
+        fitting: list[Step] = []
+        for size in (n for n in range(1, batch_size + 1) if batch_size % n == 0):
+            if len(fitting) > 1 and _extrapolated(fitting[-2], fitting[-1], size) > limit:
+                break
+            steps.append(measure(size, checkpointing))
+            peak = steps[-1].peak
+            if peak is None or peak > limit:
+                break
+            fitting.append(steps[-1])
+        if fitting:
+            return steps, fitting[-1]
+    return steps, None
+
+
+def _extrapolated(one: Step, other: Step, batch_size: int) -> float:
+    assert one.peak is not None
+    assert other.peak is not None
+    slope = (other.peak - one.peak) / (other.batch_size - one.batch_size)
+    return other.peak + slope * (batch_size - other.batch_size)
+
+
+def _table(steps: list[Step], batch_size: int, limit: float) -> str:
+    rows = ["  batch_size  accumulation_steps  gradient_checkpointing  peak GiB  seconds a step  fits"]
+    for step in steps:
+        peak = "too much" if step.peak is None else f"{step.peak / GIB:.2f}"
+        seconds = "" if step.seconds is None else f"{step.seconds:.2f}"
+        fits = "yes" if step.peak is not None and step.peak <= limit else "no"
+        rows.append(
+            f"  {step.batch_size:>10}  {batch_size // step.batch_size:>18}  {step.checkpointing!s:>22}  {peak:>8}  "
+            f"{seconds:>14}  {fits}"
+        )
+    return "\n".join(rows)
+
+
+def _proposal(step: Step | None, facts: Mapping[str, Any]) -> str:
+    if step is None:
+        return (
+            "Nothing fits. Choose a smaller image_size, a smaller vfm (mobile_sam), or fewer adapted blocks "
+            "(--set fine_tuning#blocks=2), or train on a machine with more memory."
+        )
+    parts = facts["batch_size"] // step.batch_size
+    proposal = (
+        f"Proposed: --batch_size {step.batch_size} --accumulation_steps {parts} "
+        f"--gradient_checkpointing {step.checkpointing}"
+    )
+    if parts == 1:
+        return proposal
+    keys = " ".join(f"--{key} {parts * facts[key]}" for key in ("iterations_per_epoch", "warmup_steps"))
+    return f"{proposal} {keys}\n(an iteration is one batch of {step.batch_size}: {parts} of them make an update)"
+
+
+def _child(config: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Runs `_step` in a process of its own."""
+    command = [sys.executable, "-W", "ignore", "-m", "tskd.doctor", config, json.dumps(settings)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return json.loads(done.stdout.splitlines()[-1])
+    message = (done.stderr.strip().splitlines() or ["no message"])[-1]
+    if done.returncode in (-9, 137) or "memory" in message.lower() or "ALLOC_FAILED" in message:  # by system or torch
+        return {"peak": None, "seconds": None}
+    raise TskdError(f"the measured step failed: {message.removeprefix('error: ')}")
+
+
+def _parser(config: str, settings: Mapping[str, Any]) -> Any:
+    """train.json with the settings, and random weights in place of the foundation model's."""
+    from monai.bundle import ConfigParser
+
+    parser = ConfigParser()
+    parser.read_config(config)
+    if unknown := [key for key in settings if key not in parser]:
+        raise TskdError(f"{config} has no key {', '.join(unknown)}")
+    parser.update({**settings, "pretrained": "@network_def"})
+    return parser
+
+
+def _facts(parser: Any) -> dict[str, Any]:
+    """What is measured, where, and how much memory there is."""
+    import torch
+
+    device = torch.device(parser.get_parsed_content("device"))
+    cuda = device.type == "cuda"
+    return {
+        "name": f"{parser['vfm']}, fine-tuning {parser['fine_tuning#mode']}",
+        "image_size": parser["image_size"],
+        "batch_size": parser["batch_size"],
+        "iterations_per_epoch": parser["iterations_per_epoch"],
+        "warmup_steps": parser["warmup_steps"],
+        "device": torch.cuda.get_device_name(device) if cuda else "the CPU",
+        "memory": torch.cuda.mem_get_info(device)[0] if cuda else _available(),
+    }
+
+
+def _step(parser: Any) -> dict[str, Any]:
+    """Seconds of a training step, and the peak memory in bytes of that and of a validation of as many images."""
+    import torch
+
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.benchmark = True  # as train.json has it
+    device = torch.device(parser.get_parsed_content("device"))
+    size, batch_size = parser["image_size"], parser["batch_size"]
+    network = parser.get_parsed_content("train#trainer#network").train()
+    optimizer, inferer = parser.get_parsed_content("optimizer"), parser.get_parsed_content("train#inferer")
+    loss_function = parser.get_parsed_content("train#trainer#loss_function")
+    average = parser.get_parsed_content("ema")  # not used here, but there in a training that has one
+    image = torch.rand(batch_size, 1, size, size, device=device)
+    label = torch.randint(0, parser["num_classes"], image.shape, dtype=torch.uint8, device=device)
+    for _ in range(2):  # the optimizer's state is there from the second step on
+        begin = time.perf_counter()
+        optimizer.zero_grad(set_to_none=True)
+        loss_function(inferer(image, network), label).backward()
+        optimizer.step()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds = time.perf_counter() - begin
+    with torch.no_grad():
+        parser.get_parsed_content("network").eval()(image)
+    del average
+    return {"peak": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _peak(), "seconds": seconds}
+
+
+def _peak() -> int:
+    """Largest resident memory of this process in bytes."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # not getrusage: its maximum counts the parent process as well, from before the start
+        return 1024 * int(status.read_text().split("VmHWM:")[1].split()[0])
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
+
+
+def _available() -> int:
+    """Memory in bytes that new processes can have."""
+    import os
+
+    information = Path("/proc/meminfo")
+    if information.is_file():
+        available = 1024 * int(information.read_text().split("MemAvailable:")[1].split()[0])
+        return min([available, *group_limits(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))])
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def group_limits(membership: Path, root: Path) -> list[int]:
+    """Memory limits in bytes of this process's control group and all above it: a container's, or a batch system's.
+
+    Args:
+        membership: file of lines `hierarchy:controllers:/path`, /proc/self/cgroup.
+        root: where the groups are mounted, versions 1 and 2.
+    """
+    limits = []
+    for line in membership.read_text().splitlines() if membership.is_file() else []:
+        _, controllers, path = line.split(":", 2)
+        if controllers not in ("", "memory"):
+            continue
+        top, name = (root / "memory", "memory.limit_in_bytes") if controllers else (root, "memory.max")
+        own = top / path.strip("/")
+        for group in (own, *(parent for parent in own.parents if parent.is_relative_to(top))):
+            text = (group / name).read_text().strip() if (group / name).is_file() else ""
+            limits += [int(text)] if text.isdigit() else []
+    return limits
+
+
+if __name__ == "__main__":
+    plain_errors()
+    print(json.dumps(_step(_parser(sys.argv[1], json.loads(sys.argv[2])))))

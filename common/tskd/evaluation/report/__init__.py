@@ -1,0 +1,1 @@
+"""The report of evaluated runs: tables, figures, pictures and pages."""

@@ -1,0 +1,181 @@
+"""Tables of docs/results.md, written from the CSVs beside it and never by hand.
+
+A block stands between `<!-- table of results/NAME.csv -->` and `<!-- end -->`; the text around it is kept. The opening
+comment may hold options: `methods=a,b`, `budgets=40,80` and `patients=2,10` choose rows, `metrics=dice,hd95` chooses
+columns, `reference=scratch` adds the paired comparison with that method, `show=methods,comparison` leaves other tables
+out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tskd.errors import TskdError
+from tskd.evaluation.metrics import METRICS
+from tskd.evaluation.report.runs import Run, collect
+from tskd.evaluation.report.summary import all_numbers, choose_reference, compare
+from tskd.evaluation.report.tables import Table, comparison_table, methods_table, organ_table, shown
+from tskd.evaluation.rows import MetricRow, natural, patient_values, read_rows, write_rows
+from tskd.files import write_text
+
+OPTIONS = ("methods", "budgets", "patients", "metrics", "reference", "show", "unit")
+SHOW = ("methods", "organs", "comparison", "patients")
+PATIENT_COLUMNS = 20  # beyond, there is no table of patients
+_OPENING = re.compile(r"^<!-- table of ", re.MULTILINE)
+_BLOCK = re.compile(
+    r"^(<!-- table of (?P<csv>\S+)(?P<options>[^>\n]*?) -->\n)(?:(?!<!--).)*(<!-- end -->)", re.DOTALL | re.MULTILINE
+)
+
+
+def add_rows(csv: str | Path, runs: Sequence[str | Path]) -> None:
+    """Adds the rows of evaluated runs to a results CSV; rows of the same method, budget, seed and case are replaced.
+
+    Raises:
+        TskdError: a run without metrics.csv, or two that hold the same case of the same method, budget and seed.
+    """
+    csv = Path(csv)
+    if missing := [str(run) for run in runs if not (Path(run) / "metrics.csv").is_file()]:
+        raise TskdError(
+            f"{', '.join(missing)}: expected evaluated runs, found no metrics.csv (evaluate.json writes it)"
+        )
+    given = [Run(Path(run), read_rows(Path(run) / "metrics.csv")) for run in runs]
+    collect(given)
+    new = [row for run in given for row in run.rows]
+    replaced = {_key(row) for row in new}
+    old = read_rows(csv) if csv.is_file() else []
+    csv.parent.mkdir(parents=True, exist_ok=True)
+    write_rows(csv, [row for row in old if _key(row) not in replaced] + new)
+
+
+def write_tables(page: str | Path) -> None:
+    """Rewrites every block of a Markdown page from its CSV (path relative to the page).
+
+    Raises:
+        TskdError: a CSV that is not there, an option or a name that is not known, or a block without its end.
+    """
+    page = Path(page)
+    text = page.read_text(encoding="utf-8")
+    if len(_OPENING.findall(text)) != len(_BLOCK.findall(text)):
+        raise TskdError(f"{page}: expected `<!-- end -->` after every `<!-- table of ... -->`; a block is not closed.")
+    place = f"{page.resolve().parent.name}/{page.name}"
+
+    def block(match: re.Match[str]) -> str:
+        content = tables(page.parent / match["csv"], _options(page, match["options"]))
+        folder = f"{page.resolve().parent.name}/{match['csv']}"
+        command = f"Command: `tskd results {place}`; rows are added with `--add RUN... --csv {folder}`.\n\n"
+        return match[1] + content + command + match[4]
+
+    write_text(page, _BLOCK.sub(block, text))
+
+
+def tables(csv: str | Path, options: Mapping[str, Sequence[str]] | None = None) -> str:
+    """Markdown of a results CSV, for each dataset: methods, each metric by organ, comparison, Dice by patient.
+
+    Args:
+        csv: file with the columns of metrics.csv.
+        options: `methods`, `budgets`, `patients` and `metrics` to show (all, all, all, Dice and HD95 by default),
+            `reference`, the tables to `show` (of `SHOW`, all by default), and the `unit` of distances, which the CSV
+            does not have: `mm`, or `pixels` for images without a spacing.
+
+    Raises:
+        TskdError: no such file, a method, budget, patient or metric that it does not hold, or another table or unit.
+    """
+    csv, options = Path(csv), options or {}
+    if not csv.is_file():
+        raise TskdError(f"{csv}: expected a results CSV, found none")
+    rows = read_rows(csv)
+    for option, column in (("methods", "method"), ("budgets", "budget"), ("patients", "group")):
+        chosen = _known(csv, option, options.get(option), [getattr(row, column) for row in rows])
+        rows = [row for row in rows if getattr(row, column) in chosen]
+    metrics = _known(csv, "metrics", options.get("metrics"), [row.metric for row in rows], ["dice", "hd95"])
+    if (unit := ",".join(options.get("unit", ["mm"]))) not in ("mm", "pixels"):
+        raise TskdError(f"{csv}: expected unit=mm or unit=pixels; found {unit!r}.")
+    if not rows:
+        raise TskdError(f"{csv}: expected rows of {dict(options)}, found none of these together.")
+    show = options.get("show", SHOW)
+    if unknown := [name for name in show if name not in SHOW]:
+        raise TskdError(f"{csv}: expected show={','.join(SHOW)} or some of these; found {', '.join(unknown)}.")
+    datasets = list(dict.fromkeys(row.dataset for row in rows))
+    parts = []
+    for dataset in datasets:
+        parts += [f"Dataset `{dataset}`\n"] if len(datasets) > 1 else []
+        own = [row for row in rows if row.dataset == dataset]
+        parts += [_markdown(table) for table in _tables(csv, own, metrics, options.get("reference", ()), show, unit)]
+    return "\n" + "\n".join(parts) + "\n"
+
+
+def _tables(
+    csv: Path,
+    rows: list[MetricRow],
+    metrics: Sequence[str],
+    reference: Sequence[str],
+    show: Sequence[str],
+    unit: str,
+) -> list[Table]:
+    """Tables of one dataset."""
+    arms = collect([Run(path=csv, rows=rows)])
+    numbers = all_numbers(arms)
+    found = []
+    if "methods" in show:
+        others = [metric for metric in METRICS if metric in metrics and metric != "dice"]
+        found.append(methods_table(numbers, unit, others))
+    if "organs" in show:
+        by_organ = {row.metric for row in rows if row.label in {r.label for r in rows if r.metric == "dice"}}
+        found += [organ_table(numbers, metric, unit) for metric in METRICS if metric in metrics and metric in by_organ]
+    if "comparison" in show and reference:
+        pairs = [pair for pair in compare(arms, choose_reference(arms, reference[0]) or "") if pair.metric in metrics]
+        notes = sorted({pair.test.note for pair in pairs if pair.test.note})
+        found += [comparison_table(pairs, unit, notes)] if pairs else []
+    if "patients" in show and len({row.group for row in rows}) <= PATIENT_COLUMNS:
+        found.append(_patient_table(rows))
+    return found
+
+
+def _options(page: Path, text: str) -> dict[str, list[str]]:
+    found = {}
+    for option in text.split():
+        name, _, value = option.partition("=")
+        if name not in OPTIONS or not value:
+            raise TskdError(
+                f"{page}: expected options among {', '.join(f'{o}=...' for o in OPTIONS)}; found {option!r}."
+            )
+        found[name] = value.split(",")
+    return found
+
+
+def _known(
+    csv: Path, option: str, chosen: Sequence[str] | None, values: Sequence[str], default: Sequence[str] | None = None
+) -> Sequence[str]:
+    """`chosen`, or the default (everything), after a check that the CSV holds it."""
+    known = list(dict.fromkeys(values))
+    if unknown := [value for value in chosen or () if value not in known]:
+        raise TskdError(f"{csv}: expected {option} among {', '.join(known)}; found {', '.join(unknown)}.")
+    return chosen or default or known
+
+
+def _patient_table(rows: Sequence[MetricRow]) -> Table:
+    """One line a method, budget and seed, one column a patient: Dice over all organs."""
+    patients = sorted({row.group for row in rows}, key=natural)
+    lines = []
+    for method, budget, seed in dict.fromkeys((row.method, row.budget, row.seed) for row in rows):
+        values = patient_values([r for r in rows if (r.method, r.budget, r.seed) == (method, budget, seed)], "dice")
+        cells = [shown(values[p], "dice") if p in values else "–" for p in patients]
+        lines.append([method, budget, seed, *cells])
+    return Table("Mean Dice over the organs, by patient", ["Method", "Labels", "Seed", *patients], lines)
+
+
+def _markdown(table: Table) -> str:
+    rule = ["---" if i < table.texts else "---:" for i in range(len(table.columns))]
+    lines = [
+        f"**{table.title}**",
+        "",
+        *(f"| {' | '.join(cells)} |" for cells in (table.columns, rule, *table.rows)),
+        "",
+    ]
+    return "\n".join(lines + ([table.note, ""] if table.note else []))
+
+
+def _key(row: MetricRow) -> tuple[str, str, str, str, str]:
+    return row.dataset, row.budget, row.method, row.seed, row.case

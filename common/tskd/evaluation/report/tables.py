@@ -1,0 +1,195 @@
+"""Numbers as the text of table cells, the same in HTML and Markdown."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tskd.evaluation.calibration import REGIONS, calibration_error, error_detection
+from tskd.evaluation.metrics import METRICS
+from tskd.evaluation.reliability import Pooled
+from tskd.evaluation.report.summary import Comparison, Number
+from tskd.evaluation.rows import OVERALL
+
+_DECIMALS = {
+    "hd95": 1,
+    "assd": 2,
+    "volume_difference": 1,
+    "area_difference": 0,
+    "ece": 4,
+    "ece_foreground": 4,
+    "brier": 4,
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of finished text; the first `texts` columns are left-aligned, the others hold numbers."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    texts: int = 1
+    note: str = ""
+
+
+def shown(value: float, metric: str) -> str:
+    """A value with the decimals of its metric."""
+    text = f"{value:.{_DECIMALS.get(metric, 3)}f}"
+    return text.lstrip("-") if not float(text) else text
+
+
+def with_interval(value: float, low: float | None, high: float | None, metric: str) -> str:
+    """`0.873 [0.851, 0.890]`, or the value alone where there is no interval."""
+    if low is None or high is None:
+        return shown(value, metric)
+    return f"{shown(value, metric)} [{shown(low, metric)}, {shown(high, metric)}]"
+
+
+def heading(metric: str, unit: str) -> str:
+    """Title of a metric with its unit; `unit` is that of distances, "mm" or "pixels"."""
+    title, own, _ = METRICS.get(metric, (metric, "", 1))
+    own = {"mm": unit, "mm²": {"mm": "mm²"}.get(unit, unit)}.get(own, own)
+    return f"{title}, {own}" if own else title
+
+
+def methods_table(numbers: Sequence[Number], unit: str, others: Sequence[str] = ("hd95",)) -> Table:
+    """One line an arm: mean, median and worst Dice over all organs, and `others`' means. Numbers of one dataset."""
+    cells = {
+        (*_arm(n), n.metric): with_interval(n.mean, n.low, n.high, n.metric) for n in numbers if n.label == OVERALL
+    }
+    rows = []
+    for dice in _pick(numbers, OVERALL, "dice"):
+        rows.append(
+            [
+                dice.method,
+                dice.budget,
+                str(dice.seeds),
+                str(dice.patients),
+                with_interval(dice.mean, dice.low, dice.high, "dice"),
+                shown(dice.median, "dice"),
+                f"{shown(dice.worst, 'dice')} (patient {dice.worst_patient})",
+                *(cells.get((*_arm(dice), metric), "–") for metric in others),
+            ]
+        )
+    columns = ["Method", "Labels", "Seeds", "Patients", "Mean Dice [95%]", "Median Dice", "Worst Dice"]
+    return Table(
+        "Methods, mean over all organs",
+        [*columns, *(f"Mean {heading(metric, unit)} [95%]" for metric in others)],
+        rows,
+        note="Labels: labelled training images. [95%]: bootstrap interval over patients, and over seeds where there "
+        "are several; with one seed it leaves out the chance of training. Median and worst are over patients.",
+    )
+
+
+def organ_table(numbers: Sequence[Number], metric: str, unit: str) -> Table:
+    """One line an arm, one column an organ: mean of a metric with its interval. Numbers of one dataset."""
+    labels = list(dict.fromkeys(n.label for n in numbers if n.metric == metric and n.label != OVERALL))
+    cells = {(*_arm(n), n.label): with_interval(n.mean, n.low, n.high, metric) for n in numbers if n.metric == metric}
+    arms = list(dict.fromkeys(_arm(n) for n in numbers))
+    rows = [[method, budget, *(cells.get((method, budget, label), "–") for label in labels)] for method, budget in arms]
+    title, _, units = heading(metric, unit).partition(", ")
+    return Table(
+        ", ".join(filter(None, [f"{title} by organ", units, "mean [95%]"])), ["Method", "Labels", *labels], rows
+    )
+
+
+def every_metric_table(numbers: Sequence[Number], unit: str, tolerances: Sequence[float] = ()) -> Table:
+    """One line an arm and metric, over all organs: mean, median and worst patient. Numbers of one dataset."""
+    rows = [
+        [
+            n.method,
+            heading(n.metric, unit),
+            n.budget,
+            with_interval(n.mean, n.low, n.high, n.metric),
+            shown(n.median, n.metric),
+            f"{shown(n.worst, n.metric)} (patient {n.worst_patient})",
+        ]
+        for metric in METRICS
+        for n in _pick(numbers, OVERALL, metric)
+    ]
+    measured = {number.metric for number in numbers}
+    notes = []
+    if "nsd" in measured and tolerances:
+        notes.append(f"Surface Dice within {' or '.join(f'{t:g}' for t in tolerances)} {unit}.")
+    if measured & {"volume_difference", "area_difference"}:
+        notes.append(
+            "Differences are predicted minus true, so those of organs and patients can cancel; worst: furthest from 0."
+        )
+    if "ece" in measured:
+        notes.append("Calibration error and Brier score: over all pixels, most of which are easy background.")
+    columns = ["Method", "Metric", "Labels", "Mean [95%]", "Median", "Worst"]
+    return Table("Every metric, mean over all organs", columns, rows, texts=2, note=" ".join(notes))
+
+
+def calibration_table(pooled: Pooled) -> Table:
+    """One line an arm and region: confidence, accuracy, their gap over the bins, and what entropy says of errors."""
+    rows = []
+    for arm, bins in pooled.items():
+        for region in REGIONS:
+            pixels, confidence, right = bins[region, "confidence"].sum(axis=0)
+            if not pixels:
+                continue
+            measures = calibration_error(bins[region, "confidence"]), error_detection(bins[region, "entropy"])
+            values = (confidence / pixels, right / pixels, *measures)
+            cells = ("–" if value is None else f"{value:.3f}" for value in values)
+            rows.append([arm.method, region, arm.budget, f"{pixels / 1e6:.3f}", *cells])
+    columns = ["Method", "Region", "Labels", "Pixels, million", "Mean confidence", "Accuracy", "Calibration error"]
+    return Table(
+        "Calibration, all pixels of all cases together",
+        [*columns, "Error found by entropy"],
+        rows,
+        texts=2,
+        note="Foreground: where truth or prediction is not background. Correct background is left out there, so even a "
+        "perfectly calibrated network scores above 0. Error found by entropy: chance that a wrong pixel has a higher "
+        "entropy than a right one (0.5: entropy says nothing).",
+    )
+
+
+def comparison_table(comparisons: Sequence[Comparison], unit: str, notes: Sequence[str] = ()) -> Table:
+    """One line an arm and metric: difference from the reference, effect size, p before and after Holm's correction.
+
+    `notes` are warnings that follow the table's own note.
+    """
+    rows = []
+    for item in comparisons:
+        test, gap = item.test, item.test.difference
+        better = METRICS[item.metric][2] * gap.mean > 0
+        rows.append(
+            [
+                item.arm.method,
+                item.arm.budget,
+                heading(item.metric, unit),
+                str(test.n),
+                with_interval(gap.mean, gap.low, gap.high, item.metric),
+                "equal" if not gap.mean else "better" if better else "worse",
+                f"{test.effect:+.2f}",
+                p_text(test.p),
+                p_text(item.p_holm),
+            ]
+        )
+    columns = ["Method", "Labels", "Metric", "Patients", "Difference [95%]", "Which is", "Effect", "p", "p (Holm)"]
+    return Table(
+        f"Difference from {comparisons[0].reference}",
+        columns,
+        rows,
+        note="Wilcoxon signed-rank test over patients, two-sided; values averaged over seeds. Effect: matched-pairs "
+        "rank-biserial correlation, from -1 to +1. Holm's correction over the comparisons of one metric."
+        + "".join(f" Note: {note}." for note in notes),
+    )
+
+
+def p_text(p: float) -> str:
+    """A p value with four decimals."""
+    return "<0.0001" if p < 0.0001 else f"{p:.4f}"
+
+
+def count(number: int, noun: str) -> str:
+    """`1 patient`, `2 patients`."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def _arm(number: Number) -> tuple[str, str]:
+    return number.method, number.budget
+
+
+def _pick(numbers: Sequence[Number], label: str, metric: str) -> list[Number]:
+    return [number for number in numbers if number.label == label and number.metric == metric]

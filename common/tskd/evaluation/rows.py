@@ -1,0 +1,112 @@
+"""metrics.csv: reading, writing, and the one way its rows become a value per patient."""
+
+import csv
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from tskd.errors import TskdError
+from tskd.files import atomic
+
+OVERALL = "all organs"
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    """One measured value: a line of metrics.csv."""
+
+    dataset: str
+    budget: str
+    method: str
+    seed: str
+    group: str
+    case: str
+    label: str
+    metric: str
+    value: float
+
+
+COLUMNS = tuple(field.name for field in fields(MetricRow))
+
+
+def write_rows(path: Path, rows: Iterable[MetricRow]) -> None:
+    """Write metrics.csv; an interrupted run leaves the previous file as it was."""
+    with atomic(path) as draft, open(draft, "w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows((*astuple(row)[:-1], repr(row.value)) for row in rows)
+
+
+def read_rows(path: Path) -> list[MetricRow]:
+    """Read metrics.csv.
+
+    Raises:
+        TskdError: missing columns, a value that is no finite number, or no rows.
+    """
+    with open(path, newline="", encoding="utf-8") as stream:
+        reader = csv.DictReader(stream)
+        missing = [name for name in COLUMNS if name not in (reader.fieldnames or [])]
+        if missing:
+            raise TskdError(f"{path}: expected the columns {', '.join(COLUMNS)}; missing {', '.join(missing)}.")
+        rows = [_row(path, number, record) for number, record in enumerate(reader, start=2)]
+    if not rows:
+        raise TskdError(
+            f"{path}: expected rows of metrics, found only a header. No case has an organ in truth or "
+            "prediction; check the labels, and run the evaluation again."
+        )
+    return rows
+
+
+def patient_values(rows: Iterable[MetricRow], metric: str, label: str = OVERALL) -> dict[str, float]:
+    """Value of a metric for each patient of one run.
+
+    Cases of a patient are averaged for each organ, then, for `OVERALL`, the organs that the patient has are averaged.
+
+    Args:
+        rows: rows of one (dataset, budget, method, seed).
+        metric: name of the metric.
+        label: organ, or `OVERALL`.
+
+    Returns:
+        Patient -> value, in order of the patient's name; patients without the organ are left out.
+    """
+    found: dict[str, dict[str, list[float]]] = {}
+    for row in rows:
+        if row.metric == metric and label in (OVERALL, row.label):
+            found.setdefault(row.group, {}).setdefault(row.label, []).append(row.value)
+    return {
+        group: float(np.mean([np.mean(values) for values in organs.values()]))
+        for group, organs in sorted(found.items(), key=lambda item: natural(item[0]))
+    }
+
+
+def organs(rows: Iterable[MetricRow]) -> list[str]:
+    """Labels that have a Dice score, in order of appearance."""
+    return list(dict.fromkeys(row.label for row in rows if row.metric == "dice"))
+
+
+def natural(name: str) -> tuple[tuple[int, int | str], ...]:
+    """Sort key by which patient 2 comes before patient 10."""
+    pieces: list[tuple[int, int | str]] = []
+    digits = ""
+    for character in f"{name}\0":
+        if character.isdecimal():
+            digits += character
+            continue
+        if digits:
+            pieces.append((0, int(digits)))
+            digits = ""
+        pieces.append((1, character))
+    return tuple(pieces)
+
+
+def _row(path: Path, number: int, record: dict[str, str]) -> MetricRow:
+    try:
+        value = float(record["value"])
+    except (TypeError, ValueError):
+        value = float("nan")
+    if not np.isfinite(value):
+        raise TskdError(f"{path}, line {number}: expected a finite number in `value`, found {record['value']!r}.")
+    return MetricRow(**{name: record[name] for name in COLUMNS[:-1]}, value=value)

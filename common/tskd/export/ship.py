@@ -1,0 +1,220 @@
+"""A trained student as a stand-alone MONAI bundle: what goes to MONAI Label, MONAI Deploy or any MONAI installation.
+
+The bundle's configs hold defaults; a run may have had another image size, other channels or classes. The copy has the
+run's values in train.json, inference.json and metadata.json, so that nobody has to pass them on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+
+from tskd.data.datalist import read
+from tskd.data.io.intensity import Intensity
+from tskd.errors import TskdError
+from tskd.state import load_weights
+
+_OVERLAYS = {"inference.json": "inference_2d.json", "train.json": "images_2d.json"}  # for data sets of 2-D images
+
+
+def ship_run(
+    bundle: str | Path, run: str | Path, output: str | Path, dataset_file: str | Path, model: str | Path | None = None
+) -> Path:
+    """Ships the student of a training's `output_dir`.
+
+    Args:
+        bundle: the student's bundle folder.
+        run: folder with versions.json, and with models/model.pt where `model` is None.
+        output: new folder, "segmentation" in its name.
+        dataset_file: the training's dataset.json.
+        model: the training's `model_dir`/model.pt where that is somewhere else.
+
+    Returns:
+        The output folder.
+
+    Raises:
+        TskdError: versions.json is missing or lacks the image size, there is no such model, or as `ship_student`.
+    """
+    path = Path(run) / "versions.json"
+    if not path.is_file():
+        raise TskdError(f"{path}: expected the file that a training writes, found none. Give the training's output_dir")
+    made_with = json.loads(path.read_text())
+    settings = made_with.get("settings", {})
+    if "image_size" not in settings:
+        raise TskdError(f"{path}: expected a student's settings with image_size, found {', '.join(settings) or 'none'}")
+    model = Path(run) / "models" / "model.pt" if model is None else Path(model)
+    if not model.is_file():
+        raise TskdError(f"{model}: expected the trained weights, found none. Name the file that has them: --model FILE")
+    overlay = _network_overlay(Path(bundle) / "configs", made_with.get("config", []))
+    components = settings.get("largest_component", [])
+    return ship_student(bundle, model, output, dataset_file, int(settings["image_size"]), overlay, components)
+
+
+def ship_student(
+    bundle: str | Path,
+    model: str | Path,
+    output: str | Path,
+    dataset_file: str | Path,
+    image_size: int,
+    network: str | None = None,
+    largest_component: Sequence[int] = (),
+) -> Path:
+    """Copies a student bundle with the weights and settings of a training; in one step, all or nothing.
+
+    For a data set of 2-D images, inference.json and train.json are the ones for images; else they take volumes. The
+    copy's train.json never resumes: MONAI Label's Train starts from model.pt, with what is labelled by then. Its
+    docs/README.md, from docs/shipped.md, and its metadata.json tell of this network, these classes and these images.
+
+    Args:
+        bundle: the student's bundle folder.
+        model: weights, a state dict of tensors.
+        output: new or empty folder. MONAI Label reads the task from its name, which must have "segmentation" in it.
+        dataset_file: the training's dataset.json: channels, labels, modality and how volumes are scaled are its.
+        image_size: side in pixels that the student was trained at.
+        network: the bundle's config that names another network than train.json, such as "segresnet.json".
+        largest_component: classes of which only the largest connected component is kept.
+
+    Returns:
+        The output folder.
+
+    Raises:
+        TskdError: the output's name does not fit or it is not empty, the data set mixes volumes and images, or the
+            weights do not fit the network, with the names of the entries.
+    """
+    bundle, output = Path(bundle), Path(output).resolve()
+    _check_folders(bundle, output)
+    dataset = read(dataset_file)
+    sizes = {"image_size": image_size, "in_channels": dataset["channels"], "num_classes": len(dataset["labels"])}
+    settings = {**sizes, "largest_component": list(largest_component)}
+    flat = _is_2d(dataset, dataset_file)
+    scaling = {} if flat else {"scale_intensity": Intensity.of(dataset_file).transform()}
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".ship_") as folder:
+        draft = Path(folder) / output.name
+        for name in ("configs", "docs"):
+            shutil.copytree(bundle / name, draft / name)
+        shutil.copy(bundle / "LICENSE", draft)
+        configs = draft / "configs"
+        for name, overlay in _OVERLAYS.items():
+            config = _parser([configs / name, configs / overlay] if flat else [configs / name]).get()
+            config.pop(ConfigParser.meta_key, None)
+            extra = {"resume": "never"} if name == "train.json" else {}
+            if network is not None:
+                student = json.loads((configs / network).read_text())
+                extra |= student if name == "train.json" else {"network_def": student["network_def"]}
+            _write(configs / name, {**config, **settings, **scaling, **extra})
+        network_def = _parser([configs / "inference.json"]).get_parsed_content("network_def")
+        load_weights(network_def, model)
+        _describe(configs / "metadata.json", dataset, sizes, flat, network_def)
+        _write_readme(draft, dataset, settings, flat, network_def)
+        (draft / "models").mkdir()
+        shutil.copyfile(model, draft / "models" / "model.pt")
+        if output.exists():
+            output.rmdir()
+        os.rename(draft, output)
+    return output
+
+
+def _network_overlay(configs: Path, names: list[str]) -> str | None:
+    """The last of a run's configs, but train.json, that names a network."""
+    overlays = [name for name in names if name != "train.json" and (configs / name).is_file()]
+    return next(
+        (name for name in reversed(overlays) if "network_def" in json.loads((configs / name).read_text())), None
+    )
+
+
+def _check_folders(bundle: Path, output: Path) -> None:
+    missing = [name for name in ("LICENSE", "configs", "docs/shipped.md") if not (bundle / name).exists()]
+    if missing:
+        raise TskdError(f"{bundle}: expected the student's bundle folder, found none of {', '.join(missing)} in it")
+    if "segmentation" not in output.name.lower():
+        raise TskdError(
+            f"{output}: expected a folder name with 'segmentation' in it, from which MONAI Label reads the task. "
+            f"Choose for example {output / bundle.name}"
+        )
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise TskdError(f"{output}: expected a new or empty folder, found files in it. Choose another or remove it")
+
+
+def _is_2d(dataset: dict[str, Any], dataset_file: str | Path) -> bool:
+    """Whether the images to segment are 2-D images and not volumes."""
+    volumes = [entry["image"].endswith((".nii", ".nii.gz")) for entry in [*dataset["validation"], *dataset["test"]]]
+    if not volumes or any(volumes) != all(volumes):
+        raise TskdError(
+            f"{dataset_file}: expected validation and test entries that are all volumes (.nii, .nii.gz) or all images, "
+            f"found {sum(volumes)} volumes among {len(volumes)} entries"
+        )
+    return not volumes[0]
+
+
+def _describe(path: Path, dataset: dict[str, Any], sizes: dict[str, int], flat: bool, network: torch.nn.Module) -> None:
+    """Writes the network, the structures, sizes, channels and label names into metadata.json."""
+    metadata = json.loads(path.read_text())
+    image = metadata["network_data_format"]["inputs"]["image"]
+    pred = metadata["network_data_format"]["outputs"]["pred"]
+    names = ("red", "green", "blue") if sizes["in_channels"] == 3 else ("image",)
+    channels = {str(index): name for index, name in enumerate(names)}
+    image |= {"num_channels": sizes["in_channels"], "modality": dataset["modality"], "channel_def": channels}
+    pred |= {"num_channels": sizes["num_classes"], "channel_def": dataset["labels"]}
+    for tensor in (image, pred):
+        tensor["spatial_shape"] = [sizes["image_size"]] * 2
+    metadata["data_type"] = "png" if flat else "nifti"
+    what = "2-D images" if flat else "volumes, slice by slice"
+    metadata["name"] = f"Segmentation of {_structures(dataset)}"
+    metadata["description"] = f"{type(network).__name__}, trained on few labels. {dataset['modality']}: {what}."
+    metadata["image_classes"] = f"{', '.join(names)}: intensities scaled to [0, 1]"
+    _write(path, metadata)
+
+
+def _write_readme(
+    draft: Path, dataset: dict[str, Any], settings: dict[str, Any], flat: bool, network: torch.nn.Module
+) -> None:
+    """Fills docs/shipped.md and puts it in the place of the README that is about training."""
+    kept = [dataset["labels"].get(str(index), f"class {index}") for index in settings["largest_component"]]
+    packages = [
+        "monai",
+        "fire",
+        "einops",
+        "nibabel",
+        "pytorch-ignite",
+        *["scikit-image"] * bool(kept),
+        *["pillow"] * flat,
+    ]
+    text = Template((draft / "docs" / "shipped.md").read_text(encoding="utf-8")).substitute(
+        network=type(network).__name__,
+        parameters=f"{sum(p.numel() for p in network.parameters()) / 1e6:.1f}",
+        classes=_structures(dataset),
+        what="2-D images" if flat else "volumes (NIfTI), slice by slice",
+        size=settings["image_size"],
+        packages=", ".join(f"`{package}`" for package in packages),
+        files="PNG and JPEG" if flat else "`.nii` and `.nii.gz`",
+        values=", ".join(f"{index} {name}" for index, name in dataset["labels"].items()),
+        modality=dataset["modality"],
+        scaling="" if flat else " Intensities are scaled as `scale_intensity` in inference.json says.",
+        components=f" Of {', '.join(kept)} only the largest connected piece is kept." if kept else "",
+    )
+    (draft / "docs" / "shipped.md").unlink()
+    (draft / "docs" / "README.md").write_text(text, encoding="utf-8")
+
+
+def _structures(dataset: dict[str, Any]) -> str:
+    return ", ".join(name for index, name in dataset["labels"].items() if index != "0")
+
+
+def _parser(files: list[Path]) -> ConfigParser:
+    parser = ConfigParser()
+    parser.read_config([str(file) for file in files])
+    return parser
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")

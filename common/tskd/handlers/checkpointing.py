@@ -1,0 +1,124 @@
+"""Checkpoints that a killed run continues from."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+
+from tskd import ranks
+from tskd.errors import TskdError
+from tskd.handlers.best_model import BestModel
+from tskd.state import copy_file, read_tensors, save_tensors
+
+logger = logging.getLogger(__name__)
+
+
+class Checkpointing:
+    """Saves `last.pt` after every epoch, atomically, and continues from it; `best.pt` is the one of the best epoch.
+
+    Args:
+        output_dir: folder of the run; the files are in `output_dir/checkpoints`.
+        objects: name -> object with `state_dict` and `load_state_dict` (network, optimizer, EMA, ...), or None for one
+            that is switched off.
+        resume: "auto" continues from `last.pt` where it exists, "never" starts anew, a path continues from that file.
+        identity: what must not change between a run and its continuation (classes, number of labels, the soft labels'
+            hash, ...); a checkpoint with other values is refused.
+        best: tells by its attribute `improved` whether the epoch is the best so far, or None for no `best.pt`.
+
+    Raises:
+        TskdError: on start, when the checkpoint cannot be read, belongs to another set-up, lacks objects or has other
+            parameter names; at the end of an epoch, when it cannot be written.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | Path,
+        objects: Mapping[str, Any],
+        resume: str = "auto",
+        identity: Mapping[str, Any] | None = None,
+        best: BestModel | None = None,
+    ) -> None:
+        self.path = Path(output_dir) / "checkpoints" / "last.pt"
+        self.objects = {name: item for name, item in objects.items() if item is not None}
+        self.resume = resume
+        self.best = best
+        self.identity = {key: str(value) for key, value in (identity or {}).items()}
+
+    def attach(self, engine: Engine) -> None:
+        """Registers loading on the start and, from there, saving on the end of each epoch.
+
+        Registered so late, saving comes after all else that happens at the end of an epoch (a validation, the look for
+        a loss that is not finite), in whatever order the handlers are attached.
+        """
+        engine.add_event_handler(Events.STARTED, self._start)
+
+    def _start(self, engine: Engine) -> None:
+        self.load(engine)
+        if len(epochs := set(ranks.gather(engine.state.epoch))) > 1:
+            raise TskdError(
+                f"{self.path}: expected all processes to continue after the same epoch, found {sorted(epochs)}. Give "
+                "them an output_dir that they share, or set resume to never."
+            )
+        if not engine.has_event_handler(self, Events.EPOCH_COMPLETED):
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Saves on rank 0."""
+        if not ranks.is_first():
+            return
+        content = {name: _unwrap(item).state_dict() for name, item in self.objects.items()}
+        content["progress"] = {"epoch": engine.state.epoch, "iteration": engine.state.iteration}
+        content["identity"] = self.identity
+        save_tensors(content, self.path)
+        if self.best is not None and self.best.improved:
+            copy_file(self.path, self.path.with_name("best.pt"))
+
+    def load(self, engine: Engine) -> None:
+        """Restores all objects, the epoch and the iteration; does nothing where there is no checkpoint."""
+        path = self.path if self.resume == "auto" else Path(self.resume)
+        if self.resume == "never" or (self.resume == "auto" and not path.exists()):
+            return
+        content = self._read(path)
+        for name, item in self.objects.items():
+            try:
+                _unwrap(item).load_state_dict(content[name])
+            except (RuntimeError, ValueError, KeyError) as error:
+                raise TskdError(f"{path}: `{name}` does not fit this configuration: {error}") from error
+        epoch = content["progress"]["epoch"]
+        if epoch > engine.state.max_epochs:
+            raise TskdError(
+                f"{path} has already run {epoch} epochs, expected at most max_epochs = {engine.state.max_epochs}. "
+                "Raise max_epochs, or choose another output_dir, or set resume to never."
+            )
+        engine.state.epoch, engine.state.iteration = epoch, content["progress"]["iteration"]
+        logger.info("continuing %s after epoch %d", path, epoch)
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        content = read_tensors(path)
+        if not isinstance(content, dict) or not {"progress", "identity"} <= content.keys():
+            raise TskdError(
+                f"{path}: expected a checkpoint (checkpoints/last.pt of a run), found another file. "
+                "Weights to start from are `init_weights` or `weights`."
+            )
+        differing = [
+            f"{key}: this run has {self.identity.get(key)}, the checkpoint {content['identity'].get(key)}"
+            for key in dict.fromkeys([*self.identity, *content["identity"]])
+            if content["identity"].get(key) != self.identity.get(key)
+        ]
+        missing = [f"`{name}` is not in the checkpoint" for name in self.objects if name not in content]
+        if differing or missing:
+            raise TskdError(
+                f"{path} belongs to another run; " + "; ".join(differing + missing) + ". Choose another output_dir or "
+                "set resume to never."
+            )
+        return content
+
+
+def _unwrap(item: Any) -> Any:
+    """The module inside DistributedDataParallel, so that names do not depend on the number of processes."""
+    return item.module if isinstance(item, torch.nn.parallel.DistributedDataParallel) else item

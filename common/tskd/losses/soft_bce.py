@@ -1,0 +1,47 @@
+"""Binary cross-entropy of every class against the teacher's soft mask."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tskd.losses.shapes import check_same_shape
+
+
+class SoftBCELoss(nn.Module):
+    r"""Mean of q log(q / p) + (1 - q) log((1 - q) / (1 - p)); p, q the softmax of student and teacher, class by class.
+
+    Soft targets (Hinton et al., arXiv 1503.02531) for each class against the rest, which is ours: the binary
+    cross-entropy against soft masks less its smallest value, the teacher's own entropy: the gradient is the
+    same and the loss is 0 at identity. Mean over pixels and classes.
+
+    Args:
+        include_background: whether class 0 counts.
+
+    Shape:
+        student and teacher logits B x N x H x W [x D], N >= 2; returns a scalar in float32.
+
+    Raises:
+        TskdError: when the shapes differ.
+    """
+
+    def __init__(self, include_background: bool = True) -> None:
+        super().__init__()
+        self.first = 0 if include_background else 1
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Returns the mean over pixels and classes."""
+        check_same_shape("SoftBCELoss", student, teacher)
+        ours, theirs = (one_against_rest(x.float())[:, self.first :] for x in (student, teacher.detach()))
+        q = theirs.sigmoid()
+        on = functional.logsigmoid(theirs) - functional.logsigmoid(ours)
+        off = functional.logsigmoid(-theirs) - functional.logsigmoid(-ours)
+        return (q * on + (1 - q) * off).mean()
+
+
+def one_against_rest(logits: Tensor) -> Tensor:
+    """Logit of each class against all others: its sigmoid is the softmax, without rounding to 0 or 1."""
+    classes = range(logits.shape[1])
+    rest = [logits[:, [other for other in classes if other != own]].logsumexp(1) for own in classes]
+    return logits - torch.stack(rest, dim=1)

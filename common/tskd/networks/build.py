@@ -1,0 +1,87 @@
+"""Build a prompt-free SAM from its name, without a checkpoint and without a network connection."""
+
+from typing import Any
+
+from transformers import SamMaskDecoderConfig, SamVisionConfig
+from transformers.models.sam.modeling_sam import SamVisionEncoder
+
+from tskd.errors import TskdError
+from tskd.networks.sam import PixelScale, PromptFreeSam
+from tskd.networks.tiny_vit import TinyViT
+
+IMAGENET = PixelScale((123.675 / 255, 116.28 / 255, 103.53 / 255), (58.395 / 255, 57.12 / 255, 57.375 / 255))
+UNIT = PixelScale((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))  # MedSAM and LiteMedSAM are trained on [0, 1] as it is
+
+_VIT_B: dict[str, Any] = {
+    "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "global_attn_indexes": [2, 5, 8, 11],
+}  # fmt: skip
+_VIT_L: dict[str, Any] = {
+    "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "global_attn_indexes": [5, 11, 17, 23],
+}  # fmt: skip
+_VIT_H: dict[str, Any] = {
+    "hidden_size": 1280, "num_hidden_layers": 32, "num_attention_heads": 16, "global_attn_indexes": [7, 15, 23, 31],
+}  # fmt: skip
+
+_VITS: dict[str, tuple[dict[str, Any], PixelScale]] = {
+    "sam_vit_b": (_VIT_B, IMAGENET),
+    "sam_vit_l": (_VIT_L, IMAGENET),
+    "sam_vit_h": (_VIT_H, IMAGENET),
+    "medsam_vit_b": (_VIT_B, UNIT),
+}
+_TINY_VITS: dict[str, tuple[int, PixelScale]] = {"mobile_sam": (4, IMAGENET), "lite_medsam": (1, UNIT)}
+
+VFMS: tuple[str, ...] = (*_VITS, *_TINY_VITS)
+
+
+def build_sam(
+    vfm: str,
+    num_classes: int,
+    image_size: int,
+    config: dict[str, Any] | None = None,
+    gradient_checkpointing: bool = False,
+) -> PromptFreeSam:
+    """Build the network with random weights; `load_pretrained` fills in the foundation model's.
+
+    Args:
+        vfm: foundation model, one of `VFMS`.
+        num_classes: classes with the background, at least 2.
+        image_size: side of the square image in pixels; a multiple of 16 (of 4 for lite_medsam).
+        config: fields of `transformers.SamVisionConfig` to change, for the ViT models only.
+        gradient_checkpointing: recompute the encoder's blocks in the backward pass, to save memory in training.
+
+    Returns:
+        Network from B x c x image_size x image_size in [0, 1] to logits B x num_classes x image_size x image_size.
+
+    Raises:
+        TskdError: unknown name, too few classes, an image size that is no multiple of the stride, or a config that does
+            not apply.
+    """
+    if vfm not in VFMS:
+        raise TskdError(f"unknown foundation model vfm={vfm!r}; choose one of {', '.join(VFMS)}")
+    if num_classes < 2:
+        raise TskdError(f"num_classes must be at least 2 (the background is a class), found {num_classes}")
+    encoder: SamVisionEncoder | TinyViT
+    if vfm in _TINY_VITS:
+        if config:
+            raise TskdError(f"{vfm} has no settings to change: leave config out, found config={config!r}")
+        patch_stride, scale = _TINY_VITS[vfm]
+        encoder, layer_norm_eps = TinyViT(patch_stride), 1e-5
+    else:
+        fields, scale = _VITS[vfm]
+        vision = _vision_config(vfm, {**fields, "image_size": image_size, **(config or {})})
+        encoder, layer_norm_eps = SamVisionEncoder(vision), 1e-6
+    # transformers' SAM has 1e-6 in the decoder's layer norms where the published code, and so MobileSAM, has 1e-5
+    decoder = SamMaskDecoderConfig(num_multimask_outputs=num_classes - 1, layer_norm_eps=layer_norm_eps)
+    decoder._attn_implementation = "sdpa"
+    network = PromptFreeSam(vfm, encoder, decoder, image_size, scale)
+    if gradient_checkpointing:
+        network.set_gradient_checkpointing(True)
+    return network
+
+
+def _vision_config(vfm: str, fields: dict[str, Any]) -> SamVisionConfig:
+    unknown = sorted(set(fields) - set(SamVisionConfig().to_dict()))
+    if unknown:
+        raise TskdError(f"{vfm}: config has fields that SamVisionConfig has not: {', '.join(unknown)}")
+    # transformers' default range for this config is 1e-10, which would make an untrained encoder's output constant
+    return SamVisionConfig(**{"initializer_range": 0.02, **fields})

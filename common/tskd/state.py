@@ -1,0 +1,99 @@
+"""Weights on disk: tensors only, written atomically, loaded strictly."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tskd.errors import TskdError
+from tskd.files import atomic
+
+
+def save_tensors(content: Mapping[str, Any], path: str | Path) -> None:
+    """Writes `content` (tensors and plain values) with torch, atomically: the file is whole, or it is the old one.
+
+    Raises:
+        TskdError: when the file cannot be written.
+    """
+    with atomic(path) as draft:
+        try:
+            torch.save(content, draft)
+        except RuntimeError as error:  # so does torch's writer report a full disk
+            raise OSError(error) from error
+
+
+def copy_file(source: str | Path, target: str | Path) -> None:
+    """Copies a file atomically: the target is whole, or it is the old one.
+
+    Raises:
+        TskdError: when it cannot be written.
+    """
+    with atomic(target) as draft:
+        shutil.copyfile(source, draft)
+
+
+def read_tensors(path: str | Path) -> Any:
+    """Content of a file written by `save_tensors` or any other file of tensors; executes no code from it.
+
+    Raises:
+        TskdError: when the file is missing, damaged or not one of tensors.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # what torch raises depends on where it stumbles
+        raise TskdError(
+            f"{path}: expected a file of tensors, found none, or a damaged or other one ({error})"
+        ) from error
+
+
+def save_weights(network: nn.Module, path: str | Path) -> None:
+    """Writes the state dict of `network` (CPU tensors, nothing else) to `path`, atomically.
+
+    Raises:
+        TskdError: when the file cannot be written.
+    """
+    save_tensors({name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}, path)
+
+
+def misfits(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+    """Sorted list of the entries that are missing, unexpected or differently shaped in `found`; empty if it fits."""
+    wrong = [f"missing {name}" for name in own.keys() - found.keys()]
+    wrong += [f"unexpected {name}" for name in found.keys() - own.keys()]
+    wrong += [
+        f"{name}: expected shape {tuple(own[name].shape)}, found {tuple(found[name].shape)}"
+        for name in own.keys() & found.keys()
+        if own[name].shape != found[name].shape
+    ]
+    return sorted(wrong)
+
+
+def load_weights(network: nn.Module, path: str | Path) -> nn.Module:
+    """Loads a state dict into `network`, strictly, and returns it.
+
+    Raises:
+        TskdError: when the file is missing or damaged, or naming each missing, unexpected or differently shaped entry.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise TskdError(f"{path}: expected a weights file, found none. Train the model first, or give its path")
+    return load_state(network, read_tensors(path), path)
+
+
+def load_state(network: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> nn.Module:
+    """Loads a state dict that was read from `path`, strictly, and returns the network.
+
+    Raises:
+        TskdError: naming each missing, unexpected or differently shaped entry.
+    """
+    if wrong := misfits(network.state_dict(), state):
+        more = f" and {len(wrong) - 8} more" if len(wrong) > 8 else ""
+        raise TskdError(
+            f"{path} does not fit the network (other classes, size or architecture?): {'; '.join(wrong[:8])}{more}"
+        )
+    network.load_state_dict(state)
+    return network

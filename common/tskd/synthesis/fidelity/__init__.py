@@ -1,0 +1,1 @@
+"""How close synthetic images are to real ones as a set."""

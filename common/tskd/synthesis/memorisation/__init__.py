@@ -1,0 +1,1 @@
+"""The memorisation gate: find synthetic images that repeat a training image."""

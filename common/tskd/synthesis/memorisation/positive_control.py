@@ -1,0 +1,90 @@
+"""Altered copies of training images: how many of them the memorisation gate finds is its proof, and its limit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from monai.networks.layers import AffineTransform
+from torch.nn import functional
+
+from tskd.synthesis.memorisation.similarity import Looks, Verdict, join
+
+
+def turned(images: torch.Tensor, degrees: float = 0.0, zoom: float = 1.0) -> torch.Tensor:
+    """Images N x C x X x Y turned or enlarged about their middle."""
+    angle = math.radians(degrees)
+    turn = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]) / zoom
+    theta = torch.cat([turn, torch.zeros(2, 1)], dim=1)
+    return AffineTransform(zero_centered=True, padding_mode="border", align_corners=True)(images, theta)
+
+
+def shifted(images: torch.Tensor, pixels: int) -> torch.Tensor:
+    """Images N x C x X x Y shifted to larger x and y; the first row and column fill the gap."""
+    padded = functional.pad(images, (pixels, 0, pixels, 0), mode="replicate")
+    return padded[..., : images.shape[-2], : images.shape[-1]]
+
+
+def noisy(images: torch.Tensor) -> torch.Tensor:
+    """Images with Gaussian noise of standard deviation 0.1, always the same."""
+    return (images + 0.1 * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
+
+
+def _blurred(images: torch.Tensor) -> torch.Tensor:
+    """A quarter of the pixels, and back."""
+    small = functional.interpolate(images, scale_factor=0.5, mode="bilinear", antialias=True)
+    return functional.interpolate(small, images.shape[-2:], mode="bilinear", align_corners=False)
+
+
+ALTERATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "unchanged": lambda images: images,
+    "flipped": lambda images: images.flip(-2),
+    "brighter: gamma 0.7": lambda images: images**0.7,
+    "less contrast: 0.7 x + 0.2": lambda images: 0.7 * images + 0.2,
+    "noise: sigma 0.1": noisy,
+    "blurred: half the resolution": _blurred,
+    "shifted by 3 pixels": lambda images: shifted(images, 3),
+    "shifted by 8% of the side": lambda images: shifted(images, round(0.08 * images.shape[-1])),
+    "turned by 3 degrees": lambda images: turned(images, degrees=3),
+    "turned by 6 degrees": lambda images: turned(images, degrees=6),
+    "enlarged by 5%": lambda images: turned(images, zoom=1.05),
+    "enlarged by 10%": lambda images: turned(images, zoom=1.1),
+    "half of another image": lambda images: torch.cat([images[:, :, : images.shape[2] // 2], _others(images)], dim=2),
+}
+
+
+def _others(images: torch.Tensor) -> torch.Tensor:
+    """The right halves of the images, each moved on by half of the batch: a composite of two images."""
+    return images.roll(len(images) // 2, 0)[:, :, images.shape[2] // 2 :]
+
+
+def find_copies(
+    images: torch.Tensor, look: Callable[[torch.Tensor], Looks], judge: Callable[[Looks], Verdict]
+) -> dict[str, dict[str, Any]]:
+    """Alter images in each of `ALTERATIONS` and count those that the gate finds.
+
+    Args:
+        images: N training images, N x C x X x Y in [0, 1].
+        look: what the gate compares of such images.
+        judge: its verdict; asked once for all alterations, since going through the training images is what costs.
+
+    Returns:
+        For each alteration what `count_found` gives.
+    """
+    count = len(images)
+    verdict = judge(join([look(alter(images)) for alter in ALTERATIONS.values()]))
+    return {name: count_found(verdict.rows(slice(k * count, (k + 1) * count))) for k, name in enumerate(ALTERATIONS)}
+
+
+def count_found(verdict: Verdict) -> dict[str, Any]:
+    """`images`, `flagged`, of these `by_pixels` and `by_features` (None without), `smallest_similarity` in pixels."""
+    pixels, alike = verdict.copied
+    return {
+        "images": len(pixels),
+        "flagged": int(verdict.flagged.sum()),
+        "by_pixels": int(pixels.sum()),
+        "by_features": None if alike is None else int(alike.sum()),
+        "smallest_similarity": round(float(verdict.similarity.min()), 4),
+    }

@@ -1,0 +1,143 @@
+"""What a schema cannot say about a study: names that lead nowhere, stages without input, unknown keys of a config."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tskd.options import unknown_key
+from tskd.workflow.commands import SECTIONS, config_files, has_key, merged_config
+from tskd.workflow.schema import refuse, schema_problems
+from tskd.workflow.study import Study
+
+OWN = frozenset({  # set by the study itself, so that steps find each other's files
+    "dataset_dir", "dataset_file", "dataset_files", "output_dir", "model_dir", "model_file", "num_labelled",
+    "num_classes", "seed", "soft_labels", "synthetic_dir", "num_images", "transfer_files", "teacher_model", "method",
+    "section", "resume",
+})  # fmt: skip
+
+
+def check_study(config: Mapping[str, Any], where: str = "study") -> Study:
+    """The study of an experiment file's content.
+
+    Raises:
+        TskdError: every problem of the file in one message, each with its place, what was expected and what was found.
+    """
+    refuse(schema_problems(config, "study.schema.json"), where)
+    refuse(sorted({*_names(config), *_stages(config)}), where)
+    study = Study(config)
+    refuse(sorted({*_overrides(study), *_sections(config, study)}), where)
+    return study
+
+
+def _names(config: Mapping[str, Any]) -> Iterator[str]:
+    """References to data sets, teachers, pretrainings and methods that do not exist."""
+    for name, method in config["methods"].items():
+        for key, known in (("teacher", "teachers"), ("pretrain", "pretraining")):
+            yield from unknown_names(
+                f"methods/{name}/{key}", [method[key]] if key in method else [], config.get(known, {})
+            )
+        yield from unknown_names(f"methods/{name}/datasets", method.get("datasets", []), config["datasets"])
+    for name, pretraining in config.get("pretraining", {}).items():
+        teacher = [pretraining["teacher"]] if "teacher" in pretraining else []
+        yield from unknown_names(f"pretraining/{name}/teacher", teacher, config.get("teachers", {}))
+    reference = config.get("report", {}).get("reference")
+    yield from unknown_names("report/reference", [reference] if reference else [], config["methods"])
+    for dataset in config["datasets"]:
+        if not any(dataset in method.get("datasets", [dataset]) for method in config["methods"].values()):
+            yield f"datasets/{dataset}: expected a method that runs on it, found none"
+
+
+def unknown_names(place: str, names: Iterable[str], known: Iterable[str]) -> Iterator[str]:
+    """A line for each of `names` that is not `known`."""
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(name, list(known), n=1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            yield f"{place}: expected one of {', '.join(known) or '(there is none)'}; found {name}{hint}"
+
+
+def _stages(config: Mapping[str, Any]) -> Iterator[str]:
+    """Stages that lack what they build on."""
+    folds = config.get("folds", {})
+    for fold in folds.get("run", []):
+        if fold >= folds["of"]:
+            yield f"folds/run: expected folds from 0 to {folds['of'] - 1}, found {fold}"
+    for name, settings in config["datasets"].items():
+        if folds and settings["prepare"]["preparer"] == "phantom":
+            yield f"datasets/{name}: expected a data set of patients for the folds, found phantom, which has none"
+    if "label_maps" in config.get("synthesis", {}).get("train", {}).get("configs", ()):
+        yield (
+            "synthesis/train/configs: expected a generator that sees no labels, as one serves all budgets, found "
+            "label_maps. Train that one by hand"
+        )
+    teachers, pretraining = config.get("teachers", {}), config.get("pretraining", {})
+    for name, settings in pretraining.items():
+        transfer, images = settings.get("transfer", {}), config.get("synthesis", {}).get("num_images")
+        wanted = transfer.get("synthetic")
+        if wanted is not None and images is None:
+            yield f"pretraining/{name}/transfer/synthetic: expected the key synthesis of the study, found none"
+        elif isinstance(wanted, int) and wanted > images:
+            yield f"pretraining/{name}/transfer/synthetic: expected at most the {images} of synthesis, found {wanted}"
+        if "teacher" in settings and not (transfer.get("real") or wanted):
+            yield f"pretraining/{name}: expected a transfer set (real, synthetic or both) for the teacher, found none"
+    for name, method in config["methods"].items():
+        place, start = f"methods/{name}", pretraining.get(method.get("pretrain"), {})
+        if "teacher" in method:
+            if len(method.keys() - {"datasets"}) > 1:
+                yield f"{place}: expected teacher alone, found {', '.join(sorted(method.keys() - {'datasets'}))}"
+            if "train" not in teachers.get(method["teacher"], {"train": {}}):
+                yield f"{place}/teacher: expected a teacher with the key train, found {method['teacher']} without"
+        elif "finetune" not in method and "train" not in teachers.get(start.get("teacher"), {}):
+            yield f"{place}: expected finetune, as its model has not seen the task; found {', '.join(sorted(method))}"
+    yield from _twice(config["methods"])
+
+
+def _twice(methods: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Methods that would evaluate the same model into the same folder."""
+    seen: dict[tuple[str, str], str] = {}
+    for name, method in methods.items():
+        if "finetune" not in method:
+            key = ("teacher", method["teacher"]) if "teacher" in method else ("pretrain", method.get("pretrain", ""))
+            if key in seen:
+                yield f"methods/{name}: expected another model than methods/{seen[key]}, found the same {' '.join(key)}"
+            seen.setdefault(key, name)
+
+
+def _sections(config: Mapping[str, Any], study: Study) -> Iterator[str]:
+    """Keys of the shared sections that no run of their bundles has."""
+    places = {"overrides": config, **{f"datasets/{name}/overrides": each for name, each in config["datasets"].items()}}
+    for place, holder in places.items():
+        for section, keys in holder.get("overrides", {}).items():
+            runs = {
+                step.configs
+                for step in study.steps.values()
+                if step.configs and section in ("all", SECTIONS[step.configs[0]])
+            }
+            for key in keys:
+                if runs and not any(has_key(*run, key) for run in runs):
+                    problem = unknown_key(key, merged_config(*min(runs)))
+                    yield f"{place}/{section}: override {key}: {problem}"
+
+
+def _overrides(study: Study) -> Iterator[str]:
+    """Configs that do not exist, and keys that the configs of a step do not have."""
+    checked = set()
+    for step in study.steps.values():
+        if step.configs is None or (step.configs, step.overrides) in checked:
+            continue
+        checked.add((step.configs, step.overrides))
+        bundle, configs = step.configs
+        place = f"{step.rule} ({bundle}: {', '.join(configs)})"
+        paths = zip(configs, config_files(bundle, configs), strict=True)
+        if missing := [name for name, path in paths if not Path(path).is_file()]:
+            yield f"{place}: expected configs of the bundle, found no {', '.join(missing)}"
+            continue
+        merged = merged_config(bundle, configs)
+        for key in step.overrides:
+            if key in OWN:
+                yield f"{place}: {key} is set by the study, leave it out"
+            elif problem := unknown_key(key, merged):
+                yield f"{place}: override {key}: {problem}"

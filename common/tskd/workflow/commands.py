@@ -1,0 +1,87 @@
+"""Command lines of the stages, as the README shows them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tskd.options import unknown_key
+
+BUNDLES = Path(__file__).resolve().parents[3] / "bundles"
+TEACHER, DDPM, STUDENT = "teacher_segmentation", "ddpm_synthesis", "student_segmentation"
+SECTIONS = {TEACHER: "teacher", DDPM: "ddpm", STUDENT: "student"}  # of a study's key `overrides`
+
+# keys of a training that its model goes on with: which network it is, and what is done before and after it
+MODEL = ("network_def", "image_size", "vfm", "scale_intensity", "largest_component")
+
+
+def config_files(bundle: str, configs: Sequence[str]) -> tuple[str, ...]:
+    """Paths of a bundle's configs, given by their names without `.json`."""
+    return tuple(str(BUNDLES / bundle / "configs" / f"{config}.json") for config in configs)
+
+
+def defines_network(bundle: str, config: str) -> bool:
+    """Whether a config of a bundle, an overlay, puts another network in place of the bundle's own."""
+    (file,) = config_files(bundle, [config])
+    return any(key.split("#")[0] == "network_def" for key in json.loads(Path(file).read_text(encoding="utf-8")))
+
+
+def bundle_command(bundle: str, configs: Sequence[str], overrides: Mapping[str, Any]) -> tuple[str, ...]:
+    """`python -m` arguments of `monai.bundle run`.
+
+    Args:
+        bundle: folder below bundles/.
+        configs: names of its configs, an overlay after what it changes.
+        overrides: key -> value; the key as in the config, with `#` between its levels.
+    """
+    files = config_files(bundle, configs)
+    config = files[0] if len(files) == 1 else str(list(files))
+    values = [part for key, value in overrides.items() for part in (f"--{key}", str(value))]
+    return ("monai.bundle", "run", "--config_file", config, "--bundle_root", str(BUNDLES / bundle), *values)
+
+
+def options(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """Options of the `tskd` command: `--key value`, a list as several values, `true` as the option alone."""
+    parts: list[str] = []
+    for key, value in values.items():
+        if value is False or value is None:
+            continue
+        parts.append(f"--{key}")
+        if value is not True:
+            parts += [str(item) for item in (value if isinstance(value, list) else [value])]
+    return tuple(parts)
+
+
+def shared_overrides(study: Mapping[str, Any], bundle: str, dataset: str) -> dict[str, Any]:
+    """What a study sets in every run of a bundle on a data set; the data set's own sections win."""
+    places = (study.get("overrides", {}), study["datasets"][dataset].get("overrides", {}))
+    sections = [place.get(section, {}) for place in places for section in ("all", SECTIONS[bundle])]
+    return {key: value for section in sections for key, value in section.items()}
+
+
+def fill(study: Mapping[str, Any], value: Any) -> Any:
+    """A text of a study with its `data_root` in place of `{data_root}`; anything else as it is."""
+    return value.replace("{data_root}", str(study.get("data_root", ""))) if isinstance(value, str) else value
+
+
+def has_key(bundle: str, configs: tuple[str, ...], key: str) -> bool:
+    """Whether the configs of a run have a key; a study's shared sections set it only there."""
+    exist = all(Path(file).is_file() for file in config_files(bundle, configs))  # `check_study` names those that do not
+    return exist and not unknown_key(key, merged_config(bundle, configs))
+
+
+@cache
+def merged_config(bundle: str, configs: tuple[str, ...]) -> dict[str, Any]:
+    """The configs of a run as one, as MONAI merges them, with nothing resolved (and without importing MONAI)."""
+    result: dict[str, Any] = {}
+    for file in config_files(bundle, configs):
+        for key, value in json.loads(Path(file).read_text(encoding="utf-8")).items():
+            *parents, last = key.split("#")
+            place: Any = result
+            for parent in parents:
+                place = place[int(parent)] if isinstance(place, list) else place.setdefault(parent, {})
+            place[int(last) if isinstance(place, list) else last] = value
+    return result

@@ -1,0 +1,61 @@
+"""A dataset.json with fewer entries than another one; the images stay where they are.
+
+`python -m tskd.workflow.sublist SOURCE COUNT TARGET` keeps the first COUNT images of SOURCE to learn from, of a real
+data set the labelled ones (COUNT `all`: all of these), of a synthetic one so many; and its validation and test lists.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tskd import data
+from tskd.data.datalist import FILES, LISTS
+from tskd.errors import TskdError
+
+
+def write_sublist(source: Path, target: Path, lists: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Writes `target` with the header of `source` and the given lists, their paths made relative to `target`.
+
+    Args:
+        source: a dataset.json.
+        target: the dataset.json to write.
+        lists: section -> entries of `source`; sections that are not named are empty.
+    """
+    folder = os.path.relpath(source.parent, target.parent)
+    sections = {
+        section: [
+            {key: os.path.normpath(f"{folder}/{value}") if key in FILES else value for key, value in entry.items()}
+            for entry in lists.get(section, [])
+        ]
+        for section in LISTS
+    }
+    data.write(target, {**data.read(source), **sections})
+
+
+def first_images(source: Path, count: int | None, target: Path) -> None:
+    """Writes `source` with only the first `count` of its training and unlabelled images; None takes all of training.
+
+    Raises:
+        TskdError: when there are fewer.
+    """
+    content = data.read(source)
+    training = content["training"][:count]
+    count = len(training) if count is None else count
+    unlabelled = content["unlabelled"][: count - len(training)]
+    if len(training) + len(unlabelled) < count:
+        raise TskdError(
+            f"{source}: expected at least {count} images, found {len(training) + len(unlabelled)} (the memorisation "
+            "gate leaves some out). Raise `synthesis: num_images`, or lower the transfer set's `synthetic`."
+        )
+    write_sublist(source, target, {**content, "training": training, "unlabelled": unlabelled})
+
+
+if __name__ == "__main__":
+    try:
+        first_images(Path(sys.argv[1]), None if sys.argv[2] == "all" else int(sys.argv[2]), Path(sys.argv[3]))
+    except TskdError as error:
+        sys.exit(f"error: {error}")

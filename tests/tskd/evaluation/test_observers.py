@@ -1,0 +1,90 @@
+"""A second observer is scored as a network with the same masks would be."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from tskd.cli import main
+from tskd.data import datalist, write_volume
+from tskd.errors import TskdError
+from tskd.evaluation import case_metrics, read_rows, write_report
+from tskd.evaluation.observers import score_labels
+from tskd.evaluation.report.runs import load_run
+
+LABELS = {"0": "background", "1": "vessel"}
+
+
+@pytest.fixture
+def dataset_file(tmp_path):
+    """Three test images of 30 x 20 pixels, two of one patient, whose rightmost third nobody labelled."""
+    rng = np.random.default_rng(0)
+    test = []
+    for number, group in enumerate(("a", "a", "b")):
+        entry = {"group": group, "case": f"c{number}"}
+        truth = np.zeros((20, 30), np.uint8)
+        truth[5:12, 4 : 15 + number] = 1
+        second = np.roll(truth, number + 1, axis=0)
+        truth[:, 20:] = second[:, 20:] = 255
+        grey = rng.integers(0, 255, (20, 30), dtype=np.uint8)
+        for key, pixels in (("image", grey), ("label", truth), ("label_2nd", second)):
+            entry[key] = f"{number}_{key}.png"
+            Image.fromarray(pixels).save(tmp_path / entry[key])
+        test.append(entry)
+    header = {"name": "eyes", "modality": "fundus", "channels": 1, "labels": LABELS}
+    datalist.write(tmp_path / "dataset.json", {**header, "training": [], "validation": [], "test": test})
+    return tmp_path / "dataset.json"
+
+
+def pixels(dataset_file, name):
+    return np.asarray(Image.open(dataset_file.parent / name)).T
+
+
+def test_rows_are_the_metrics_of_the_two_files(dataset_file, tmp_path):
+    rows = read_rows(score_labels(dataset_file, "label_2nd", "second_observer", tmp_path / "run"))
+    test = datalist.read(dataset_file)["test"]
+    for entry in test:
+        own = {(row.label, row.metric): row.value for row in rows if row.case == entry["case"]}
+        masks = [pixels(dataset_file, entry[key]) for key in ("label_2nd", "label")]
+        assert own == {(organ, metric): value for organ, metric, value in case_metrics(*masks, LABELS, (1, 1))}
+    assert {(row.dataset, row.budget, row.method) for row in rows} == {("eyes", "no", "second_observer")}
+    assert {row.group for row in rows} == {"a", "b"}
+    saved = json.loads((tmp_path / "run/cases.json").read_text())["c0"]["prediction"]
+    truth, second = (pixels(dataset_file, test[0][key]) for key in ("label", "label_2nd"))
+    np.testing.assert_array_equal(np.asarray(Image.open(saved)).T, np.where(truth == 255, 0, second))
+    report = write_report([tmp_path / "run"], tmp_path / "report")
+    assert "second_observer" in report.read_text()
+
+
+def test_the_first_observer_agrees_with_itself(dataset_file, tmp_path, capsys):
+    options = ["--prediction-key", "label", "--method", "first", "--output", f"{tmp_path}/run", "--budget", "20"]
+    assert main(["score", f"{dataset_file}", *options]) == 0
+    assert str(tmp_path / "run/metrics.csv") in capsys.readouterr().out
+    assert load_run(tmp_path / "run").summary["mean_dice"] == 1
+    assert {row.budget for row in load_run(tmp_path / "run").rows} == {"20"}
+
+
+def test_what_cannot_be_scored_is_named(dataset_file, tmp_path):
+    with pytest.raises(
+        TskdError, match=r"key 'label_3rd' in every entry of 'test', found none in c0, c1, c2 \(3 of 3\)"
+    ):
+        score_labels(dataset_file, "label_3rd", "x", tmp_path / "run")
+    Image.fromarray(np.full((20, 30), 255, np.uint8)).save(tmp_path / "1_label_2nd.png")
+    with pytest.raises(Exception, match=r"prediction: expected class indices among .*found \[255\]"):
+        score_labels(dataset_file, "label_2nd", "x", tmp_path / "run")
+
+
+def test_a_second_label_in_other_axes_is_not_scored_voxel_by_voxel(tmp_path):
+    mask, affine = np.zeros((6, 7, 4), np.uint8), np.diag([-1.0, -1.0, 3.0, 1.0])
+    mask[:3, :2, 1:3] = 1
+    write_volume(tmp_path / "image.nii.gz", np.arange(168, dtype=np.int16).reshape(6, 7, 4), affine)
+    write_volume(tmp_path / "label.nii.gz", mask, affine)
+    turned = nib.as_closest_canonical(nib.Nifti1Image(mask, affine))
+    write_volume(tmp_path / "second.nii.gz", np.asarray(turned.dataobj), turned.affine)
+    entry = {"image": "image.nii.gz", "label": "label.nii.gz", "label_2nd": "second.nii.gz", "group": "a", "case": "a"}
+    header = {"name": "livers", "modality": "MR", "channels": 1, "labels": LABELS}
+    datalist.write(tmp_path / "dataset.json", {**header, "training": [], "validation": [], "test": [entry]})
+    with pytest.raises(Exception, match="case 'a': pred is not on the grid of the image file"):
+        score_labels(tmp_path / "dataset.json", "label_2nd", "x", tmp_path / "run")

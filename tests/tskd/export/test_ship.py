@@ -1,0 +1,229 @@
+"""The shipped bundle has the run's values, loads strictly, and appears in one step or not at all."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from monai.bundle import ConfigParser
+
+from tests.bundles.standalone import BUNDLE, IMAGE_SIZE, LABELS, ship, student
+from tskd.cli import main
+from tskd.data import datalist
+from tskd.errors import TskdError
+from tskd.export.ship import ship_run, ship_student
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())
+
+
+def _values(item: Any) -> Iterator[str]:
+    """All texts of a config, keys and values."""
+    if isinstance(item, dict):
+        for key, value in item.items():
+            yield key
+            yield from _values(value)
+    elif isinstance(item, list):
+        for value in item:
+            yield from _values(value)
+    else:
+        yield str(item)
+
+
+@pytest.mark.parametrize(("kind", "in_channels"), [("nii.gz", 1), ("png", 3)])
+def test_the_copy_has_the_settings_of_the_run(tmp_path: Path, kind: str, in_channels: int) -> None:
+    before = {path: path.read_bytes() for path in BUNDLE.rglob("*") if path.is_file()}
+    copy = ship(tmp_path, kind, in_channels)
+    assert {path: path.read_bytes() for path in BUNDLE.rglob("*") if path.is_file()} == before
+    for name in ("train.json", "inference.json"):
+        config = _json(copy / "configs" / name)
+        assert (config["image_size"], config["in_channels"], config["num_classes"]) == (IMAGE_SIZE, in_channels, 4)
+    pixel = _json(copy / "configs/metadata.json")["network_data_format"]
+    image, pred = pixel["inputs"]["image"], pixel["outputs"]["pred"]
+    assert image["spatial_shape"] == pred["spatial_shape"] == [IMAGE_SIZE, IMAGE_SIZE]
+    assert image["num_channels"] == len(image["channel_def"]) == in_channels
+    assert pred["num_channels"] == 4
+    assert pred["channel_def"] == LABELS
+    assert [path.name for path in (copy / "models").iterdir()] == ["model.pt"]
+    assert {path.name for path in copy.iterdir()} == {"LICENSE", "configs", "docs", "models"}
+    assert (copy / "models/model.pt").read_bytes() == (tmp_path / "weights.pt").read_bytes()
+    parser = ConfigParser()
+    parser.read_config(str(copy / "configs/inference.json"))
+    network = parser.get_parsed_content("network_def").eval()
+    network.load_state_dict(torch.load(copy / "models/model.pt", weights_only=True))
+    x = torch.rand(1, in_channels, IMAGE_SIZE, IMAGE_SIZE)
+    with torch.no_grad():
+        assert torch.equal(network(x), student(in_channels)(x))
+
+
+@pytest.mark.parametrize(
+    ("kind", "in_channels", "files", "packages"),
+    [
+        ("nii.gz", 1, "`.nii` and `.nii.gz` file", "`monai`, `fire`, `einops`, `nibabel`, `pytorch-ignite`"),
+        ("png", 3, "PNG and JPEG file", "`monai`, `fire`, `einops`, `nibabel`, `pytorch-ignite`, `pillow`"),
+    ],
+)
+def test_its_readme_and_metadata_tell_of_this_network_and_these_images(
+    tmp_path: Path, kind: str, in_channels: int, files: str, packages: str
+) -> None:
+    copy = ship(tmp_path, kind, in_channels)
+    readme = (copy / "docs/README.md").read_text()
+    parameters = sum(value.numel() for value in torch.load(copy / "models/model.pt", weights_only=True).values())
+    structures = ", ".join(name for index, name in LABELS.items() if index != "0")
+    assert readme.startswith(f"# Segmentation of {structures}\n\nA UNETR of {parameters / 1e6:.1f} million parameters")
+    assert files in readme
+    assert f"With {packages} installed" in readme
+    assert "$" not in readme
+    assert not (copy / "docs/shipped.md").exists()
+    metadata = _json(copy / "configs/metadata.json")
+    assert metadata["name"] == f"Segmentation of {structures}"
+    assert metadata["description"].startswith("UNETR, trained on few labels. ")
+    channels = "red, green, blue" if in_channels == 3 else "image"
+    assert metadata["image_classes"] == f"{channels}: intensities scaled to [0, 1]"
+
+
+@pytest.mark.parametrize("kind", ["nii.gz", "png"])
+def test_inference_names_only_monai_torch_and_the_standard_library(tmp_path: Path, kind: str) -> None:
+    config = _json(ship(tmp_path, kind) / "configs/inference.json")
+    pictures = ["$import PIL.Image as Image", "$import PIL.ImageOps as ImageOps"] if kind == "png" else []
+    assert config["imports"] == ["$import glob", "$import torch", "$import monai", *pictures]
+    assert not [text for text in _values(config) if "tskd" in text]
+
+
+def test_images_get_the_configs_for_images(tmp_path: Path) -> None:
+    configs = ship(tmp_path, "png") / "configs"
+    for name, overlay in (("inference.json", "inference_2d.json"), ("train.json", "images_2d.json")):
+        expected = ConfigParser()
+        expected.read_config([str(BUNDLE / "configs" / name), str(BUNDLE / "configs" / overlay)])
+        expected.update({"image_size": IMAGE_SIZE, "num_classes": 4})
+        if name == "train.json":
+            expected["resume"] = "never"
+        assert _json(configs / name) == {key: value for key, value in expected.get().items() if key != "_meta_"}
+    assert "Orientationd" not in set(_values(_json(configs / "inference.json")))
+
+
+def test_volumes_keep_the_configs_for_volumes(tmp_path: Path) -> None:
+    own = {**_json(BUNDLE / "configs/inference.json"), "image_size": IMAGE_SIZE, "in_channels": 1, "num_classes": 4}
+    assert _json(ship(tmp_path, "nii.gz") / "configs/inference.json") == own
+
+
+def test_the_window_of_the_training_goes_along(tmp_path: Path) -> None:
+    """Where the student runs there is no dataset.json to read it from."""
+    configs = ship(tmp_path, "nii.gz", intensity={"window": [-160, 240]}) / "configs"
+    volume = torch.linspace(-1000, 1000, 512).reshape(1, 8, 8, 8)
+    for name, place in (("inference.json", ""), ("train.json", "validate#")):
+        parser = ConfigParser()
+        parser.read_config(str(configs / name))
+        assert "@scale_intensity" in parser[f"{place}preprocessing#transforms"]
+        scaled = parser.get_parsed_content("scale_intensity")({"image": volume})["image"]
+        torch.testing.assert_close(torch.as_tensor(scaled), ((volume + 160) / 400).clamp(0, 1))
+
+
+def test_what_is_kept_of_each_class_goes_along(tmp_path: Path) -> None:
+    ship(tmp_path, "nii.gz")
+    run = tmp_path / "run"
+    (run / "models").mkdir(parents=True)
+    (tmp_path / "weights.pt").rename(run / "models/model.pt")
+    (run / "versions.json").write_text(
+        json.dumps({"settings": {"image_size": IMAGE_SIZE, "largest_component": [1, 3]}})
+    )
+    configs = ship_run(BUNDLE, run, tmp_path / "f_segmentation", tmp_path / "dataset.json") / "configs"
+    assert [_json(configs / name)["largest_component"] for name in ("train.json", "inference.json")] == [[1, 3]] * 2
+
+
+def test_weights_that_do_not_fit_are_refused_by_name_and_leave_nothing(tmp_path: Path) -> None:
+    ship(tmp_path, "nii.gz")
+    state = torch.load(tmp_path / "weights.pt", weights_only=True)
+    state["stranger"] = state.pop("vit.norm.weight")
+    torch.save(state, tmp_path / "other.pt")
+    place = tmp_path / "new"
+    with pytest.raises(TskdError, match=r"missing vit\.norm\.weight; unexpected stranger"):
+        ship_student(BUNDLE, tmp_path / "other.pt", place / "a_segmentation", tmp_path / "dataset.json", IMAGE_SIZE)
+    with pytest.raises(TskdError, match="position_embeddings"):
+        ship_student(BUNDLE, tmp_path / "weights.pt", place / "a_segmentation", tmp_path / "dataset.json", 96)
+    with pytest.raises(TskdError, match=r"none\.pt"):
+        ship_student(BUNDLE, tmp_path / "none.pt", place / "a_segmentation", tmp_path / "dataset.json", IMAGE_SIZE)
+    assert list(place.iterdir()) == []
+
+
+def test_an_output_with_files_or_another_name_is_refused(tmp_path: Path) -> None:
+    copy = ship(tmp_path, "nii.gz")
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    arguments = (tmp_path / "dataset.json", IMAGE_SIZE)
+    with pytest.raises(TskdError, match="found files in it"):
+        ship_student(BUNDLE, tmp_path / "weights.pt", copy, *arguments)
+    assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
+    with pytest.raises(TskdError, match="student_segmentation"):
+        ship_student(BUNDLE, tmp_path / "weights.pt", tmp_path / "liver", *arguments)
+    with pytest.raises(TskdError, match="LICENSE"):
+        ship_student(tmp_path, tmp_path / "weights.pt", tmp_path / "b_segmentation", *arguments)
+    (tmp_path / "empty_segmentation").mkdir()
+    assert ship_student(BUNDLE, tmp_path / "weights.pt", tmp_path / "empty_segmentation", *arguments).is_dir()
+
+
+@pytest.mark.parametrize("test", [[], ["a.png", "b.nii.gz"]])
+def test_a_data_set_must_be_of_one_kind(tmp_path: Path, test: list[str]) -> None:
+    ship(tmp_path, "png")
+    data = datalist.read(tmp_path / "dataset.json")
+    data["test"] = [{"image": name, "label": f"l{name}", "group": name, "case": name} for name in test]
+    datalist.write(tmp_path / "dataset.json", data)
+    with pytest.raises(TskdError, match="all volumes"):
+        ship_student(
+            BUNDLE, tmp_path / "weights.pt", tmp_path / "c_segmentation", tmp_path / "dataset.json", IMAGE_SIZE
+        )
+
+
+def test_a_run_is_shipped_with_what_its_versions_file_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = ship(tmp_path, "nii.gz")
+    run = tmp_path / "run"
+    (run / "models").mkdir(parents=True)
+    (tmp_path / "weights.pt").rename(run / "models/model.pt")
+    dataset_file, versions = tmp_path / "dataset.json", run / "versions.json"
+    with pytest.raises(TskdError, match=r"versions\.json"):
+        ship_run(BUNDLE, run, tmp_path / "d_segmentation", dataset_file)
+    versions.write_text(json.dumps({"settings": {"seed": 0}}))
+    with pytest.raises(TskdError, match=r"image_size, found seed"):
+        ship_run(BUNDLE, run, tmp_path / "d_segmentation", dataset_file)
+    versions.write_text(json.dumps({"settings": {"image_size": IMAGE_SIZE}}))
+    two = tmp_path / "d_segmentation"
+    monkeypatch.chdir(tmp_path)  # the project's own bundle is found from any folder
+    assert main(["ship", "--run", "run", "--dataset-file", "dataset.json", "--output", str(two)]) == 0
+    (run / "models").rename(tmp_path / "elsewhere")
+    (tmp_path / "models").mkdir()
+    torch.save({}, tmp_path / "models/model.pt")  # another training's, in the folder where the command is given
+    versions.write_text(json.dumps({"settings": {"image_size": IMAGE_SIZE, "model_dir": "models"}}))
+    with pytest.raises(TskdError, match=r"run/models/model\.pt: expected the trained weights.* --model"):
+        ship_run(BUNDLE, run, tmp_path / "e_segmentation", dataset_file)
+    command = ["ship", "--run", "run", "--dataset-file", "dataset.json", "--model", "elsewhere/model.pt"]
+    assert main([*command, "--output", str(tmp_path / "e_segmentation")]) == 0
+    for path in one.rglob("*"):
+        if path.is_file():
+            assert (two / path.relative_to(one)).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["segresnet", "flexible_unet"])
+def test_another_student_is_shipped_with_its_own_network(tmp_path: Path, name: str) -> None:
+    ship(tmp_path, "nii.gz")  # for its dataset.json
+    parser = ConfigParser()
+    parser.read_config([str(BUNDLE / "configs/train.json"), str(BUNDLE / f"configs/{name}.json")])
+    parser.update({"image_size": IMAGE_SIZE, "num_classes": len(LABELS)})
+    network = parser.get_parsed_content("network_def").eval()
+    run = tmp_path / "run"
+    (run / "models").mkdir(parents=True)
+    torch.save(network.state_dict(), run / "models/model.pt")
+    made_with = {"settings": {"image_size": IMAGE_SIZE}, "config": ["train.json", f"{name}.json"]}
+    (run / "versions.json").write_text(json.dumps(made_with))
+    copy = ship_run(BUNDLE, run, tmp_path / "other_segmentation", tmp_path / "dataset.json")
+    shipped = ConfigParser()
+    shipped.read_config(str(copy / "configs/inference.json"))
+    again = shipped.get_parsed_content("network_def").eval()
+    again.load_state_dict(torch.load(copy / "models/model.pt", weights_only=True))
+    x = torch.rand(1, 1, IMAGE_SIZE, IMAGE_SIZE)
+    with torch.no_grad():
+        assert torch.equal(again(x), network(x))
+    train = _json(copy / "configs/train.json")
+    assert train["tap"] == _json(BUNDLE / f"configs/{name}.json")["tap"]
+    assert "tskd" not in set(_values(_json(copy / "configs/inference.json")))

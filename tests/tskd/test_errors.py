@@ -1,0 +1,49 @@
+"""A user error ends the process with its message alone; any other error keeps its traceback."""
+
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+from tskd.errors import TskdError, plain_errors
+plain_errors()
+{body}
+"""
+WRAPPED = """
+try:
+    try:
+        raise TskdError("image 3: expected 1 channel, found 4")
+    except ValueError as error:
+        raise RuntimeError("Failed to evaluate run") from error
+except RuntimeError:
+    raise KeyError("outermost")
+"""
+
+
+def run(body: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-c", SCRIPT.format(body=body)], capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("body", ["raise TskdError('image 3: expected 1 channel, found 4')", WRAPPED])
+def test_only_the_message(body):
+    done = run(body)
+    assert done.returncode == 1
+    assert done.stderr == "error: image 3: expected 1 channel, found 4\n"
+    assert done.stdout == ""
+
+
+def test_a_full_disk_is_named():
+    """/dev/full refuses every write as a full disk does."""
+    done = run("with open('/dev/full', 'w') as file: file.write('row')")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: no space left on the disk. Free some and run the command again; what is finished is kept.\n"
+    )
+
+
+def test_other_errors_keep_their_traceback():
+    done = run("1 / 0")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "ZeroDivisionError" in done.stderr

@@ -1,0 +1,50 @@
+"""Autocast inside, float32 outside."""
+
+import pytest
+import torch
+from torch import nn
+
+from tskd.errors import TskdError
+from tskd.inferers import AutocastInferer
+
+
+class Seen(nn.Module):
+    """Remembers the type its linear layer computed in."""
+
+    def __init__(self, as_dict: bool = False):
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+        self.as_dict = as_dict
+
+    def forward(self, x):
+        y = self.linear(x)
+        self.dtype = y.dtype
+        return {"logits": y, "features": y * 2} if self.as_dict else y
+
+
+@pytest.mark.parametrize("dtype", [None, "bfloat16"])
+@pytest.mark.parametrize("as_dict", [False, True])
+def test_computes_in_the_type_and_returns_float32(dtype, as_dict):
+    network, x = Seen(as_dict), torch.rand(4, 8)
+    outputs = AutocastInferer(dtype)(x, network)
+    assert network.dtype == (torch.float32 if dtype is None else torch.bfloat16)
+    exact = network.linear(x)
+    expected = {"logits": exact, "features": exact * 2} if as_dict else exact
+    torch.testing.assert_close(outputs, expected, atol=0 if dtype is None else 0.05, rtol=0)  # types are compared too
+
+
+def test_gradients_reach_the_network_in_float32():
+    network = Seen()
+    AutocastInferer("bfloat16")(torch.rand(4, 8), network).sum().backward()
+    assert network.linear.weight.grad.dtype == torch.float32
+    assert network.linear.weight.grad.abs().sum() > 0
+
+
+def test_no_autocast_is_the_network_itself():
+    network, x = Seen(), torch.rand(4, 8)
+    assert torch.equal(AutocastInferer()(x, network), network(x))
+
+
+def test_float16_is_refused():
+    with pytest.raises(TskdError, match="amp_dtype: expected bfloat16 or None, found 'float16'"):
+        AutocastInferer("float16")
