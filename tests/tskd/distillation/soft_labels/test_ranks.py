@@ -86,7 +86,7 @@ def test_a_rank_that_is_killed_again_keeps_what_it_had(write, tmp_path):
 
 
 def test_changed_images_are_written_again_by_their_rank_only(write, entries, tmp_path):
-    from tests.tskd.distillation.test_soft_labels import change
+    from tests.tskd.distillation.soft_labels.test_write import change
 
     write()
     change(entries[1]["image"])

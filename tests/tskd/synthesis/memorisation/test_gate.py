@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from tskd.data.datalist import check, entries, read, write
+from tskd.data.checks import check
+from tskd.data.datalist import entries, read, write
 from tskd.data.io.intensity import PERCENTILES
 from tskd.data.phantom.cohort import prepare_phantom, virtual_patient
 from tskd.errors import TskdError

@@ -4,8 +4,8 @@ import json
 
 import pytest
 import torch
-from tests.tskd.synthesis.test_memorisation import plant
 
+from tests.tskd.synthesis.memorisation.test_gate import plant
 from tskd.data.datalist import entries
 from tskd.synthesis import gate, load_images
 from tskd.synthesis.memorisation.positive_control import ALTERATIONS, shifted, turned
