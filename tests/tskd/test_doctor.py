@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from tskd.cli import _setting, main
+from tskd.cli import main
+from tskd.commands.arguments import settings
 from tskd.doctor import MARGIN, Step, group_limits, search
 
 TOY = ["doctor", "--vfm", "mobile_sam", "--image_size", "64", "--device", "cpu"]
@@ -69,9 +70,7 @@ def test_measured_on_this_machine(capsys):
 
 
 def test_values_are_read_as_the_bundle_reads_them():
-    read = dict(
-        map(_setting, ["a=False", "b=None", "c=true", "d=[1, 2]", "e={'x': 1}", "f=mobile_sam", "g=0.5", "h=a=b"])
-    )
+    read = settings(["a=False", "b=None", "c=true", "d=[1, 2]", "e={'x': 1}", "f=mobile_sam", "g=0.5", "h=a=b"])
     assert read == {
         "a": False, "b": None, "c": True, "d": [1, 2], "e": {"x": 1}, "f": "mobile_sam", "g": 0.5, "h": "a=b",
     }  # fmt: skip

@@ -118,8 +118,7 @@ def test_paths_are_the_commands_own(study, option, key, capsys):
 
 
 def test_a_key_without_a_value_is_refused(study, capsys):
-    with pytest.raises(SystemExit):
-        call(study, "--set", "learning_rate", "0.01", "--dry-run")
+    assert call(study, "--set", "learning_rate", "0.01", "--dry-run") == 2
     assert "expected KEY=VALUE, found 'learning_rate'" in capsys.readouterr().err
 
 

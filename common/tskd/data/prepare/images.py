@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from tskd.data.io.image_files import list_images, pair
 from tskd.data.prepare.image_checks import UNKNOWN_PATIENTS, Findings, Picture, inspect_images, one_group_an_image
@@ -40,7 +41,7 @@ def prepare_images_masks(
     seed: int = 0,
     fold: int | None = None,
     folds: int = 3,
-    channels: int | None = None,
+    channels: Literal[1, 3] | None = None,
     name: str | None = None,
     modality: str = "unknown",
 ) -> Path:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from tskd.data.io.intensity import KEY, Intensity, preset
 from tskd.data.io.nifti import NIFTI
@@ -26,8 +27,8 @@ def prepare_volumes_masks(
     folds: int = 3,
     name: str | None = None,
     modality: str = "unknown",
-    intensity: str = "percentiles",
-    window: Sequence[float] | None = None,
+    intensity: Literal["percentiles", "body"] = "percentiles",
+    window: tuple[float, float] | None = None,
 ) -> Path:
     """Prepare one's own volumes, one a patient.
 

@@ -4,6 +4,7 @@ import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -32,13 +33,13 @@ def prepare_chaos_mr(
     seed: int | None = None,
     fold: int | None = None,
     folds: int = 3,
-    intensity: str = "percentiles",
+    intensity: Literal["percentiles", "body"] = "percentiles",
 ) -> Path:
     """Prepare CHAOS MR T2-SPIR: slices of the training subjects, volumes of the others, dataset.json.
 
     Args:
-        source: the archive as it is published, or a folder in it that holds <subject>/T2SPIR/ with DICOM_anon/ and
-            Ground/; or a folder with images/image_<subject>.nii.gz and masks/label_<subject>.nii.gz.
+        source: the archive as it is published, or a folder in it that holds SUBJECT/T2SPIR/ with DICOM_anon/ and
+            Ground/; or a folder with images/image_SUBJECT.nii.gz and masks/label_SUBJECT.nii.gz.
         output: new folder for the data set; left as it is if it holds the finished result of the same preparation.
         seed: None keeps the fixed split (test 5, 13, 21, 36; validation 8; the rest training); an integer draws other
             subjects into lists of the same sizes. It also orders the training list (None: 0).

@@ -32,7 +32,7 @@ def prepare_chase_db1(
     """Prepare CHASE_DB1; entries of the test list have the second observer's label as `label_2nd`.
 
     Args:
-        source: folder with images/Image_<child><L or R>.jpg, and PNG of the same name in masks/ and
+        source: folder with images/Image_CHILD[L|R].jpg, and PNG of the same name in masks/ and
             masks_2nd_observer/.
         output: new folder for the data set; left as it is if it holds the finished result of the same preparation.
         seed: None keeps the fixed split (test 02, 08, 13; validation 05; the rest training); an integer draws other

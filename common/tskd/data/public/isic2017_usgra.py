@@ -36,7 +36,15 @@ def prepare_isic2017(
     fold: int | None = None,
     folds: int = 3,
 ) -> Path:
-    """Prepare ISIC 2017, skin lesions in RGB; see `_prepare`."""
+    """Prepare ISIC 2017, skin lesions in RGB.
+
+    Args:
+        source: folder with train/ and test/, each with images/ and masks/.
+        output: new folder for the data set; left as it is if it holds the finished result of the same preparation.
+        seed: of the draw of the validation list and the order of the training list; None for 0.
+        fold: cross-validation fold 0 to `folds` - 1 over all images instead: its test list is that fold.
+        folds: number of folds when `fold` is given.
+    """
     return _prepare(Path(source), output, _ISIC2017, 3, seed, fold, folds)
 
 
@@ -47,7 +55,15 @@ def prepare_usgra(
     fold: int | None = None,
     folds: int = 3,
 ) -> Path:
-    """Prepare USGRA, nerves and vessels in grey B-mode ultrasound; see `_prepare`."""
+    """Prepare USGRA, nerves and vessels in grey B-mode ultrasound.
+
+    Args:
+        source: folder with train/ and test/, each with images/ and masks/.
+        output: new folder for the data set; left as it is if it holds the finished result of the same preparation.
+        seed: of the draw of the validation list and the order of the training list; None for 0.
+        fold: cross-validation fold 0 to `folds` - 1 over all images instead: its test list is that fold.
+        folds: number of folds when `fold` is given.
+    """
     return _prepare(Path(source), output, _USGRA, 1, seed, fold, folds)
 
 

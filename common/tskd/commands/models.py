@@ -1,0 +1,130 @@
+"""Commands on networks and trained models: cost, fit, export."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from tskd.commands.arguments import KeyValues, given, settings
+from tskd.errors import TskdError
+
+
+def profile(
+    bundles: list[str],
+    /,
+    *,
+    image_size: int | None = None,
+    num_classes: int | None = None,
+    in_channels: int | None = None,
+    vfm: str | None = None,
+    keys: KeyValues = (),
+    device: tuple[str, ...] = ("cpu",),
+    repeats: int = 20,
+    output: Path | None = None,
+) -> None:
+    """Measure parameters, multiply-adds, speed and memory of bundles' networks.
+
+    Args:
+        bundles: BUNDLE[:OVERLAY][@SIZE]; several make a table.
+        image_size: pixels along a side, as in inference.json.
+        num_classes: classes with the background.
+        in_channels: channels of an image.
+        vfm: foundation model.
+        keys: KEY=VALUE ..., other keys of inference.json, such as network_def#feature_size=16.
+        device: devices to measure on.
+        repeats: timed passes; the median counts.
+        output: JSON file to write, for example RUN/profile.json.
+    """
+    from tskd.files import write_text
+    from tskd.profile import profile_bundles, profile_table
+
+    values = {"image_size": image_size, "num_classes": num_classes, "in_channels": in_channels, "vfm": vfm}
+    profiles = profile_bundles(bundles, {**values, **settings(keys)}, device, repeats)
+    text = json.dumps(profiles[0] if len(profiles) == 1 else profiles, indent=2)
+    if output:
+        write_text(output, text + "\n")
+    print(text if len(profiles) == 1 else profile_table(profiles))
+
+
+def doctor(
+    *,
+    stage: Literal["teacher"] = "teacher",
+    bundles: Path | None = None,
+    vfm: str | None = None,
+    image_size: int | None = None,
+    num_classes: int | None = None,
+    batch_size: int | None = None,
+    device: str | None = None,
+    memory_limit: float | None = None,
+    keys: KeyValues = (),
+) -> int:
+    """Measure what batch size and settings fit this machine.
+
+    Args:
+        stage: training to measure.
+        bundles: folder with the bundles; this project's own by default.
+        vfm: foundation model, as in train.json.
+        image_size: pixels along a side, as in train.json.
+        num_classes: classes with the background.
+        batch_size: images of an optimiser step, as in train.json.
+        device: as in train.json; CUDA where there is one.
+        memory_limit: in GiB; by default what the machine has free.
+        keys: KEY=VALUE ..., other keys of train.json.
+    """
+    from tskd.doctor import doctor
+    from tskd.workflow.commands import BUNDLES
+
+    values = given(vfm=vfm, image_size=image_size, num_classes=num_classes, batch_size=batch_size, device=device)
+    text, fits = doctor((bundles or BUNDLES) / f"{stage}_segmentation", {**values, **settings(keys)}, memory_limit)
+    print(text)
+    return 0 if fits else 1
+
+
+def merge(
+    *,
+    run: Path | None = None,
+    adapter: Path | None = None,
+    model: Path | None = None,
+    weights: str | None = None,
+    vfm: str | None = None,
+    image_size: int = 1024,
+    output: Path,
+) -> None:
+    """Write a teacher's image encoder as stock weights, adapters merged.
+
+    Args:
+        run: output_dir of the training; this or --adapter.
+        adapter: folder in peft's layout; needs --vfm.
+        model: the run's model.pt where it is not RUN/models/model.pt.
+        weights: the foundation model's weights, as for train.json.
+        vfm: the foundation model of --adapter.
+        image_size: of the position embeddings, with --adapter.
+        output: FILE.safetensors.
+    """
+    from tskd.export.merge import merge_adapter, merge_run
+
+    if run is not None and adapter is None:
+        print(merge_run(run, output, model))
+    elif adapter is not None and run is None:
+        if vfm is None:
+            raise TskdError("--adapter needs --vfm, the foundation model that it belongs to")
+        print(merge_adapter(adapter, weights, vfm, output, image_size))
+    else:
+        raise TskdError(f"expected --run or --adapter, found {'neither' if run is None else 'both'}. Give one.")
+
+
+def ship(*, run: Path, dataset_file: Path, output: Path, bundle: Path | None = None, model: Path | None = None) -> None:
+    """Write a stand-alone copy of the student bundle with a run's weights and settings.
+
+    Args:
+        run: output_dir of the training.
+        dataset_file: the training's dataset.json, for the names.
+        output: new folder with 'segmentation' in its name.
+        bundle: this project's student_segmentation by default.
+        model: model_dir/model.pt of the training; RUN/models/model.pt by default.
+    """
+    from tskd.export.ship import ship_run
+    from tskd.workflow.commands import BUNDLES, STUDENT
+
+    print(ship_run(bundle or BUNDLES / STUDENT, run, output, dataset_file, model))

@@ -1,0 +1,81 @@
+"""Commands on evaluated runs: scores, reports, results pages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from tskd.commands.arguments import Paths
+from tskd.errors import TskdError
+
+
+def score(
+    dataset_file: Path,
+    /,
+    *,
+    prediction_key: str,
+    method: str,
+    output: Path,
+    section: Literal["validation", "test"] = "test",
+    budget: str = "no",
+) -> None:
+    """Score labels of the data set, such as a second observer's, as a method.
+
+    Args:
+        dataset_file: dataset.json.
+        prediction_key: key of the entries, for example label_2nd.
+        method: name in the tables, for example second_observer.
+        output: folder for metrics.csv and summary.json.
+        section: list of the data set.
+        budget: number of labels of the methods that it is compared with.
+    """
+    from tskd.evaluation.observers import score_labels
+
+    print(score_labels(dataset_file, prediction_key, method, output, section, budget))
+
+
+def report(
+    runs: list[Path],
+    /,
+    *,
+    output: Path,
+    reference: str | None = None,
+    dataset_file: Path | None = None,
+    synthetic: Path | None = None,
+    search: Path | None = None,
+) -> None:
+    """Write the HTML and Markdown report of evaluated runs.
+
+    Args:
+        runs: folders with metrics.csv.
+        output: folder for the report.
+        reference: method that the others are compared with.
+        dataset_file: dataset.json, for the split and real images.
+        synthetic: folder of synthetic images.
+        search: folder of a search of settings, with trials.csv.
+    """
+    from tskd.evaluation import write_report
+
+    if missing := sorted(str(run) for run in set(runs) if not (run / "metrics.csv").is_file()):
+        raise TskdError(f"no metrics.csv in {', '.join(missing)}: run evaluate.json with that output_dir first")
+    print(write_report(runs, output, reference=reference, dataset=dataset_file, synthetic=synthetic, search=search))
+
+
+def results(page: Path, /, *, runs: Annotated[Paths, Parameter(name="--add")] = (), csv: Path | None = None) -> None:
+    """Rewrite the tables of a results page from its CSVs.
+
+    Args:
+        page: Markdown page, for example docs/results.md.
+        runs: evaluated runs whose rows are added first.
+        csv: results CSV that --add writes to.
+    """
+    from tskd.evaluation.report.results_page import add_rows, write_tables
+
+    if runs:
+        if csv is None:
+            raise TskdError("--add needs --csv, the results file that the rows go to")
+        add_rows(csv, list(runs))
+    write_tables(page)
+    print(page)

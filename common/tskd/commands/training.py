@@ -1,0 +1,72 @@
+"""Commands that run the method: distillation, a search of settings, the quickstart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tskd.commands.arguments import Flag, KeyValues, Paths, Texts, key_values
+
+
+def distil(
+    *,
+    dataset_dir: Path,
+    teacher: Path,
+    output: Path,
+    num_labelled: int | None = None,
+    transfer_file: Paths = (),
+    overlay: Texts = (),
+    soft_labels: Path | None = None,
+    keys: KeyValues = (),
+    distil: Texts = (),
+    fine_tune: Texts = (),
+    soft_label_set: Texts = (),
+    dry_run: Flag = False,
+) -> None:
+    """Run soft labels, distillation and fine-tuning, as three commands.
+
+    Args:
+        dataset_dir: folder with dataset.json.
+        teacher: output_dir of the teacher's training.
+        output: folder for the runs.
+        num_labelled: labelled budget; all by default.
+        transfer_file: one more dataset.json to learn from.
+        overlay: of both trainings, such as segresnet or images_2d.
+        soft_labels: folder of soft labels; OUTPUT/soft_labels by default.
+        keys: KEY=VALUE ..., keys of both trainings.
+        distil: KEY=VALUE ..., keys of the distillation.
+        fine_tune: KEY=VALUE ..., keys of the fine-tuning.
+        soft_label_set: KEY=VALUE ..., keys of the writing of soft labels.
+        dry_run: print the commands and run nothing.
+    """
+    from tskd.workflow import distil as chain
+
+    request = chain.Distillation(
+        dataset_dir, teacher, output, num_labelled, list(transfer_file), list(overlay),
+        every=key_values(keys), distil=key_values(distil), fine_tune=key_values(fine_tune),
+        soft_label=key_values(soft_label_set), soft_labels=soft_labels,
+    )  # fmt: skip
+    print(chain.distil(request, dry_run))
+
+
+def search(file: Path, /, *, output: Path) -> None:
+    """Search hyper-parameters on the validation list, as a YAML file says.
+
+    Args:
+        file: for example workflow/search.yaml.
+        output: folder for trials.csv and the trials' runs.
+    """
+    from tskd.workflow.search import search
+
+    print(search(file, output))
+
+
+def quickstart(*, output: Path = Path("quickstart"), seed: int = 0) -> None:
+    """Run the whole chain on a virtual cohort, in minutes.
+
+    Args:
+        output: folder for the study and its results.
+        seed: of the cohort and of all trainings.
+    """
+    from tskd.quickstart import quickstart
+
+    quickstart(output, seed)

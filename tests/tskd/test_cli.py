@@ -1,0 +1,105 @@
+"""The command line: what the docs write is understood, and what is wrong is said in one line."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tskd.cli import app, main
+
+ROOT = Path(__file__).parents[2]
+
+
+def parse(*tokens: str) -> tuple[str, dict[str, Any]]:
+    """Name and arguments of the function that a command line calls."""
+    command, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
+    return command.__name__, dict(bound.arguments)
+
+
+def documented() -> list[str]:
+    """Every `tskd` command in a code block of the docs, its lines joined, comments and what follows `;` left out."""
+    lines = []
+    for page in (ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("bundles/*/docs/*.md")):
+        for block in re.findall(r"^```\w*\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+            joined = re.sub(r"\\\n", " ", block)
+            lines += [re.split(r"\s+#|;|&&|\|", line)[0] for line in re.findall(r"^ *(tskd [a-z].*)$", joined, re.M)]
+    return sorted(set(lines))
+
+
+def test_every_command_of_the_docs_is_understood():
+    commands = documented()
+    assert len(commands) > 10
+    for line in commands:
+        whole = line.replace("distil ...", "distil --dataset-dir d --teacher t --output o")
+        _, *tokens = shlex.split(re.sub(r"\$\w+|\$\{.*?\}", "1", whole))
+        parse(*tokens)
+
+
+def test_help_imports_nothing_heavy():
+    heavy = "{'torch', 'monai', 'numpy', 'skimage', 'transformers'}"
+    code = f"import sys; from tskd.cli import main; assert main(['--help']) == 0; print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("set()\n")
+    for command in ("prepare", "check", "distil", "doctor", "report"):
+        assert f" {command} " in done.stdout
+
+
+def test_dashes_and_underscores_are_one():
+    dashes = parse("doctor", "--image-size", "64", "--memory-limit", "2.5", "--set", "a=1", "b=2", "--set", "c=3")
+    assert dashes == parse("doctor", "--image_size", "64", "--memory_limit=2.5", "--set", "a=1", "b=2", "c=3")
+    assert dashes == ("doctor", {"image_size": 64, "memory_limit": 2.5, "keys": ("a=1", "b=2", "c=3")})
+
+
+def test_both_spellings_of_distil():
+    options = ("--dataset-dir", "d", "--teacher", "t", "--output", "o", "--overlay", "x", "--overlay", "y", "--dry-run")
+    assert parse("distil", *options) == parse("distill", *options)
+    assert parse("distil", *options)[1]["overlay"] == ("x", "y")
+
+
+def test_options_of_a_preparer_are_its_arguments():
+    places = ("--images", "i", "--masks", "m", "--labels", "liver, spleen", "--output", "o")
+    name, values = parse("prepare", "volumes", *places, "--window", "-160", "240", "--fold", "1")
+    assert name == "prepare_volumes_masks"
+    assert values == {
+        "images": Path("i"), "masks": Path("m"), "labels": ["liver", "spleen"], "output": Path("o"),
+        "window": (-160.0, 240.0), "fold": 1,
+    }  # fmt: skip
+
+
+PLACES = ("--images", "i", "--masks", "m", "--output", "o")
+
+
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        (["distill"], "requires an argument"),
+        (["nonesuch"], 'Unknown command "nonesuch"'),
+        (["report", "a", "--outptu", "b"], "Did you mean --output?"),
+        (["doctor", "--batch-size", "x"], 'unable to convert "x" into int'),
+        (["score", "d", "--prediction-key", "k", "--method", "m", "--output", "o", "--section", "s"], '"test"'),
+        (["prepare", "volumes", *PLACES, "--labels", "a", "--window", "0", "1", "--intensity", "body"], "exclusive"),
+        (["prepare", "volumes", *PLACES, "--labels", "a,a"], "expected different names with commas between them"),
+        (["prepare", "images-masks", *PLACES, "--labels", "a", "--channels", "2"], "Choose from: 1, 3"),
+        (["merge", "--output", "o"], "expected --run or --adapter, found neither"),
+        (["merge", "--run", "r", "--adapter", "a", "--output", "o"], "expected --run or --adapter, found both"),
+        (["check"], "See `tskd check --help`"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(tokens, message, capsys):
+    assert main(tokens) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert err.count("\n") == 1
+    assert err.startswith("error: ")
+    assert message in err
+
+
+@pytest.mark.parametrize("tokens", [[], ["prepare"], ["weights"]])
+def test_a_command_that_is_not_complete_shows_the_help(tokens, capsys):
+    assert main(tokens) == 2
+    assert "Commands" in capsys.readouterr().out
+    assert main([*tokens, "-h"]) == 0
