@@ -1,6 +1,7 @@
 """Read a folder with one DICOM series as a volume."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ _GAP_TOLERANCE = 0.01  # share of the slice distance
 _ROUNDING = 0.11  # mm by which two positions with one decimal are further apart or nearer than they were
 
 
-def read_series(folder: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
+def read_series(folder: str | os.PathLike[str], files: Sequence[Path] | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Read one DICOM series as a volume.
 
     Slices are sorted by their position along the slice normal, RescaleSlope and RescaleIntercept are applied. Files in
@@ -25,6 +26,8 @@ def read_series(folder: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]
 
     Args:
         folder: folder with the files of exactly one series of single-frame, single-channel images.
+        files: the series' files where the folder has others, too; of one file, the slice's thickness is the third
+            spacing.
 
     Returns:
         Array [X, Y, Z] (x along a row of the image, y down a column), int32, or float32 if a slope or an intercept is
@@ -35,12 +38,15 @@ def read_series(folder: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]
             tags, repeated, missing or unevenly spaced slices (by more than 1% and more than positions rounded to one
             decimal explain), tilted gantry, unreadable pixels.
     """
-    slices = _slices(folder)
+    slices = _slices(folder, files)
     first = slices[0][1]
     rows, columns = np.array(first.ImageOrientationPatient, dtype=float).reshape(2, 3)
     normal = np.cross(rows, columns)
     positions = np.array([data.ImagePositionPatient for _, data in slices], dtype=float)  # N x 3, mm, LPS
-    step = _slice_step(folder, positions, normal, [path.name for path, _ in slices])
+    if len(slices) > 1:
+        step = _slice_step(folder, positions, normal, [path.name for path, _ in slices])
+    else:
+        step = normal * float(first.get("SpacingBetweenSlices") or first.get("SliceThickness") or 1)
 
     affine = np.eye(4)
     affine[:3, 0] = rows * float(first.PixelSpacing[1])
@@ -51,15 +57,16 @@ def read_series(folder: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]
     return volume, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
 
 
-def series_files(folder: str | os.PathLike[str]) -> list[Path]:
+def series_files(folder: str | os.PathLike[str], files: Sequence[Path] | None = None) -> list[Path]:
     """The files of a series in the order of the slices of `read_series`, which raises the same errors."""
-    return [path for path, _ in _slices(folder)]
+    return [path for path, _ in _slices(folder, files)]
 
 
-def _slices(folder: str | os.PathLike[str]) -> list[tuple[Path, pydicom.Dataset]]:
+def _slices(folder: str | os.PathLike[str], files: Sequence[Path] | None) -> list[tuple[Path, pydicom.Dataset]]:
     """Files and data sets of a series, sorted along the slice normal."""
-    slices = [(path, data) for path in sorted(Path(folder).iterdir()) if (data := _image(path)) is not None]
-    if len(slices) < 2:
+    candidates = sorted(Path(folder).iterdir() if files is None else files)
+    slices = [(path, data) for path in candidates if (data := _image(path)) is not None]
+    if len(slices) < (2 if files is None else 1):
         raise TskdError(f"{folder}: expected a DICOM series of at least 2 slices, found {len(slices)} DICOM images.")
     _refuse_odd_images(slices)
     for tag in _SAME:

@@ -1,0 +1,9 @@
+"""Masks of a clinic's files from a shipped bundle: `tskd predict`.
+
+find_cases      which files and DICOM series are to be segmented, and what they are called
+read_case       one of them as an array with its place in the patient
+torch_backend   the bundle's own transforms and network, as `monai.bundle run` has them
+onnx_backend    the same in NumPy and ONNX Runtime: no module of this room but torch_backend imports torch or MONAI
+write_mask      NIfTI, PNG, DICOM SEG, or the input's format
+predict_files   the loop over cases
+"""

@@ -1,0 +1,173 @@
+"""Segment files and DICOM series with a shipped bundle."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from tqdm import tqdm
+
+from tskd.errors import TskdError, user_message
+from tskd.files import atomic
+from tskd.predict.find_cases import Case, Found, find_cases
+from tskd.predict.mask_overlay import write_overlay
+from tskd.predict.organ_codes import Code, read_codes
+from tskd.predict.read_case import Loaded, read_case
+from tskd.predict.shipped_bundle import ShippedBundle, read_bundle
+from tskd.predict.write_mask import FORMATS, mask_path, write_mask
+
+BACKENDS = ("torch", "onnx", "onnx-int8")
+
+
+class Backend(Protocol):
+    """What makes masks."""
+
+    def mask(self, array: np.ndarray, affine: np.ndarray | None) -> np.ndarray:
+        """Class indices of a volume [X, Y, Z] with its affine, or of a picture [rows, columns(, 3)] without one."""
+
+
+def predict(
+    bundle: str | Path,
+    inputs: Sequence[str | Path],
+    output: str | Path,
+    mask_format: str | None = None,
+    backend: str = "torch",
+    device: str | None = None,
+    batch_size: int = 8,
+    overlay: bool = False,
+    overwrite: bool = False,
+    codes: str | Path | None = None,
+) -> int:
+    """Segment every image among `inputs`, and write masks, summary.csv and if wanted pictures of them.
+
+    A file that cannot be segmented costs a line on the console and in summary.csv; the rest goes on.
+
+    Args:
+        bundle: folder that `tskd ship` wrote.
+        inputs: files and folders.
+        output: folder of the masks.
+        mask_format: nifti, png, dicom-seg or same; None is NIfTI for volumes and PNG for pictures.
+        backend: torch, onnx or onnx-int8.
+        device: such as "cuda" or "cpu"; None is CUDA where there is one with torch, and the CPU with ONNX.
+        batch_size: slices of a volume in one step.
+        overlay: write a PNG of the mask over the image beside each mask.
+        overwrite: replace masks that are there.
+        codes: JSON file with the codes of structures for DICOM SEG, name -> [value, scheme, meaning].
+
+    Returns:
+        0, or 1 if any image could not be segmented.
+
+    Raises:
+        TskdError: before the first image: no such bundle or input, masks that are there already, an unknown option.
+    """
+    for name, value, allowed in (("format", mask_format, (None, *FORMATS)), ("backend", backend, BACKENDS)):
+        if value not in allowed:
+            raise TskdError(f"--{name}: expected one of {', '.join(filter(None, allowed))}, found {value!r}.")
+    shipped, output = read_bundle(bundle), Path(output)
+    own_codes = read_codes(codes) if codes is not None else None
+    found = find_cases(inputs, output)
+    _refuse_overwriting(found.cases, output, mask_format, overwrite)
+    model = _backend(shipped, backend, device, batch_size)
+    rows = []
+    for case in (bar := tqdm(found.cases, unit="image", disable=None)):
+        bar.set_postfix_str(Path(case.stem).name)
+        row = _row(case, shipped, model, output, mask_format, overlay, own_codes)
+        if row["error"]:
+            bar.write(f"error: {row['error']}")
+        rows.append(row)
+        _write_summary(output / "summary.csv", rows)
+    _say(found, rows, output)
+    return 1 if any(row["error"] for row in rows) else 0
+
+
+def _backend(bundle: ShippedBundle, backend: str, device: str | None, batch_size: int) -> Backend:
+    if backend == "torch":
+        from tskd.predict.torch_backend import TorchBackend
+
+        return TorchBackend(bundle, device, batch_size)
+    from tskd.predict.onnx_backend import OnnxBackend
+
+    return OnnxBackend(bundle, backend, device or "cpu", batch_size)
+
+
+def _row(
+    case: Case,
+    bundle: ShippedBundle,
+    model: Backend,
+    output: Path,
+    mask_format: str | None,
+    overlay: bool,
+    codes: dict[str, Code] | None,
+) -> dict[str, Any]:
+    """Segments one case; its row of summary.csv."""
+    row: dict[str, Any] = {"input": case.words, "mask": "", "seconds": "", "warnings": "", "error": ""}
+    started = time.perf_counter()
+    try:
+        path = mask_path(output, case, mask_format)
+        image = read_case(case, bundle)
+        mask = model.mask(image.array, image.affine)
+        warnings = [*image.warnings, *_write(path, mask, image, case, bundle, codes)]
+        counts = np.bincount(mask.ravel(), minlength=max(bundle.labels) + 1)
+        warnings += [f"no {name} found" for index, name in bundle.structures.items() if not counts[index]]
+        if overlay:
+            write_overlay(path.with_name(f"{path.name.split('_seg.')[0]}_overlay.png"), image, mask)
+    except Exception as error:  # one image must not end the others' run
+        said = user_message(error) or f"{case.words}: {type(error).__name__}: {error}"
+        return {**row, "error": said if case.words in said else f"{case.words}: {said}"}
+    row |= {"mask": path.relative_to(output).as_posix(), "warnings": "; ".join(warnings)}
+    row["seconds"] = round(time.perf_counter() - started, 2)
+    millilitres = None if image.affine is None else abs(float(np.linalg.det(image.affine[:3, :3]))) / 1000
+    for index, name in bundle.structures.items():
+        row[f"{name} voxels"] = int(counts[index])
+        row[f"{name} ml"] = "" if millilitres is None else round(int(counts[index]) * millilitres, 3)
+    return row
+
+
+def _write(
+    path: Path, mask: np.ndarray, image: Loaded, case: Case, bundle: ShippedBundle, codes: dict[str, Code] | None
+) -> list[str]:
+    if path.suffix != ".dcm":
+        write_mask(path, mask, image)
+        return []
+    from tskd.predict.dicom_seg import write_seg
+
+    return write_seg(path, mask, case.files, bundle, codes)
+
+
+def _refuse_overwriting(cases: list[Case], output: Path, mask_format: str | None, overwrite: bool) -> None:
+    there = []
+    for case in cases:
+        try:
+            path = mask_path(output, case, mask_format)
+        except TskdError:  # said when it is this case's turn
+            continue
+        if path.exists():
+            there.append(path.name)
+    if there and not overwrite:
+        raise TskdError(
+            f"{output}: expected no masks of these images, found {len(there)} ({', '.join(there[:3])}). Choose another "
+            "--output, or replace them: --overwrite"
+        )
+
+
+def _write_summary(path: Path, rows: list[dict[str, Any]]) -> None:
+    columns = list(dict.fromkeys(key for row in sorted(rows, key=len, reverse=True) for key in row))
+    with atomic(path) as draft, open(draft, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _say(found: Found, rows: list[dict[str, Any]], output: Path) -> None:
+    failed = [row for row in rows if row["error"]]
+    print(f"{output}: {len(rows) - len(failed)} masks, {len(failed)} images that could not be segmented; summary.csv")
+    for row in rows:
+        if row["warnings"]:
+            print(f"  {row['mask']}: {row['warnings']}")
+    for reason, names in found.left_out.items():
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        print(f"  left out, {reason}: {'; '.join(names[:3])}{more}")

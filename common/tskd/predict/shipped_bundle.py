@@ -1,0 +1,101 @@
+"""What a shipped bundle says of itself, read from its JSON files without MONAI."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tskd.errors import TskdError
+
+
+@dataclass(frozen=True)
+class ShippedBundle:
+    """Settings of a shipped bundle.
+
+    Args:
+        root: the bundle's folder.
+        name: what metadata.json calls it.
+        version: of the bundle.
+        labels: class index -> name, background included.
+        channels: 1 (grey) or 3 (RGB).
+        pictures: whether it takes 2-D images; else volumes, slice by slice.
+        image_size: side in pixels of what the network sees.
+        config: inference.json as it is.
+    """
+
+    root: Path
+    name: str
+    version: str
+    labels: dict[int, str]
+    channels: int
+    pictures: bool
+    image_size: int
+    config: dict[str, Any]
+
+    @property
+    def structures(self) -> dict[int, str]:
+        """Class index -> name without the background."""
+        return {index: name for index, name in self.labels.items() if index}
+
+    @property
+    def model(self) -> Path:
+        """The weights."""
+        return self.root / "models" / "model.pt"
+
+    def resolve(self, value: Any) -> Any:
+        """A value of inference.json with "@key" replaced by the value of that key, in lists, too."""
+        if isinstance(value, list):
+            return [self.resolve(item) for item in value]
+        if isinstance(value, str) and value.startswith("@") and value[1:] in self.config:
+            return self.resolve(self.config[value[1:]])
+        return value
+
+    def transforms(self, chain: str) -> list[dict[str, Any]]:
+        """The transforms of "preprocessing" or "postprocessing", each as its configuration with values filled in."""
+        found = []
+        for item in self.config[chain]["transforms"]:
+            step = self.resolve(item)
+            found.append({key: self.resolve(value) for key, value in step.items()})
+        return found
+
+
+def read_bundle(folder: str | os.PathLike[str]) -> ShippedBundle:
+    """Read a shipped bundle's inference.json and metadata.json.
+
+    Raises:
+        TskdError: files or keys that a shipped bundle has are not there.
+    """
+    root = Path(folder)
+    config, metadata = (_json(root / "configs" / name) for name in ("inference.json", "metadata.json"))
+    try:
+        tensors = metadata["network_data_format"]
+        names = tensors["outputs"]["pred"]["channel_def"]
+        return ShippedBundle(
+            root=root,
+            name=metadata.get("name", root.name),
+            version=metadata.get("version", "unknown"),
+            labels={int(index): str(name) for index, name in names.items()},
+            channels=int(tensors["inputs"]["image"]["num_channels"]),
+            pictures=metadata.get("data_type", "nifti") == "png",
+            image_size=int(config["image_size"]),
+            config=config,
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise TskdError(
+            f"{root}: expected a student's bundle as `tskd ship` writes it, found inference.json and metadata.json "
+            f"without {error}. Ship the run again."
+        ) from error
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise TskdError(
+            f"{path}: expected a shipped bundle, found no such file. Give the folder that `tskd ship` wrote."
+        ) from error
+    except ValueError as error:
+        raise TskdError(f"{path}: expected JSON, found {error}. Ship the run again.") from error

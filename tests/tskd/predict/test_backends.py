@@ -1,0 +1,92 @@
+"""The torch backend gives the masks of `monai.bundle run` to the voxel, the NumPy one up to rounding."""
+
+import json
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from monai.bundle import ConfigParser
+from monai.transforms import KeepLargestConnectedComponent
+from PIL import Image
+
+from tests.bundles.standalone import write_picture, write_volumes
+from tskd.errors import TskdError
+from tskd.predict.onnx_backend import OnnxBackend
+from tskd.predict.predict_files import predict
+from tskd.predict.shipped_bundle import read_bundle
+
+ROUNDING = 1e-3  # share of voxels of an untrained network, whose classes are near ties everywhere
+
+
+def _monai_run(bundle: Path, images: Path, output: Path) -> None:
+    parser = ConfigParser()
+    parser.read_config(str(bundle / "configs/inference.json"))
+    parser.update({"bundle_root": str(bundle), "dataset_dir": str(images), "output_dir": str(output), "device": "cpu"})
+    parser.get_parsed_content("evaluator").run()
+
+
+@pytest.mark.parametrize("largest", [[], [1, 2]])
+def test_volumes(tmp_path: Path, volumes_bundle: Path, largest: list[int]) -> None:
+    bundle = tmp_path / "a_segmentation"
+    shutil.copytree(volumes_bundle, bundle)
+    config = json.loads((bundle / "configs/inference.json").read_text())
+    (bundle / "configs/inference.json").write_text(json.dumps({**config, "largest_component": largest}))
+    images = tmp_path / "images"
+    images.mkdir()
+    paths = write_volumes(images)
+    _monai_run(bundle, images, tmp_path / "monai")
+    for backend in ("torch", "onnx"):
+        assert predict(bundle, [images], tmp_path / backend, backend=backend) == 0
+    for path in paths:
+        name = path.name.replace(".nii.gz", "_seg.nii.gz")
+        expected, ours, fast = (nib.load(tmp_path / folder / name) for folder in ("monai", "torch", "onnx"))
+        np.testing.assert_array_equal(np.asarray(ours.dataobj), np.asarray(expected.dataobj))
+        if not largest:  # one voxel may join two components of such a mask
+            assert np.mean(np.asarray(fast.dataobj) != np.asarray(expected.dataobj)) < ROUNDING
+        for mask in (ours, fast):
+            np.testing.assert_allclose(mask.affine, nib.load(path).affine, atol=1e-4)
+            assert mask.get_data_dtype() == np.uint8
+
+
+def test_pictures(tmp_path: Path, pictures_bundle: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    write_picture(images, 3)
+    _monai_run(pictures_bundle, images, tmp_path / "monai")
+    for backend in ("torch", "onnx"):
+        assert predict(pictures_bundle, [images], tmp_path / backend, backend=backend) == 0
+    expected, ours, fast = (
+        np.asarray(Image.open(tmp_path / folder / "picture_seg.png")) for folder in ("monai", "torch", "onnx")
+    )
+    assert ours.shape == (40, 56)
+    np.testing.assert_array_equal(ours, expected)
+    assert np.mean(fast != expected) < ROUNDING
+
+
+def test_largest_components_are_those_of_monai(volumes_bundle: Path) -> None:
+    backend = OnnxBackend(read_bundle(volumes_bundle))
+    backend.pipeline.largest = [1, 3]
+    for seed in range(20):
+        mask = np.random.default_rng(seed).choice(4, (1, 14, 12, 6), p=[0.7, 0.1, 0.1, 0.1]).astype(np.uint8)
+        expected = KeepLargestConnectedComponent([1, 3], is_onehot=False)(mask)
+        np.testing.assert_array_equal(backend.pipeline._largest_components(mask[0]), np.asarray(expected)[0])
+
+
+def test_an_unknown_transform_is_for_monai_alone(tmp_path: Path, volumes_bundle: Path) -> None:
+    bundle = tmp_path / "b_segmentation"
+    shutil.copytree(volumes_bundle, bundle)
+    path = bundle / "configs/inference.json"
+    config = json.loads(path.read_text())
+    config["preprocessing"]["transforms"].insert(3, {"_target_": "GaussianSmoothd", "keys": "image"})
+    path.write_text(json.dumps(config))
+    with pytest.raises(TskdError, match="GaussianSmoothd"):
+        OnnxBackend(read_bundle(bundle))
+
+
+def test_a_bundle_without_onnx_says_how_to_make_it(tmp_path: Path, volumes_bundle: Path) -> None:
+    bundle = tmp_path / "c_segmentation"
+    shutil.copytree(volumes_bundle, bundle, ignore=shutil.ignore_patterns("*.onnx"))
+    with pytest.raises(TskdError, match="tskd export"):
+        OnnxBackend(read_bundle(bundle))

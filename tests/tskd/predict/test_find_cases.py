@@ -1,0 +1,55 @@
+"""Every image is found once, under a name of its own, and what is left out is named."""
+
+from pathlib import Path
+
+import pydicom
+import pytest
+
+from tskd.errors import TskdError
+from tskd.predict.find_cases import find_cases
+
+
+def _touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"0")
+
+
+def test_names_do_not_collide(tmp_path: Path) -> None:
+    _touch(tmp_path, "x/a.nii.gz", "x/a.nii", "x/A.nrrd", "y/a.nii.gz", "y/.hidden.nii", "y/b.txt", "y/d.nii.gz.part")
+    found = find_cases([tmp_path / "x", tmp_path / "y", tmp_path / "x/a.nii.gz"], tmp_path / "out")
+    stems = [case.stem.lower() for case in found.cases]
+    assert len(stems) == len(set(stems)) == 4
+    assert sorted(map(len, found.left_out.values())) == [2]
+
+
+def test_the_output_is_no_input(tmp_path: Path) -> None:
+    _touch(tmp_path, "a.nii.gz", "masks/a_seg.nii.gz")
+    assert [case.stem for case in find_cases([tmp_path], tmp_path / "masks").cases] == ["a"]
+
+
+def test_series_are_told_apart_and_scouts_left_out(tmp_path: Path, series: Path) -> None:
+    image = pydicom.dcmread(next(series.iterdir()))
+    for name, change in {
+        "scout": {"SeriesDescription": "3-plane LOC scout"},
+        "localizer": {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]},
+        "capture": {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"},
+        "second": {"SeriesDescription": "T2 / fat sat"},
+    }.items():
+        image = pydicom.dcmread(series / "IM0000.dcm")
+        image.SeriesInstanceUID = f"1.2.3.{len(name)}"
+        for tag, value in change.items():
+            setattr(image, tag, value)
+        image.save_as(series / name)  # among the other files, without an ending
+    found = find_cases([tmp_path / "archive"], tmp_path / "out")
+    assert [len(case.files) for case in found.cases] in ([5, 1], [1, 5])
+    assert {reason: len(names) for reason, names in found.left_out.items()} == {"localizer": 2, "secondary capture": 1}
+    assert all(case.stem.startswith("P1_1") and "/" not in case.stem for case in found.cases)
+
+
+def test_nothing_to_segment(tmp_path: Path) -> None:
+    with pytest.raises(TskdError, match="found none"):
+        find_cases([tmp_path / "no"], tmp_path / "out")
+    _touch(tmp_path, "a.txt")
+    with pytest.raises(TskdError, match=r"a\.txt"):
+        find_cases([tmp_path], tmp_path / "out")

@@ -1,0 +1,105 @@
+"""Masks of a mixture of files: geometry, names, damaged files, nothing overwritten, nothing heavy imported."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.bundles.standalone import write_volumes
+from tskd.data.io.dicom_series import read_series
+from tskd.errors import TskdError
+from tskd.predict.predict_files import predict
+
+
+def _rows(folder: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(open(folder / "summary.csv", newline="", encoding="utf-8")))
+
+
+def test_a_damaged_file_costs_a_line_and_the_rest_goes_on(
+    tmp_path: Path, volumes_bundle: Path, series: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = tmp_path / "archive"
+    write_volumes(images)
+    good = (images / "RAS.nii.gz").read_bytes()
+    (images / "cut.nii.gz").write_bytes(good[: len(good) // 2])
+    Image.new("L", (20, 20)).save(images / "p.png")
+    output = tmp_path / "masks"
+    assert predict(volumes_bundle, [images], output, backend="onnx", overlay=True) == 1
+    rows = {Path(row["input"].split(":")[0]).name: row for row in _rows(output)}
+    assert set(rows) == {"RAS.nii.gz", "SRP.nii.gz", "cut.nii.gz", "p.png", "series"}
+    assert [name for name, row in rows.items() if row["error"]] == ["cut.nii.gz", "p.png"]
+    said = capsys.readouterr()
+    assert "cut.nii.gz" in said.out + said.err
+    for name in ("RAS.nii.gz", "SRP.nii.gz", "series"):
+        mask = nib.load(output / rows[name]["mask"])
+        volume = abs(np.linalg.det(mask.affine[:3, :3])) / 1000
+        for index, structure in enumerate(("liver", "right kidney", "left kidney"), start=1):
+            count = int((np.asarray(mask.dataobj) == index).sum())
+            assert int(rows[name][f"{structure} voxels"]) == count
+            assert float(rows[name][f"{structure} ml"]) == pytest.approx(count * volume, abs=1e-3)
+    assert len(list(output.glob("*_overlay.png"))) == 3
+
+
+def test_a_series_and_the_same_volume_as_nifti_have_one_mask(
+    tmp_path: Path, volumes_bundle: Path, series: Path
+) -> None:
+    array, affine = read_series(series)
+    nib.save(nib.Nifti1Image(array.astype(np.int16), affine), tmp_path / "same.nii.gz")
+    assert predict(volumes_bundle, [series, tmp_path / "same.nii.gz"], tmp_path / "masks", backend="onnx") == 0
+    first, second = (nib.load(tmp_path / "masks" / row["mask"]) for row in _rows(tmp_path / "masks"))
+    np.testing.assert_array_equal(np.asarray(first.dataobj), np.asarray(second.dataobj))
+    np.testing.assert_allclose(first.affine, second.affine, atol=1e-4)
+
+
+@pytest.mark.parametrize("backend", ["onnx", "torch"])
+def test_one_slice_stays_a_volume(tmp_path: Path, volumes_bundle: Path, backend: str) -> None:
+    write_volumes(tmp_path)
+    volume = nib.load(tmp_path / "RAS.nii.gz")
+    one = volume.slicer[:, :, 2:3]
+    nib.save(one, tmp_path / "one.nii.gz")
+    assert predict(volumes_bundle, [tmp_path / "one.nii.gz"], tmp_path / "masks", backend=backend) == 0
+    mask = nib.load(tmp_path / "masks/one_seg.nii.gz")
+    assert mask.shape == (*volume.shape[:2], 1)
+    np.testing.assert_allclose(mask.affine, one.affine, atol=1e-4)
+
+
+def test_metaimage_and_nrrd_keep_their_grid(tmp_path: Path, volumes_bundle: Path) -> None:
+    itk = pytest.importorskip("SimpleITK", reason="needs SimpleITK, an optional dependency")
+    path = write_volumes(tmp_path)[0]
+    image = itk.ReadImage(str(path))
+    itk.WriteImage(image, str(tmp_path / "a.mha"))
+    assert predict(volumes_bundle, [path, tmp_path / "a.mha"], tmp_path / "m", mask_format="same", backend="onnx") == 0
+    mask, reference = (itk.ReadImage(str(tmp_path / "m" / name)) for name in ("a_seg.mha", "RAS_seg.nii.gz"))
+    np.testing.assert_array_equal(itk.GetArrayFromImage(mask), itk.GetArrayFromImage(reference))
+    for one in (mask, reference):
+        np.testing.assert_allclose(one.GetOrigin(), image.GetOrigin(), atol=1e-3)
+        np.testing.assert_allclose(one.GetDirection(), image.GetDirection(), atol=1e-4)
+
+
+def test_nothing_is_overwritten_unasked(tmp_path: Path, pictures_bundle: Path) -> None:
+    Image.new("RGB", (30, 20), (90, 20, 30)).save(tmp_path / "a.jpg")
+    masks = tmp_path / "masks"
+    assert predict(pictures_bundle, [tmp_path / "a.jpg"], masks, backend="onnx") == 0
+    with pytest.raises(TskdError, match="--overwrite"):
+        predict(pictures_bundle, [tmp_path / "a.jpg"], masks, backend="onnx")
+    assert predict(pictures_bundle, [tmp_path / "a.jpg"], masks, backend="onnx", overwrite=True) == 0
+    assert _rows(masks)[0]["mask"] == "a_seg.png"
+
+
+def test_onnx_needs_neither_torch_nor_monai(tmp_path: Path, volumes_bundle: Path, series: Path) -> None:
+    program = (
+        "import sys; from tskd.cli import main; status = main(sys.argv[1:]);"
+        "heavy = sorted({'torch', 'monai', 'skimage', 'ignite', 'matplotlib'} & set(sys.modules));"
+        "sys.exit(str(heavy) if heavy else status)"
+    )
+    options = ["predict", str(volumes_bundle), str(series), "--output", str(tmp_path / "m"), "--backend", "onnx"]
+    command = [sys.executable, "-W", "ignore", "-c", program, *options, "--overlay"]
+    run = subprocess.run(command, env=os.environ.copy(), capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr[-500:]
+    assert len(_rows(tmp_path / "m")) == 1
