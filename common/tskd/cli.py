@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, Parameter
 
 from tskd import __version__
-from tskd.commands import data_sets, models, results, training
+from tskd.commands import clinic, data_sets, models, results, training
 from tskd.errors import TskdError, user_message
 
 app = App(
@@ -32,6 +32,7 @@ app.command(models.profile)
 app.command(models.doctor)
 app.command(models.merge)
 app.command(models.ship)
+app.command(clinic.predict)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
