@@ -1,5 +1,6 @@
 """A small virtual cohort and a runner for bundle configs."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,21 +32,22 @@ def user_error(error: BaseException | None) -> str:
 
 @pytest.fixture
 def run_bundle(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ConfigWorkflow]:
-    """Runs the configs of a bundle in this process; keys are overridden by keyword, `#` written as `__`."""
-    monkeypatch.setattr("sys.excepthook", __import__("sys").excepthook)
+    """`run_configs`, for one test."""
+    monkeypatch.setattr("sys.excepthook", sys.excepthook)
+    return run_configs
 
-    def run(bundle: str, *configs: str, workflow_type: str = "train", **overrides: Any) -> ConfigWorkflow:
-        workflow = ConfigWorkflow(
-            config_file=[str(BUNDLES / bundle / "configs" / f"{name}.json") for name in configs],
-            workflow_type=workflow_type,
-            logging_file=False,
-            bundle_root=str(BUNDLES / bundle),
-            **{key.replace("__", "#"): value for key, value in overrides.items()},
-        )
-        workflow.initialize()
-        assert not workflow.check_properties()
-        workflow.run()
-        workflow.finalize()
-        return workflow
 
-    return run
+def run_configs(bundle: str, *configs: str, workflow_type: str = "train", **overrides: Any) -> ConfigWorkflow:
+    """Run the configs of a bundle in this process; keys are overridden by keyword, `#` written as `__`."""
+    workflow = ConfigWorkflow(
+        config_file=[str(BUNDLES / bundle / "configs" / f"{name}.json") for name in configs],
+        workflow_type=workflow_type,
+        logging_file=False,
+        bundle_root=str(BUNDLES / bundle),
+        **{key.replace("__", "#"): value for key, value in overrides.items()},
+    )
+    workflow.initialize()
+    assert not workflow.check_properties()
+    workflow.run()
+    workflow.finalize()
+    return workflow

@@ -14,6 +14,22 @@ from tskd import ranks
 from tskd.inferers import autocast_dtype
 
 
+class _Autocast(nn.Module):
+    """A network whose forward, and nothing around it, runs under autocast.
+
+    Drawing a batch under autocast would collate float16 arrays there, which torch refuses on the CPU.
+    """
+
+    def __init__(self, network: nn.Module, dtype: torch.dtype | None) -> None:
+        super().__init__()
+        self.network, self.dtype = network, dtype
+
+    def forward(self, images: torch.Tensor) -> object:
+        """Return the network's output."""
+        with torch.autocast(images.device.type, dtype=self.dtype, enabled=self.dtype is not None):
+            return self.network(images)
+
+
 class BatchNormStatistics:
     """Recomputes all batch norm statistics from training batches, before each validation and at the end.
 
@@ -47,8 +63,7 @@ class BatchNormStatistics:
         device = engine.state.device  # type: ignore[attr-defined]
         batches = islice(engine.state.dataloader, self.batches)  # type: ignore[arg-type]
         images = (engine.prepare_batch(batch, device, engine.non_blocking)[0] for batch in batches)  # type: ignore[attr-defined]
-        with torch.autocast(torch.device(device).type, dtype=self.dtype, enabled=self.dtype is not None):
-            update_bn(images, self.network.train())
+        update_bn(images, _Autocast(self.network, self.dtype).train())
         for layer in self.layers:
             for statistic in (layer.running_mean, layer.running_var):
                 if statistic is not None:

@@ -40,3 +40,12 @@ def test_augments_image_and_target_together():
     torch.testing.assert_close(image, BATCH["image"].as_tensor().flip(2), atol=1e-5, rtol=0)
     torch.testing.assert_close(target["logits"], BATCH["logits"].flip(2), atol=1e-5, rtol=0)
     assert torch.equal(target["label"], BATCH["label"].as_tensor().flip(2))
+
+
+def test_float16_soft_labels_become_float32_here():
+    batch = {**BATCH, "logits": BATCH["logits"].half()}
+    for augmentation in (None, BatchAugmentation(**IDENTITY)):
+        _, target = AugmentedBatch(augmentation, targets=["logits", "label"])(batch, "cpu")
+        assert target["logits"].dtype == torch.float32
+        torch.testing.assert_close(target["logits"], batch["logits"].float(), atol=1e-5, rtol=0)
+        assert target["label"].dtype == torch.uint8

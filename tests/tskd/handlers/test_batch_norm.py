@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -86,6 +87,29 @@ def test_a_network_without_batch_norm_is_left_alone(training, tmp_path):
     handler = BatchNormStatistics(net, 3, interval=1)
     run = training(tmp_path, network=net, before=[handler])
     assert not run.trainer.has_event_handler(handler)
+
+
+def test_float16_batches_are_collated_outside_autocast(training, tmp_path):
+    """Torch refuses to stack float16 under autocast to bfloat16 on the CPU: only the forward may run in it."""
+
+    class Targets(torch.utils.data.Dataset):
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            return {"image": torch.full((4,), float(index)), "label": torch.ones(1, dtype=torch.float16)}
+
+    net = network()
+    seen = []
+    net[0].register_forward_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
+    engine = SimpleNamespace(
+        state=SimpleNamespace(device="cpu", dataloader=torch.utils.data.DataLoader(Targets(), 2)),
+        prepare_batch=lambda batch, *_: (batch["image"], batch["label"]),
+        non_blocking=False,
+    )
+    BatchNormStatistics(net, 2, interval=1, dtype="bfloat16")(engine)
+    assert seen == [True, True]
+    assert not torch.is_autocast_enabled("cpu")
 
 
 TWO_PROCESSES = """
