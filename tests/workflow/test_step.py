@@ -1,6 +1,8 @@
 """A step: what it runs again, what it continues, what it clears, what it shows of a failure."""
 
+import os
 import re
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +11,8 @@ import pytest
 
 from tskd.errors import TskdError
 from tskd.workflow.gpus import reserve, visible
-from tskd.workflow.step import Task, main, run
+from tskd.workflow.step import Task, explain, main, run
+from tskd.workflow.steps import read_progress, read_record
 
 # writes a file, and fails while `fail` is there
 SCRIPT = "import pathlib, sys; p = pathlib.Path(sys.argv[1]); p.mkdir(exist_ok=True); (p / 'made').write_text('x'); "
@@ -21,14 +24,14 @@ def task(tmp_path: Path) -> Task:
     (tmp_path / "toyscript.py").write_text(SCRIPT)
     (tmp_path / "input").write_text("a")
     return Task(
-        name="toy", command=("toyscript", str(tmp_path / "out")), state=tmp_path / "out.json", log=tmp_path / "out.log",
-        done=tmp_path / "out.done", folder=tmp_path / "out", inputs=(tmp_path / "input",),
+        name="toy", command=("toyscript", str(tmp_path / "out")), path=str(tmp_path / "out"), folder=tmp_path / "out",
+        inputs=(tmp_path / "input",),
     )  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
 def importable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
 
@@ -58,9 +61,12 @@ def test_a_changed_step_starts_in_an_empty_folder_with_a_new_id(task: Task, tmp_
 
 def test_a_step_that_failed_shows_its_log_and_continues_in_its_folder(task: Task, tmp_path: Path) -> None:
     (tmp_path / "fail").touch()
-    with pytest.raises(TskdError, match=r"failed with status 1(.|\n)*no luck"):
+    with pytest.raises(TskdError, match=r"toy: no luck\n  log: .*out\.log"):
         run(task)
     assert not task.done.exists()
+    record = read_record(task.path)
+    assert record is not None
+    assert (record.state, record.cause) == ("failed", "no luck")
     (task.folder / "checkpoint").touch()
     (tmp_path / "fail").unlink()
     assert run(task)
@@ -69,16 +75,46 @@ def test_a_step_that_failed_shows_its_log_and_continues_in_its_folder(task: Task
 
 def test_a_killed_step_says_so(task: Task, tmp_path: Path) -> None:
     (tmp_path / "toyscript.py").write_text("import os; os.kill(os.getpid(), 9)")
-    with pytest.raises(TskdError, match=r"was ended by SIGKILL \(out of memory\?\)"):
+    with pytest.raises(TskdError, match=r"ended by SIGKILL, as the system does when memory"):
         run(task)
 
 
-def test_a_message_behind_a_progress_bar_is_not_lost(task: Task, tmp_path: Path) -> None:
-    bars = "'\\r 10%|# | 1/10\\r 20%|## | 2/10' + 'error: disk full'"
-    (tmp_path / "toyscript.py").write_text(f"import sys; sys.stderr.write({bars}); sys.exit(1)")
-    with pytest.raises(TskdError, match=r"20%.*error: disk full"):
-        run(task)
-    assert "10%" not in task.log.read_text()
+def test_how_far_a_step_is_can_be_followed_and_its_bar_does_not_fill_the_log(task: Task, tmp_path: Path) -> None:
+    script = "from tskd.progress_file import FollowedBar; import pathlib, sys; b = FollowedBar(total=3); "
+    script += "[b.update(1) for _ in range(3)]; here = pathlib.Path(sys.argv[1]).parent; "
+    (tmp_path / "toyscript.py").write_text(script + "print((here / '.out.progress.json').read_text())")
+    assert run(task)
+    assert '{"done": 3, "total": 3, ' in task.log.read_text()
+    assert "%" not in task.log.read_text()
+    assert read_progress(task.path) == {}
+
+
+def test_a_folder_that_was_deleted_is_made_anew_and_what_follows_too(task: Task) -> None:
+    run(task)
+    number = task.done.read_text()
+    shutil.rmtree(task.folder)
+    assert run(task)
+    assert task.done.read_text() != number
+
+
+@pytest.mark.parametrize(
+    ("status", "log", "cause"),
+    [
+        (1, "Traceback\n  File x\nerror: images: expected PNG,\n  found none\n", "images: expected PNG,\n  found none"),
+        (1, "Traceback (most recent call last):\n  File x\nValueError: no number\n", "ValueError: no number"),
+        (1, "torch.OutOfMemoryError: CUDA out of memory. Tried 3 GiB\n", "Lower batch_size"),
+        (-9, "", "Lower batch_size"),
+        (
+            1,
+            "Traceback (most recent call last):\n  File x\nKeyError: 'vfm'\n\nThe above exception was the direct cause of "
+            "the following exception:\n\nTraceback (most recent call last):\n  File y\nRuntimeError: Failed\n",
+            "KeyError: 'vfm'",
+        ),
+        (3, "", "it ended with status 3"),
+    ],
+)
+def test_the_cause_of_a_failure_is_found_in_the_log(status: int, log: str, cause: str) -> None:
+    assert cause in explain(status, log)
 
 
 def test_a_folder_that_no_step_made_is_not_cleared(task: Task) -> None:
@@ -90,7 +126,7 @@ def test_a_folder_that_no_step_made_is_not_cleared(task: Task) -> None:
 
 
 def test_the_command_line(task: Task, capfd: pytest.CaptureFixture[str]) -> None:
-    options = ["--name", "toy", "--state", task.state, "--log", task.log, "--done", task.done, "--folder", task.folder]
+    options = ["--name", "toy", "--path", task.path, "--folder", task.folder]
     arguments = [str(part) for part in [*options, "--inputs", *task.inputs, "--", *task.command]]
     assert main(arguments) == 0
     assert re.search(r"^toy: \d+ s$", capfd.readouterr().out, re.MULTILINE)

@@ -17,6 +17,7 @@ from tskd.evaluation.predictions import geometry, index_mask, save_mask, source
 from tskd.evaluation.reliability import BinRow, bin_rows, write_bins
 from tskd.evaluation.rows import OVERALL, MetricRow, organs, patient_values, write_rows
 from tskd.files import atomic
+from tskd.progress_file import FollowedBar
 
 NEEDED = ("pred", "label", "group", "case")
 
@@ -61,11 +62,12 @@ class MetricsWriter:
         self.ignore_index = ignore_index
         self.tolerance_mm = tolerance_mm
         self.logger = logging.getLogger(__name__)
+        self._bar: FollowedBar | None = None
         self._reset()
 
     def attach(self, engine: Engine) -> None:
         """Follow an evaluator: one call a batch, files when it completes."""
-        engine.add_event_handler(Events.STARTED, self._reset)
+        engine.add_event_handler(Events.STARTED, self._begin)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
         engine.add_event_handler(Events.COMPLETED, self.finish)
 
@@ -80,9 +82,18 @@ class MetricsWriter:
         batches = batch if isinstance(batch, list) and len(batch) == len(outputs) else [{}] * len(outputs)
         for output, inputs in zip(outputs, batches, strict=True):
             self._score({**inputs, **output})
+        if self._bar is not None:
+            self._bar.update(1)
+
+    def _begin(self, engine: Engine) -> None:
+        self._reset()
+        if idist.get_rank() == 0:
+            self._bar = FollowedBar(total=engine.state.epoch_length, desc="evaluation", unit="batch", mininterval=1.0)
 
     def finish(self, engine: Engine) -> None:
         """Gather the cases of all processes, write the files and log one line an organ."""
+        if self._bar is not None:
+            self._bar.close()
         cases, rows, bins = self._gather()
         if not cases:
             raise TskdError("MetricsWriter: no case was evaluated; expected at least one. Check the evaluation list.")
@@ -112,7 +123,7 @@ class MetricsWriter:
             )
         self.logger.info("mean Dice %s -> %s", summary["mean_dice"], self.output_dir / "metrics.csv")
 
-    def _reset(self, _: Engine | None = None) -> None:
+    def _reset(self) -> None:
         self.rows: list[MetricRow] = []
         self.bins: list[BinRow] = []
         self.cases: dict[str, dict[str, Any]] = {}

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
-from tqdm import tqdm
 
 from tskd import ranks
+from tskd.progress_file import FollowedBar
 
 
 class Progress:
@@ -20,7 +20,7 @@ class Progress:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._bar: tqdm | None = None
+        self._bar: FollowedBar | None = None
 
     def attach(self, engine: Engine) -> None:
         """Registers on epochs, iterations and the end."""
@@ -40,7 +40,9 @@ class Progress:
         if self._bar is not None:
             return
         total = (engine.state.max_epochs or 0) * (engine.state.epoch_length or 0)
-        self._bar = tqdm(total=total, initial=engine.state.iteration, desc=self.name, unit="step", mininterval=1.0)
+        self._bar = FollowedBar(
+            total=total, initial=engine.state.iteration, desc=self.name, unit="step", mininterval=1.0
+        )
 
     def _epoch(self, engine: Engine) -> None:
         if self._bar is not None:

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 from ignite.engine import Engine, Events
-from tqdm import tqdm
 
 import tskd
 from tskd.data.datalist import read, write
 from tskd.errors import TskdError
 from tskd.files import write_json
+from tskd.progress_file import FollowedBar
 from tskd.synthesis.contact_sheet import contact_sheet, read_image, save, write_image, write_labels
 from tskd.synthesis.label_maps import WarpedLabels
 
@@ -69,7 +69,7 @@ class SyntheticFolder:
         self.path, self.num_images, self.settings = Path(path), num_images, dict(settings)
         self.rank, self.world_size = rank, world_size
         self.labels = labels
-        self._bar: tqdm | None = None
+        self._bar: FollowedBar | None = None
         self._claim()
         self._found = self._list_written()
 
@@ -156,7 +156,7 @@ class SyntheticFolder:
         write_json(path, self.settings)
 
     def _open_bar(self) -> None:
-        self._bar = tqdm(total=len(self.pending()), unit="image", desc="sampling", dynamic_ncols=True)
+        self._bar = FollowedBar(total=len(self.pending()), unit="image", desc="sampling", dynamic_ncols=True)
 
     def _close_bar(self) -> None:
         if self._bar is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
+import getpass
 import os
 import subprocess
 import tempfile
@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 
 def visible() -> list[str]:
@@ -39,15 +41,18 @@ def reserve(devices: list[str] | None = None) -> Iterator[dict[str, str]]:
     if len(devices) < 2:
         yield {}
         return
-    folder = Path(tempfile.gettempdir()) / f"tskd-gpus-{os.getuid()}"
+    folder = Path(tempfile.gettempdir()) / f"tskd-gpus-{getpass.getuser()}"
     folder.mkdir(exist_ok=True)
     while True:
         for device in devices:
-            with (folder / device.replace("/", "_")).open("w") as file:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    continue
+            lock = FileLock(folder / device.replace("/", "_"), blocking=False)
+            try:
+                lock.acquire()
+            except Timeout:
+                continue
+            try:
                 yield {"CUDA_VISIBLE_DEVICES": device}
-                return
+            finally:
+                lock.release()
+            return
         time.sleep(0.5)

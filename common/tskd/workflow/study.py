@@ -25,7 +25,7 @@ from tskd.workflow.commands import (
     options,
     shared_overrides,
 )  # fmt: skip
-from tskd.workflow.steps import TITLES, Cell, Step
+from tskd.workflow.steps import Cell, Step
 
 
 class Study:
@@ -72,12 +72,15 @@ class Study:
         return found
 
     def shell(self, done: str) -> str:
-        """A step as the options of `tskd.workflow.step`, but for its input, output and log files."""
+        """A step as the options of `tskd.workflow.step`, but for its inputs."""
         step = self.steps[done]
-        name = f"{TITLES[step.rule]} ({step.path.removeprefix(self.output + '/')})"
         folder = ["--folder", step.folder] if step.folder else []
         gpu = ["--gpu"] if step.configs else []
-        return shlex.join(["--name", name, "--state", f"{step.path}.step.json", *folder, *gpu, "--", *step.command])
+        return shlex.join(["--name", self.step_name(step), "--path", step.path, *folder, *gpu, "--", *step.command])
+
+    def step_name(self, step: Step) -> str:
+        """What a step is and where in the study it stands."""
+        return f"{step.title} ({step.path.removeprefix(self.output + '/')})"
 
     # --- data --------------------------------------------------------------------------------------------------------
 

@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from tqdm import tqdm
 
 from tskd.distillation.soft_labels.manifest import MANIFEST, Manifest, case_file, transforms_sha256
 from tskd.distillation.soft_labels.predict import Predictions
 from tskd.distillation.soft_labels.verify import check_soft_labels
 from tskd.errors import TskdError
 from tskd.files import atomic, sha256
+from tskd.progress_file import FollowedBar
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ def write_soft_labels(
     mine = entries[rank::world_size]
     todo = [entry for entry in mine if not manifest.done(entry["case"])]
     logger.info("%d of %d cases have their soft labels already", len(mine) - len(todo), len(mine))
-    with tqdm(total=len(todo), desc="soft labels", unit="image", disable=rank > 0) as bar:
+    with FollowedBar(total=len(todo), desc="soft labels", unit="image", disable=rank > 0) as bar:
         for names, batch in predictions(todo):
             for case, arrays in zip(names, batch, strict=True):
                 _save(case_file(folder, case), arrays)

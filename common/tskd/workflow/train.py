@@ -1,0 +1,204 @@
+"""`tskd train`: a whole study, from the images to the bundle, through Snakemake."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import yaml
+from filelock import FileLock, Timeout
+
+from tskd.errors import TskdError
+from tskd.files import write_text
+from tskd.workflow import warm
+from tskd.workflow.follow import Follower, duration, pending
+from tskd.workflow.gpus import visible
+from tskd.workflow.schema import WORKFLOW
+from tskd.workflow.screen import Screen
+from tskd.workflow.study import Study
+
+LOOK = 0.5  # seconds between two looks at the steps
+PATIENCE = 60.0  # seconds that steps have to end after Ctrl-C
+
+
+@dataclass(frozen=True)
+class Runner:
+    """How a study is run.
+
+    Args:
+        command: the user's command, which goes on where a run was stopped.
+        cores: CPU cores of this machine, all by default.
+        arguments: more of Snakemake's, such as `--profile workflow/profiles/slurm`; with a profile or an executor the
+            steps run elsewhere, and each imports what it needs itself.
+    """
+
+    command: str
+    cores: int | None = None
+    arguments: Sequence[str] = ()
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the steps run on a cluster."""
+        return any(part.split("=")[0] in ("--profile", "--executor", "-e") for part in self.arguments)
+
+    def snakemake(self, file: Path, cores: int) -> list[str]:
+        """Snakemake on a study file, for the steps that have to run."""
+        gpus = max(len(visible()), 1)
+        local = ["--cores", str(cores), "--resources", f"gpu={gpus}", "--scheduler", "greedy"]
+        return [
+            sys.executable, "-m", "snakemake", "--snakefile", str(WORKFLOW / "Snakefile"), "--configfile", str(file),
+            "--nolock", "--rerun-incomplete", "--rerun-triggers", "mtime", "params", "input",
+            *([] if self.elsewhere else local), *self.arguments,
+        ]  # fmt: skip
+
+
+def run(study: Study, runner: Runner, estimates: Mapping[str, float] | None = None) -> None:
+    """Run all steps of a study that have to run, and show how far they are.
+
+    Snakemake and the steps write into `OUTPUT/train.log`.
+
+    Args:
+        study: the study.
+        runner: how it is run.
+        estimates: path of a step -> seconds it is expected to take.
+
+    Raises:
+        TskdError: when a step fails, with its cause, its log and how to go on; when Snakemake is missing.
+        KeyboardInterrupt: after Ctrl-C, when everything has ended and the user was told how to go on.
+    """
+    if importlib.util.find_spec("snakemake") is None:
+        raise TskdError("expected Snakemake, found none. Install it: pip install -c constraints.txt -e '.[workflow]'")
+    output = Path(study.output)
+    file = output / "study.yaml"
+    cores = runner.cores or _cpus()
+    slots = max(min(cores // study.config.get("threads", 2), max(len(visible()), 1) if visible() else cores), 1)
+    with (
+        only_run(output), (output / "train.log").open("a") as log, tempfile.TemporaryDirectory(prefix="tskd-") as folder
+    ):  # fmt: skip
+        write_text(file, yaml.safe_dump(dict(study.config), sort_keys=False))
+        screen = Screen(log)
+        follower = Follower(pending(study), estimates or {}, slots, time.time())
+        before = len(study.steps) - len(follower.steps)
+        screen.line(
+            f"{len(study.steps)} steps"
+            + (f", {before} of them done before" if before else "")
+            + f"; log: {output / 'train.log'}"
+        )
+        if not follower.steps:
+            return
+        fork: AbstractContextManager[dict[str, str]] = contextlib.nullcontext({})
+        with fork if runner.elsewhere else warm.server(Path(folder), output / "train.log") as environment:
+            status = _follow(runner.snakemake(file, cores), environment, log, screen, follower, runner)
+        if follower.failed or status != 0:
+            raise TskdError(_failure(follower, output / "train.log", runner))
+
+
+def _follow(
+    command: Sequence[str], environment: Mapping[str, str], log: TextIO, screen: Screen, follower: Follower,
+    runner: Runner,
+) -> int:  # fmt: skip
+    log.write(shlex.join(command) + "\n")
+    log.flush()
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+        env={**os.environ, "PYTHONWARNINGS": "ignore", **environment},
+    )  # fmt: skip
+    with _terminate_as_interrupt():
+        try:
+            while process.poll() is None:
+                time.sleep(LOOK)
+                _show(screen, follower)
+        except KeyboardInterrupt:
+            screen.line("stopping ...")
+            _stop(process)
+            _show(screen, follower)
+            screen.line(f"stopped. It goes on from there with: {runner.command}")
+            raise
+        finally:
+            screen.close()
+    _show(screen, follower)
+    return process.returncode
+
+
+def _show(screen: Screen, follower: Follower) -> None:
+    for step, record in follower.look():
+        if record.state == "finished":
+            number = f"{len(follower.finished):>{len(str(len(follower.steps)))}}/{len(follower.steps)}"
+            screen.line(f"{number} {step.title} ({_where(step.path)}): {duration(record.seconds)}")
+    screen.progress(follower)
+
+
+def _where(path: str) -> str:
+    """The last parts of a step's path that say what it is about."""
+    return "/".join(path.split("/")[-4:])
+
+
+def _failure(follower: Follower, log: Path, runner: Runner) -> str:
+    """The cause in the first line, where its log is, and how to go on."""
+    lines = []
+    for step, record in follower.failed:
+        lines += [f"{step.title} ({_where(step.path)}): {record.cause}", f"log: {step.path}.log"]
+    if not lines:
+        tail = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        cause = next((line for line in reversed(tail) if "rror" in line), "Snakemake stopped")
+        lines = [cause, f"log: {log}"]
+    return "\n".join([*lines, f"Once that is mended, it goes on from there with: {runner.command}"])
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End Snakemake and its steps: as Ctrl-C would, then by force."""
+    numbers = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM))
+    for number in numbers:
+        with contextlib.suppress(ProcessLookupError, KeyboardInterrupt):
+            os.killpg(process.pid, number) if hasattr(os, "killpg") else process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
+            process.wait(PATIENCE / 2)
+            return
+
+
+@contextlib.contextmanager
+def _terminate_as_interrupt() -> Iterator[None]:
+    """SIGTERM ends the run as Ctrl-C does."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def only_run(output: Path) -> Iterator[None]:
+    """Keep a second run out of the same folder; the lock ends with the process, however that ends.
+
+    Raises:
+        TskdError: when there is another one.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(output / ".train.lock", blocking=False):
+            yield
+    except Timeout as error:
+        raise TskdError(
+            f"{output}: expected no other run of this study, found one that is running. Wait for it, or give this "
+            "study another `output`."
+        ) from error
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

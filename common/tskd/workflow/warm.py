@@ -1,0 +1,253 @@
+"""A process that has imported torch and MONAI already, and forks to run a module: `python -m MODULE` without the wait.
+
+`import monai.bundle` takes 7 to 9 seconds of a processor, once for each step of a study. `python -m tskd.workflow.warm
+SOCKET [MODULE ...]` imports the modules, listens on a Unix socket and forks for each request; the child has the
+client's standard output, environment, working directory and arguments, and its exit status goes back to the client. The
+server itself starts no threads and asks for no GPU, as neither survives a fork. It ends when its standard input does.
+
+Where there is no fork (Windows), or the server has gone, `start` starts the module in the ordinary way.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import gc
+import json
+import os
+import runpy
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+VARIABLE = "TSKD_WARM"  # environment: the socket
+MODULES = ("monai.bundle", "ignite.engine", "tskd.handlers", "tskd.networks", "tskd.losses", "tskd.distillation",
+           "tskd.evaluation", "tskd.data", "tskd.inferers", "tskd.schedules")  # fmt: skip
+GRACE = 10.0  # seconds between asking a child to end and killing it
+
+
+class Process(Protocol):
+    """What `start` returns: the part of `subprocess.Popen` that a step uses."""
+
+    def wait(self) -> int:
+        """Wait for the end; the exit status, or minus the number of the signal that ended it."""
+
+    def terminate(self) -> None:
+        """Ask the process to end."""
+
+
+class WarmProcess:
+    """A module that runs in a fork of the server."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+
+    def wait(self) -> int:
+        """Wait for the end; the exit status, or minus the number of the signal that ended it."""
+        answer = b""
+        while part := self._connection.recv(64):
+            answer += part
+        return int(answer) if answer else -int(signal.SIGKILL)  # the server was killed, its children with it
+
+    def terminate(self) -> None:
+        """Ask the process to end."""
+        with contextlib.suppress(OSError):
+            self._connection.sendall(b"t")
+
+
+def start(command: Sequence[str], output: IO[str], environment: Mapping[str, str]) -> Process:
+    """Start `python -m` with `command` (a module and its arguments), both streams to the file `output`."""
+    address = environment.get(VARIABLE)
+    if address and hasattr(socket, "AF_UNIX"):
+        with contextlib.suppress(OSError):
+            connection = socket.socket(socket.AF_UNIX)
+            connection.connect(address)
+            request = {"command": list(command), "environment": dict(environment), "folder": os.getcwd()}
+            content = json.dumps(request).encode()
+            socket.send_fds(connection, [len(content).to_bytes(8, "big")], [output.fileno()])
+            connection.sendall(content)
+            return WarmProcess(connection)
+    return subprocess.Popen(
+        [sys.executable, "-m", *command], stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment
+    )
+
+
+@contextlib.contextmanager
+def server(folder: Path, log: Path, modules: Sequence[str] = MODULES) -> Iterator[dict[str, str]]:
+    """A server for the time of the block, and the environment that lets `start` find it; empty where there is no fork.
+
+    Args:
+        folder: where the socket is made; a short path, as the system allows about 100 characters.
+        log: file for what goes wrong in the server.
+        modules: what it imports.
+    """
+    if not hasattr(os, "fork") or sys.platform == "darwin":  # there the system's libraries do not survive a fork
+        yield {}
+        return
+    address = folder / "warm.sock"
+    # or a first look at the GPU, in the server, would spoil CUDA in all its children
+    environment = {**os.environ, "PYTORCH_NVML_BASED_CUDA_CHECK": "1", "PYTHONWARNINGS": "ignore"}
+    with log.open("a") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tskd.workflow.warm", str(address), *modules], stdin=subprocess.PIPE,
+            stdout=errors, stderr=errors, env=environment, start_new_session=True,
+        )  # fmt: skip
+    assert process.stdin is not None
+    while not address.exists() and process.poll() is None:
+        time.sleep(0.02)
+    try:
+        yield {VARIABLE: str(address)}
+    finally:
+        process.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE + 5)
+
+
+# --- the server ------------------------------------------------------------------------------------------------------
+
+
+def _serve(address: str, modules: Sequence[str]) -> dict[str, Any] | None:
+    """Listen and fork; returns the request in a child, and None in the server when its standard input ends."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(address)
+    listener.listen(64)  # a client that comes during the imports waits
+    for module in modules:
+        import_module(module)
+    gc.freeze()  # a collection in a child would copy all that it visits
+    children: dict[int, socket.socket] = {}
+    with selectors.DefaultSelector() as selector:
+        selector.register(sys.stdin, selectors.EVENT_READ)
+        selector.register(listener, selectors.EVENT_READ)
+        while True:
+            for key, _ in selector.select(timeout=0.1):
+                if key.fileobj is sys.stdin:
+                    _end(children)
+                    return None
+                if key.fileobj is listener:
+                    connection, _ = listener.accept()
+                    request, descriptor = _receive(connection)
+                    pid = os.fork() if request else -1
+                    if pid == 0:
+                        os.setpgid(0, 0)
+                        selector.close()
+                        listener.close()
+                        for other in (connection, *children.values()):
+                            other.close()
+                        return {**request, "descriptor": descriptor}
+                    os.close(descriptor) if descriptor >= 0 else None
+                    if pid > 0:
+                        children[pid] = connection
+                        selector.register(connection, selectors.EVENT_READ, pid)
+                elif key.data in children:  # a wish to end, or a client that has gone
+                    _signal(key.data, signal.SIGTERM)
+                    if not children[key.data].recv(1):
+                        selector.unregister(children[key.data])
+            _reap(children, selector)
+
+
+def _receive(connection: socket.socket) -> tuple[dict[str, Any], int]:
+    """A request and the file descriptor for its output; empty and -1 from a client that broke off."""
+    head, descriptors, _, _ = socket.recv_fds(connection, 8, 1)
+    size, content = int.from_bytes(head, "big"), b""
+    while len(content) < size and (part := connection.recv(size - len(content))):
+        content += part
+    if not descriptors or len(content) < size:
+        return {}, descriptors[0] if descriptors else -1
+    return json.loads(content), descriptors[0]
+
+
+def _reap(children: dict[int, socket.socket], selector: selectors.BaseSelector) -> None:
+    """Tell the clients of children that have ended."""
+    for pid in list(children):
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            connection = children.pop(pid)
+            with contextlib.suppress(KeyError):
+                selector.unregister(connection)
+            with contextlib.suppress(OSError):
+                connection.sendall(str(os.waitstatus_to_exitcode(status)).encode())
+            connection.close()
+
+
+def _end(children: dict[int, socket.socket]) -> None:
+    """End all children: first politely."""
+    for pid in children:
+        _signal(pid, signal.SIGTERM)
+    until = time.monotonic() + GRACE
+    for pid in children:
+        while not os.waitpid(pid, os.WNOHANG)[0]:
+            if time.monotonic() > until:
+                _signal(pid, signal.SIGKILL)
+            time.sleep(0.05)
+
+
+def _signal(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
+
+
+# --- a child ---------------------------------------------------------------------------------------------------------
+
+
+def _run(request: Mapping[str, Any]) -> None:
+    """Be the module: as `python -m` with the request's arguments would."""
+    for stream in (1, 2):
+        os.dup2(request["descriptor"], stream)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.close(request["descriptor"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    os.chdir(request["folder"])
+    module, *arguments = request["command"]
+    sys.argv = [module, *arguments]
+    sys.path[0] = request["folder"]
+    for text in (sys.stdout, sys.stderr):
+        text.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    import numpy as np
+    import torch
+
+    if torch.cuda._is_in_bad_fork():  # something has looked at the GPU all the same
+        os.execv(sys.executable, [sys.executable, "-m", *request["command"]])
+    np.random.seed(None)
+    if threads := os.environ.get("OMP_NUM_THREADS"):  # is read when torch is loaded
+        torch.set_num_threads(int(threads))
+    if os.environ.get("PYTHONWARNINGS") == "ignore":
+        warnings.simplefilter("ignore")
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def _leave(request: Mapping[str, Any]) -> None:
+    """Run the request and end this process, without the second that Python takes to clear away 6,500 modules."""
+    status = 1
+    try:
+        _run(request)
+        status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        for thread in threading.enumerate():
+            if thread is not threading.current_thread() and not thread.daemon:
+                thread.join()
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status & 255)
+
+
+if __name__ == "__main__":
+    wanted = _serve(sys.argv[1], sys.argv[2:])
+    if wanted is not None:
+        _leave(wanted)
