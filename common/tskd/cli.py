@@ -22,6 +22,7 @@ app = App(
 app.command("tskd.commands.prepare:prepare", name="prepare", help="Write a data set's dataset.json.")
 app.command(data_sets.check)
 app.command(data_sets.weights)
+app.command(training.train)
 app.command(training.distil, alias="distill")
 app.command(training.search)
 app.command(training.quickstart)

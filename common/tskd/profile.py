@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import statistics
 import time
@@ -100,9 +101,11 @@ def profile_bundles(
         if "image_size" not in parser:
             raise TskdError(f"{name}: expected an image size, found no image_size in its inference.json. Add @SIZE")
     found, threads = [], torch.get_num_threads()
+    # a fork of a process that has only imported is as new, and need not import again
+    method = "fork" if os.environ.get("TSKD_WARM") and list(devices) == ["cpu"] else "spawn"
     for name in names:
         for device in devices:
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            with ProcessPoolExecutor(1, mp_context=get_context(method)) as pool:
                 found.append(pool.submit(_profile_bundle, name, given, device, repeats, threads).result())
     return found
 

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
-import os
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,57 +12,39 @@ from pathlib import Path
 from tskd.errors import TskdError
 from tskd.workflow import Study, check_study, read_yaml
 from tskd.workflow.schema import WORKFLOW
+from tskd.workflow.train import Runner, cpus, run
 
 METHODS = {"teacher": "teacher", "scratch": "student without distillation", "tskd": "student with distillation"}
 
 
 def quickstart(output: Path, seed: int = 0) -> None:
-    """Runs the study in `output`, one line a step with its time, then prints the table.
+    """Run the study in `output`, one line a step with its time, then print the table.
 
     Args:
-        output: folder for the study file, its results and logs; finished steps of an earlier call are not repeated.
+        output: folder for the study's results and logs; finished steps of an earlier call are not repeated.
         seed: seed of the cohort and of all trainings.
 
     Raises:
-        TskdError: when Snakemake is not installed, or a step fails, which has shown the end of its log by then.
+        TskdError: when Snakemake is not installed, or a step fails, with its cause, its log and how to go on.
     """
     if not WORKFLOW.is_dir():
         raise TskdError(
             f"{WORKFLOW}: expected the workflow beside the package; run the quickstart in a clone of the project"
         )
-    if importlib.util.find_spec("snakemake") is None:
-        raise TskdError("expected Snakemake, found none. Install it: pip install -c constraints.txt -e '.[workflow]'")
     began = time.monotonic()
-    root = output.resolve()
-    root.mkdir(parents=True, exist_ok=True)
-    study = quickstart_study(seed)
-    file = root / "study.json"
-    file.write_text(json.dumps(study.config, indent=1) + "\n")
-    finished = sum((root / done).is_file() for done in study.steps)
-    print(f"{len(study.steps)} steps" + (f", {finished} of them done before" if finished else ""), flush=True)
-    if subprocess.call(snakemake_command(file, root), env={**os.environ, "PYTHONWARNINGS": "ignore"}) != 0:
-        raise TskdError("the quickstart stopped; the step that failed is named above. The same command continues")
-    print(table({method: root / _folder(study, method) for method in METHODS}))
-    report = root / study.output / "phantom/report/report.html"
+    study = quickstart_study(seed, str(output / "results"))
+    run(study, Runner(f"tskd quickstart --output {output} --seed {seed}", study.config["threads"]))
+    print(table({method: Path(_folder(study, method)) for method in METHODS}))
+    report = f"{study.output}/phantom/report/report.html"
     print(f"\nreport: {report}\nall steps: {(time.monotonic() - began) / 60:.1f} minutes")
 
 
-def quickstart_study(seed: int) -> Study:
+def quickstart_study(seed: int, output: str = "results") -> Study:
     """The study of workflow/quickstart.yaml with this seed, on as many threads as the machine offers (at most 8)."""
     config = read_yaml(WORKFLOW / "quickstart.yaml")
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    config |= {"seeds": [seed], "threads": min(cpus, 8)}
+    config |= {"output": output, "seeds": [seed], "threads": min(cpus(), 8)}
     config["datasets"]["phantom"]["prepare"]["options"]["seed"] = seed
     return check_study(config, "workflow/quickstart.yaml")
-
-
-def snakemake_command(study: Path, root: Path) -> list[str]:
-    """Snakemake on a study file, with the quickstart's profile, in the folder `root`."""
-    threads = str(json.loads(study.read_text())["threads"])
-    return [
-        sys.executable, "-m", "snakemake", "--snakefile", str(WORKFLOW / "Snakefile"), "--configfile", str(study),
-        "--directory", str(root), "--profile", str(WORKFLOW / "profiles" / "quickstart"), "--cores", threads,
-    ]  # fmt: skip
 
 
 def _folder(study: Study, method: str) -> str:

@@ -106,8 +106,8 @@ def test_a_folder_that_was_deleted_is_made_anew_and_what_follows_too(task: Task)
         (-9, "", "Lower batch_size"),
         (
             1,
-            "Traceback (most recent call last):\n  File x\nKeyError: 'vfm'\n\nThe above exception was the direct cause of "
-            "the following exception:\n\nTraceback (most recent call last):\n  File y\nRuntimeError: Failed\n",
+            "Traceback (most recent call last):\n  File x\nKeyError: 'vfm'\n\nThe above exception was the direct cause "
+            "of the following exception:\n\nTraceback (most recent call last):\n  File y\nRuntimeError: Failed\n",
             "KeyError: 'vfm'",
         ),
         (3, "", "it ended with status 3"),

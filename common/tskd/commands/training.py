@@ -3,8 +3,38 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from tskd.commands.arguments import Flag, KeyValues, Paths, Texts, key_values
+
+
+def train(
+    study: Path,
+    /,
+    *,
+    cores: int | None = None,
+    try_it: Annotated[bool, Parameter("--try", show_default=False)] = False,
+    snakemake: Texts = (),
+) -> int:
+    """Run a study from the images to the bundle: data, teacher, soft labels, students, evaluation, report.
+
+    What is finished is not run again; what was stopped goes on.
+
+    Args:
+        study: YAML file, for example from `tskd init`.
+        cores: CPU cores to use; all by default.
+        try_it: the whole study at toy length, in minutes, to see that it goes through.
+        snakemake: ARGUMENT ..., more arguments of Snakemake, such as --snakemake=--profile=workflow/profiles/slurm.
+    """
+    from tskd.workflow.chain import train
+
+    try:
+        train(study, cores, snakemake, try_it)
+    except KeyboardInterrupt:
+        return 130
+    return 0
 
 
 def distil(
@@ -60,7 +90,7 @@ def search(file: Path, /, *, output: Path) -> None:
     print(search(file, output))
 
 
-def quickstart(*, output: Path = Path("quickstart"), seed: int = 0) -> None:
+def quickstart(*, output: Path = Path("quickstart"), seed: int = 0) -> int:
     """Run the whole chain on a virtual cohort, in minutes.
 
     Args:
@@ -69,4 +99,8 @@ def quickstart(*, output: Path = Path("quickstart"), seed: int = 0) -> None:
     """
     from tskd.quickstart import quickstart
 
-    quickstart(output, seed)
+    try:
+        quickstart(output, seed)
+    except KeyboardInterrupt:
+        return 130
+    return 0

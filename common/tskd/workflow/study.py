@@ -85,8 +85,15 @@ class Study:
     # --- data --------------------------------------------------------------------------------------------------------
 
     def prepare(self, cell: Cell) -> Step:
-        """Writes dataset.json."""
+        """Writes dataset.json: of all that the data set has, or of a few of each list where the study has a `limit`."""
         place = f"{self._at(cell)}/dataset"
+        if "limit" not in self.config:
+            return self._prepare(cell, place)
+        source = self._prepare(cell, f"{place}-all")
+        files = (f"{source.folder}/dataset.json", f"limit-{self.config['limit']}", f"{place}/dataset.json")
+        return Step("prepare", place, ("tskd.workflow.sublist", *files), (source,), folder=place)
+
+    def _prepare(self, cell: Cell, place: str) -> Step:
         settings = self.config["datasets"][cell.dataset]["prepare"]
         values = {
             "output": place,

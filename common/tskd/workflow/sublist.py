@@ -2,6 +2,7 @@
 
 `python -m tskd.workflow.sublist SOURCE COUNT TARGET` keeps the first COUNT images of SOURCE to learn from, of a real
 data set the labelled ones (COUNT `all`: all of these), of a synthetic one so many; and its validation and test lists.
+COUNT `limit-N` keeps N images of training and unlabelled ones each, and a quarter as many for validation and test.
 """
 
 from __future__ import annotations
@@ -54,8 +55,19 @@ def first_images(source: Path, count: int | None, target: Path) -> None:
     write_sublist(source, target, {**content, "training": training, "unlabelled": unlabelled})
 
 
+def few_images(source: Path, count: int, target: Path) -> None:
+    """Write `source` with `count` training and unlabelled images each, and a quarter as many to validate and test."""
+    content = data.read(source)
+    counts = {"training": count, "unlabelled": count}
+    write_sublist(source, target, {name: content[name][: counts.get(name, max(count // 4, 1))] for name in LISTS})
+
+
 if __name__ == "__main__":
+    origin, wanted, result = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
     try:
-        first_images(Path(sys.argv[1]), None if sys.argv[2] == "all" else int(sys.argv[2]), Path(sys.argv[3]))
+        if wanted.startswith("limit-"):
+            few_images(origin, int(wanted.removeprefix("limit-")), result)
+        else:
+            first_images(origin, None if wanted == "all" else int(wanted), result)
     except TskdError as error:
         sys.exit(f"error: {error}")

@@ -82,7 +82,7 @@ def run(study: Study, runner: Runner, estimates: Mapping[str, float] | None = No
         raise TskdError("expected Snakemake, found none. Install it: pip install -c constraints.txt -e '.[workflow]'")
     output = Path(study.output)
     file = output / "study.yaml"
-    cores = runner.cores or _cpus()
+    cores = runner.cores or cpus()
     slots = max(min(cores // study.config.get("threads", 2), max(len(visible()), 1) if visible() else cores), 1)
     with (
         only_run(output), (output / "train.log").open("a") as log, tempfile.TemporaryDirectory(prefix="tskd-") as folder
@@ -200,5 +200,6 @@ def only_run(output: Path) -> Iterator[None]:
         ) from error
 
 
-def _cpus() -> int:
+def cpus() -> int:
+    """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,77 @@
+"""`tskd train`: what happens before, during and after the steps of a study."""
+
+from __future__ import annotations
+
+import copy
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tskd.workflow.check_study import check_study
+from tskd.workflow.schema import read_yaml
+from tskd.workflow.train import Runner, run
+
+# of every training at toy length; keys that a bundle does not have are left out
+TOY: dict[str, Any] = {
+    "max_epochs": 1, "iterations_per_epoch": 4, "warmup_steps": 1, "val_interval": 1, "batch_size": 2,
+    "batch_norm_batches": 2, "preview_interval": 1,
+}  # fmt: skip
+TOY_IMAGES = 4  # synthetic images of a study at toy length
+TOY_CASES = 8  # entries of each list
+
+
+def train(
+    file: Path,
+    cores: int | None = None,
+    snakemake: Sequence[str] = (),
+    try_it: bool = False,
+) -> None:
+    """Run a study from its YAML file.
+
+    Args:
+        file: the study (workflow/study.schema.json), for example from `tskd init`.
+        cores: CPU cores to use, all of this machine by default.
+        snakemake: more arguments for Snakemake, such as a profile for a cluster.
+        try_it: the whole study at toy length, in a folder of its own, to see that it goes through.
+
+    Raises:
+        TskdError: every problem of the file or its data at once; a step that failed, with its cause and how to go on.
+    """
+    config = read_yaml(file)
+    study = check_study(shortened(config) if try_it else config, str(file))
+    options = [*(["--try"] if try_it else []), *(["--cores", str(cores)] if cores else [])]
+    options += [f"--snakemake={shlex.quote(part)}" for part in snakemake]
+    run(study, Runner(" ".join(["tskd train", str(file), *options]), cores, snakemake))
+
+
+def shortened(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The study with trainings of a few steps, on a few images, in an output folder of its own."""
+    short = copy.deepcopy(dict(config))
+    output = str(short.get("output", f"results/{short['name']}")).rstrip("/")
+    short |= {"output": f"{output}-try", "limit": TOY_CASES}
+    if "synthesis" in short:
+        short["synthesis"]["num_images"] = TOY_IMAGES
+    teachers = list(short.get("teachers", {}).values())
+    stages = [*teachers, *(teacher.get("train") for teacher in teachers)]
+    stages += [*short.get("pretraining", {}).values(), short.get("synthesis", {}).get("train")]
+    stages += [method.get("finetune") for method in short["methods"].values()]
+    holders = [*(place.get("overrides", {}) for place in (short, *short["datasets"].values()))]
+    stages += [{"overrides": section} for holder in holders for section in holder.values()]
+    for own in (stage["overrides"] for stage in stages if stage and stage.get("overrides")):
+        ratio = own.get("batch_ratio")
+        toy = {**TOY, "batch_size": sum(ratio.values())} if ratio else TOY
+        own |= {key: value for key, value in toy.items() if key in own or (key == "batch_size" and ratio)}
+    for settings in short.get("pretraining", {}).values():
+        if isinstance(settings.get("transfer", {}).get("synthetic"), int):
+            settings["transfer"]["synthetic"] = "all"
+    shared = short.setdefault("overrides", {})
+    shared["all"] = {**shared.get("all", {}), **TOY}
+    if "synthesis" not in short:
+        del shared["all"]["preview_interval"]
+    for dataset in short["datasets"].values():
+        dataset["budgets"] = [min(b, TOY_CASES) if isinstance(b, int) else b for b in dataset["budgets"]][:1]
+    short["seeds"] = short["seeds"][:1]
+    if "folds" in short:
+        short["folds"]["run"] = short["folds"].get("run", [0])[:1]
+    return short

@@ -1,0 +1,189 @@
+"""`tskd train`: a toy study is stopped, goes on, fails, and repeats only what changed."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.workflow.conftest import Snakemake
+from tests.workflow.test_snakefile import TOY, jobs
+from tskd.cli import main
+from tskd.evaluation.rows import read_rows
+from tskd.workflow import Study, check_study, read_yaml
+from tskd.workflow.chain import shortened
+from tskd.workflow.follow import Follower, duration, pending
+from tskd.workflow.schema import WORKFLOW
+from tskd.workflow.steps import Record, hidden, read_record, write_record
+
+AT = "results/phantom/split"
+
+
+class Ran:
+    """A toy study that was stopped in its first training, and then ran to its end."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.study = check_study(read_yaml(TOY), "toy")
+        shutil.copy(TOY, folder / "toy.yaml")
+        self.stopped = self._stopped()
+        self.prepared = (folder / f"{AT}/dataset.done").read_text()
+        self.second = self._train().communicate(timeout=900)[0]
+
+    def _train(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tskd.cli", "train", "toy.yaml", "--cores", "1"], cwd=self.folder, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+
+    def _stopped(self) -> str:
+        process, teacher = self._train(), self.folder / f"{AT}/teachers/small/budget-4/seed-0"
+        while (record := read_record(str(teacher))) is None or record.state != "running":
+            assert process.poll() is None, process.communicate()[0]
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        output = process.communicate(timeout=120)[0]
+        assert process.returncode == 130
+        self.after_stop = read_record(str(teacher))
+        return output
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    return Ran(tmp_path_factory.mktemp("train"))
+
+
+def test_ctrl_c_ends_the_steps_and_says_how_to_go_on(ran: Ran) -> None:
+    assert ran.stopped.splitlines()[-1] == "stopped. It goes on from there with: tskd train toy.yaml --cores 1"
+    assert ran.after_stop is not None
+    assert ran.after_stop.state == "stopped"
+    assert "Traceback" not in ran.stopped
+
+
+def test_it_goes_on_with_what_is_not_finished_one_line_a_step(ran: Ran) -> None:
+    assert (ran.folder / f"{AT}/dataset.done").read_text() == ran.prepared
+    head, *lines = ran.second.splitlines()
+    count, before = map(
+        int, re.match(r"(\d+) steps, (\d+) of them done before; log: results/train.log$", head).groups()
+    )
+    assert count == len(ran.study.steps)
+    assert 1 <= before < count
+    ended = [line for line in lines if re.match(rf" *\d+/{count - before} ", line)]
+    assert len(ended) == count - before
+    assert "Snakemake" not in ran.second
+    assert "Building DAG" in (ran.folder / "results/train.log").read_text()
+
+
+def test_every_model_is_evaluated_and_reported(ran: Ran) -> None:
+    for cell in ran.study.cells("phantom"):
+        for method in ("teacher", "tskd"):
+            rows = read_rows(ran.folder / str(ran.study.model(cell, method).folder) / "metrics.csv")
+            assert {(row.method, row.budget, row.seed) for row in rows} == {(method, "4", str(cell.seed))}
+    assert "tskd" in (ran.folder / "results/phantom/report/report.html").read_text()
+
+
+def test_nothing_is_repeated_but_what_changed_and_what_follows(
+    ran: Ran, monkeypatch: pytest.MonkeyPatch, snakemake: Snakemake, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(ran.folder)
+    assert pending(ran.study) == []
+    changed = read_yaml(TOY)
+    settings = changed["methods"]["tskd"]["finetune"]["overrides"]
+    changed["methods"]["tskd"]["finetune"] = {"overrides": {**settings, "learning_rate": 0.01}}  # the anchor is shared
+    steps = [step.rule for step in pending(check_study(changed, "changed"))]
+    assert steps == ["finetune", "evaluate"] * 2 + ["report"]
+    (tmp_path / "changed.yaml").write_text(yaml.safe_dump(changed, sort_keys=False))
+    found = snakemake(tmp_path / "changed.yaml", "--dry-run", "--directory", str(ran.folder))
+    wanted = {"finetune": 2, "evaluate": 2, "report": 1, "all": 1, "total": 6}
+    assert jobs(found.stdout + found.stderr) == wanted  # Snakemake sees the same
+
+
+def test_an_error_begins_with_its_cause_then_the_log_then_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = read_yaml(TOY)
+    config["datasets"]["phantom"]["prepare"]["options"]["num-patients"] = 1  # all of them in the test list
+    (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(config))
+    assert main(["train", "wrong.yaml"]) == 2
+    first, *_, log, end = capsys.readouterr().err.splitlines()
+    assert first.startswith("error: data (")
+    assert "expected" in first
+    assert log == f"log: {AT}/dataset.log"
+    assert end == "Once that is mended, it goes on from there with: tskd train wrong.yaml"
+
+
+# --- time left -------------------------------------------------------------------------------------------------------
+
+
+def record(study: Study, rule: str, state: str, seconds: float, began: float) -> None:
+    for step in study.steps.values():
+        if step.rule == rule:
+            Path(step.path).parent.mkdir(parents=True, exist_ok=True)
+            write_record(step.path, Record("a", "b", state, seconds, began))
+            Path(step.done).touch()
+
+
+def one_seed() -> Study:
+    return check_study({**read_yaml(TOY), "seeds": [0]}, "toy")
+
+
+def test_the_time_left_follows_the_speed_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = one_seed()
+    steps = list(study.steps.values())
+    follower = Follower(steps, {step.path: 10.0 for step in steps}, slots=1, since=100.0)
+    assert follower.left(100.0) == 10.0 * len(steps)
+    record(study, "prepare", "finished", 20.0, 120.0)  # twice as long as expected
+    assert [step.rule for step, _ in follower.look()] == ["prepare"]
+    assert follower.left(120.0) == 20.0 * (len(steps) - 1)
+    record(study, "teacher", "running", 0.0, 120.0)
+    (teacher,) = [step for step in steps if step.rule == "teacher"]
+    hidden(teacher.path, "progress.json").write_text('{"done": 5, "total": 20}')
+    follower.look()
+    (running,) = follower.running(130.0)
+    assert (running.share, running.left) == (0.25, 30.0)
+    assert follower.left(130.0) == 30.0 + 20.0 * (len(steps) - 2)
+
+
+def test_steps_side_by_side_take_no_longer_than_the_longest_chain(tmp_path: Path) -> None:
+    steps = list(one_seed().steps.values())
+    seconds = {step.path: 10.0 for step in steps}
+    alone, many = (Follower(steps, seconds, slots, 0.0).left(0.0) for slots in (1, 8))
+    assert alone == 80.0
+    assert many == 70.0  # data, teacher, soft labels, distillation, training, evaluation and report are a chain
+
+
+def test_without_an_estimate_no_time_is_made_up(tmp_path: Path) -> None:
+    assert Follower(list(one_seed().steps.values()), {}, 1, 0.0).left(0.0) is None
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(40, "40 s"), (180, "3 min"), (7500, "2 h 05 min")])
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+# --- toy length ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["paper", "shared", "quickstart", "chaos_20", "own_images", "own_volumes"])
+def test_every_study_has_a_toy_length(name: str) -> None:
+    full = read_yaml(WORKFLOW / f"{name}.yaml")
+    short = check_study(shortened(full), name)
+
+    def trainings(study: Study) -> list[dict[str, Any]]:
+        rules = ("teacher", "ddpm", "distil", "rival", "finetune")
+        commands = [step.command for step in study.steps.values() if step.rule in rules]
+        return [dict(zip(command[6::2], command[7::2], strict=True)) for command in commands]
+
+    assert {one["--max_epochs"] for one in trainings(short)} == {"1"}
+    assert {one["--iterations_per_epoch"] for one in trainings(short)} == {"4"}
+    assert short.output.endswith("-try")
+    assert read_yaml(WORKFLOW / f"{name}.yaml") == full
