@@ -11,8 +11,9 @@ from pathlib import Path
 
 from tskd.errors import TskdError
 from tskd.workflow import Study, check_study, read_yaml
+from tskd.workflow.chain import run_study
 from tskd.workflow.schema import WORKFLOW
-from tskd.workflow.train import Runner, cpus, run
+from tskd.workflow.train import Runner, cpus
 
 METHODS = {"teacher": "teacher", "scratch": "student without distillation", "tskd": "student with distillation"}
 
@@ -33,7 +34,8 @@ def quickstart(output: Path, seed: int = 0) -> None:
         )
     began = time.monotonic()
     study = quickstart_study(seed, str(output / "results"))
-    run(study, Runner(f"tskd quickstart --output {output} --seed {seed}", study.config["threads"]))
+    command = f"tskd quickstart --output {output} --seed {seed}"
+    run_study(study, Runner(command, study.config["threads"]), "workflow/quickstart.yaml")
     print(table({method: Path(_folder(study, method)) for method in METHODS}))
     report = f"{study.output}/phantom/report/report.html"
     print(f"\nreport: {report}\nall steps: {(time.monotonic() - began) / 60:.1f} minutes")

@@ -15,13 +15,13 @@ import yaml
 
 from tests.workflow.conftest import Snakemake
 from tests.workflow.test_snakefile import TOY, jobs
-from tskd.cli import main
 from tskd.evaluation.rows import read_rows
 from tskd.workflow import Study, check_study, read_yaml
 from tskd.workflow.chain import shortened
 from tskd.workflow.follow import Follower, duration, pending
 from tskd.workflow.schema import WORKFLOW
 from tskd.workflow.steps import Record, hidden, read_record, write_record
+from tskd.workflow.train import Runner, failure
 
 AT = "results/phantom/split"
 
@@ -69,10 +69,10 @@ def test_ctrl_c_ends_the_steps_and_says_how_to_go_on(ran: Ran) -> None:
 
 def test_it_goes_on_with_what_is_not_finished_one_line_a_step(ran: Ran) -> None:
     assert (ran.folder / f"{AT}/dataset.done").read_text() == ran.prepared
-    head, *lines = ran.second.splitlines()
-    count, before = map(
-        int, re.match(r"(\d+) steps, (\d+) of them done before; log: results/train.log$", head).groups()
-    )
+    lines = ran.second.splitlines()
+    head = re.search(r"^(\d+) steps, (\d+) of them done before; log: results/train.log$", ran.second, re.MULTILINE)
+    assert head is not None
+    count, before = map(int, head.groups())
     assert count == len(ran.study.steps)
     assert 1 <= before < count
     ended = [line for line in lines if re.match(rf" *\d+/{count - before} ", line)]
@@ -106,18 +106,25 @@ def test_nothing_is_repeated_but_what_changed_and_what_follows(
 
 
 def test_an_error_begins_with_its_cause_then_the_log_then_how_to_go_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    config = read_yaml(TOY)
-    config["datasets"]["phantom"]["prepare"]["options"]["num-patients"] = 1  # all of them in the test list
-    (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(config))
-    assert main(["train", "wrong.yaml"]) == 2
-    first, *_, log, end = capsys.readouterr().err.splitlines()
-    assert first.startswith("error: data (")
-    assert "expected" in first
-    assert log == f"log: {AT}/dataset.log"
-    assert end == "Once that is mended, it goes on from there with: tskd train wrong.yaml"
+    study = one_seed()
+    (step,) = [step for step in study.steps.values() if step.rule == "teacher"]
+    Path(step.path).parent.mkdir(parents=True)
+    write_record(step.path, Record("a", "b", "failed", 1.0, 2.0, "num_labelled: expected at most 10, found 20"))
+    follower = Follower(list(study.steps.values()), {}, 1, since=1.0)
+    follower.look()
+    cause, log, end = failure(follower, tmp_path / "train.log", Runner("tskd train toy.yaml")).splitlines()
+    assert cause.startswith("teacher: fine-tuning of the foundation model (")
+    assert cause.endswith(": num_labelled: expected at most 10, found 20")
+    assert log == f"log: {AT}/teachers/small/budget-4/seed-0.log"
+    assert end == "Once that is mended, it goes on from there with: tskd train toy.yaml"
+    (tmp_path / "train.log").write_text("Building DAG\nerror: results/x: expected an empty folder\nExiting\n")
+    follower.records.clear()
+    assert failure(follower, tmp_path / "train.log", Runner("a")).startswith(
+        "results/x: expected an empty folder\nlog: "
+    )
 
 
 # --- time left -------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ def train(
     *,
     cores: int | None = None,
     try_it: Annotated[bool, Parameter("--try", show_default=False)] = False,
+    dry_run: Flag = False,
     snakemake: Texts = (),
 ) -> int:
     """Run a study from the images to the bundle: data, teacher, soft labels, students, evaluation, report.
@@ -26,12 +27,13 @@ def train(
         study: YAML file, for example from `tskd init`.
         cores: CPU cores to use; all by default.
         try_it: the whole study at toy length, in minutes, to see that it goes through.
+        dry_run: only look: check the data and the networks, and say how long each step will take.
         snakemake: ARGUMENT ..., more arguments of Snakemake, such as --snakemake=--profile=workflow/profiles/slurm.
     """
     from tskd.workflow.chain import train
 
     try:
-        train(study, cores, snakemake, try_it)
+        train(study, cores, snakemake, try_it, dry_run)
     except KeyboardInterrupt:
         return 130
     return 0

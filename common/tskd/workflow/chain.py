@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import copy
 import shlex
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tskd.workflow import warm
 from tskd.workflow.check_study import check_study
+from tskd.workflow.follow import pending
+from tskd.workflow.preflight import preflight
 from tskd.workflow.schema import read_yaml
-from tskd.workflow.train import Runner, run
+from tskd.workflow.study import Study
+from tskd.workflow.train import Runner, only_run, run
 
 # of every training at toy length; keys that a bundle does not have are left out
 TOY: dict[str, Any] = {
@@ -26,14 +31,16 @@ def train(
     cores: int | None = None,
     snakemake: Sequence[str] = (),
     try_it: bool = False,
+    dry_run: bool = False,
 ) -> None:
-    """Run a study from its YAML file.
+    """Run a study from its YAML file, after a look at everything that it names.
 
     Args:
         file: the study (workflow/study.schema.json), for example from `tskd init`.
         cores: CPU cores to use, all of this machine by default.
         snakemake: more arguments for Snakemake, such as a profile for a cluster.
         try_it: the whole study at toy length, in a folder of its own, to see that it goes through.
+        dry_run: only look: prepare and check the data, build the networks, time a few of their steps.
 
     Raises:
         TskdError: every problem of the file or its data at once; a step that failed, with its cause and how to go on.
@@ -42,7 +49,22 @@ def train(
     study = check_study(shortened(config) if try_it else config, str(file))
     options = [*(["--try"] if try_it else []), *(["--cores", str(cores)] if cores else [])]
     options += [f"--snakemake={shlex.quote(part)}" for part in snakemake]
-    run(study, Runner(" ".join(["tskd train", str(file), *options]), cores, snakemake))
+    run_study(study, Runner(" ".join(["tskd train", str(file), *options]), cores, snakemake), str(file), dry_run)
+
+
+def run_study(study: Study, runner: Runner, where: str, dry_run: bool = False) -> None:
+    """Look at a study, then run it; `where` names it in errors. See `train`."""
+    output = Path(study.output)
+    with only_run(output), tempfile.TemporaryDirectory(prefix="tskd-") as folder:
+        log = output / "train.log"
+        with warm.server(Path(folder), log) as environment:
+            found = preflight(study, environment, measure=bool(pending(study)))
+            print("\n".join(found.lines), flush=True)
+            found.refuse(where)
+            if dry_run:
+                print(f"{len(study.steps)} steps, {len(pending(study))} to run; nothing was run but the data")
+                return
+            run(study, runner, found.estimates, environment)
 
 
 def shortened(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,10 +9,8 @@ import shlex
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -22,7 +20,6 @@ from filelock import FileLock, Timeout
 
 from tskd.errors import TskdError
 from tskd.files import write_text
-from tskd.workflow import warm
 from tskd.workflow.follow import Follower, duration, pending
 from tskd.workflow.gpus import visible
 from tskd.workflow.schema import WORKFLOW
@@ -64,7 +61,7 @@ class Runner:
         ]  # fmt: skip
 
 
-def run(study: Study, runner: Runner, estimates: Mapping[str, float] | None = None) -> None:
+def run(study: Study, runner: Runner, estimates: Mapping[str, float], environment: Mapping[str, str]) -> None:
     """Run all steps of a study that have to run, and show how far they are.
 
     Snakemake and the steps write into `OUTPUT/train.log`.
@@ -73,6 +70,7 @@ def run(study: Study, runner: Runner, estimates: Mapping[str, float] | None = No
         study: the study.
         runner: how it is run.
         estimates: path of a step -> seconds it is expected to take.
+        environment: of the steps on this machine, beside its own.
 
     Raises:
         TskdError: when a step fails, with its cause, its log and how to go on; when Snakemake is missing.
@@ -84,25 +82,19 @@ def run(study: Study, runner: Runner, estimates: Mapping[str, float] | None = No
     file = output / "study.yaml"
     cores = runner.cores or cpus()
     slots = max(min(cores // study.config.get("threads", 2), max(len(visible()), 1) if visible() else cores), 1)
-    with (
-        only_run(output), (output / "train.log").open("a") as log, tempfile.TemporaryDirectory(prefix="tskd-") as folder
-    ):  # fmt: skip
+    with (output / "train.log").open("a") as log:
         write_text(file, yaml.safe_dump(dict(study.config), sort_keys=False))
         screen = Screen(log)
-        follower = Follower(pending(study), estimates or {}, slots, time.time())
+        follower = Follower(pending(study), estimates, slots, time.time())
         before = len(study.steps) - len(follower.steps)
-        screen.line(
-            f"{len(study.steps)} steps"
-            + (f", {before} of them done before" if before else "")
-            + f"; log: {output / 'train.log'}"
-        )
+        done = f", {before} of them done before" if before else ""
+        screen.line(f"{len(study.steps)} steps{done}; log: {output / 'train.log'}")
         if not follower.steps:
             return
-        fork: AbstractContextManager[dict[str, str]] = contextlib.nullcontext({})
-        with fork if runner.elsewhere else warm.server(Path(folder), output / "train.log") as environment:
-            status = _follow(runner.snakemake(file, cores), environment, log, screen, follower, runner)
-        if follower.failed or status != 0:
-            raise TskdError(_failure(follower, output / "train.log", runner))
+        local = {} if runner.elsewhere else environment
+        status = _follow(runner.snakemake(file, cores), local, log, screen, follower, runner)
+    if follower.failed or status != 0:
+        raise TskdError(failure(follower, output / "train.log", runner))
 
 
 def _follow(
@@ -145,15 +137,15 @@ def _where(path: str) -> str:
     return "/".join(path.split("/")[-4:])
 
 
-def _failure(follower: Follower, log: Path, runner: Runner) -> str:
+def failure(follower: Follower, log: Path, runner: Runner) -> str:
     """The cause in the first line, where its log is, and how to go on."""
     lines = []
     for step, record in follower.failed:
         lines += [f"{step.title} ({_where(step.path)}): {record.cause}", f"log: {step.path}.log"]
-    if not lines:
-        tail = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-        cause = next((line for line in reversed(tail) if "rror" in line), "Snakemake stopped")
-        lines = [cause, f"log: {log}"]
+    if not lines:  # a step that could not begin, or Snakemake itself
+        tail = log.read_text(errors="replace").splitlines()
+        ours = (line.removeprefix("error: ") for line in reversed(tail) if line.startswith("error: "))
+        lines = [next(ours, "Snakemake stopped"), f"log: {log}"]
     return "\n".join([*lines, f"Once that is mended, it goes on from there with: {runner.command}"])
 
 
