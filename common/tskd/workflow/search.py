@@ -83,7 +83,7 @@ def check_search(settings: dict[str, Any], where: str) -> dict[str, Any]:
     if merged and merged["train"]["named_handlers"]["validation"].get("_disabled_") is True:
         problems.append(
             f"configs: expected a training that validates, found {', '.join(configs)}, which has nothing that a "
-            "validation could measure. Search by what its fine-tuning reaches (docs/rivals.md)"
+            "validation could measure. Search by what its fine-tuning reaches (docs/explanation/rivals.md)"
         )
     for place in ("overrides", "space"):
         for key in settings[place]:

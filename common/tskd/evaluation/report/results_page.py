@@ -1,6 +1,6 @@
-"""Tables of docs/results.md, written from the CSVs beside it and never by hand.
+"""Tables of the pages in docs/results, written from the CSVs beside them and never by hand.
 
-A block stands between `<!-- table of results/NAME.csv -->` and `<!-- end -->`; the text around it is kept. The opening
+A block stands between `<!-- table of NAME.csv -->` and `<!-- end -->`; the text around it is kept. The opening
 comment may hold options: `methods=a,b`, `budgets=40,80` and `patients=2,10` choose rows, `metrics=dice,hd95` chooses
 columns, `reference=scratch` adds the paired comparison with that method, `show=methods,comparison` leaves other tables
 out.
@@ -50,24 +50,35 @@ def add_rows(csv: str | Path, runs: Sequence[str | Path]) -> None:
 
 
 def write_tables(page: str | Path) -> None:
-    """Rewrites every block of a Markdown page from its CSV (path relative to the page).
+    """Rewrite every block of a Markdown page, or of all pages below a folder, from its CSV (path relative to the page).
 
     Raises:
         TskdError: a CSV that is not there, an option or a name that is not known, or a block without its end.
     """
     page = Path(page)
+    if page.is_dir():
+        for below in sorted(page.rglob("*.md")):
+            write_tables(below)
+        return
     text = page.read_text(encoding="utf-8")
     if len(_OPENING.findall(text)) != len(_BLOCK.findall(text)):
         raise TskdError(f"{page}: expected `<!-- end -->` after every `<!-- table of ... -->`; a block is not closed.")
-    place = f"{page.resolve().parent.name}/{page.name}"
+    place = _from_docs(page)
 
     def block(match: re.Match[str]) -> str:
         content = tables(page.parent / match["csv"], _options(page, match["options"]))
-        folder = f"{page.resolve().parent.name}/{match['csv']}"
-        command = f"Command: `tskd results {place}`; rows are added with `--add RUN... --csv {folder}`.\n\n"
+        csv = _from_docs(page.parent / match["csv"])
+        command = f"Command: `tskd results {place}`; rows are added with `--add RUN... --csv {csv}`.\n\n"
         return match[1] + content + command + match[4]
 
     write_text(page, _BLOCK.sub(block, text))
+
+
+def _from_docs(path: Path) -> str:
+    """Return the path from the folder `docs` on, where it is in one, or from its own folder."""
+    parts = path.resolve().parts
+    start = len(parts) - 1 - parts[::-1].index("docs") if "docs" in parts else -2
+    return "/".join(parts[start:])
 
 
 def tables(csv: str | Path, options: Mapping[str, Sequence[str]] | None = None) -> str:

@@ -33,7 +33,7 @@ def test_tables_of_every_page_equal_the_csvs(page: Path, tmp_path: Path) -> None
 
 
 def test_there_is_a_page_with_results() -> None:
-    assert DOCS / "results.md" in PAGES
+    assert DOCS / "results/chaos_20_labels.md" in PAGES
 
 
 def test_adding_a_run_again_replaces_its_rows(tmp_path: Path) -> None:
@@ -51,6 +51,16 @@ def test_adding_a_run_again_replaces_its_rows(tmp_path: Path) -> None:
     assert text.endswith("after\n")
     assert "old" not in text
     assert "| scratch | 8 | 0 | 0.600 | 0.700 |" in text
+
+
+def test_all_pages_of_a_folder_are_written(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        add_rows(tmp_path / "docs/results/toy.csv", [_run(tmp_path / name, name, 0.5)])
+        (tmp_path / f"docs/results/{name}.md").write_text(f"<!-- table of toy.csv methods={name} -->\n<!-- end -->\n")
+    write_tables(tmp_path / "docs")
+    text = (tmp_path / "docs/results/two.md").read_text()
+    assert "| two | 8 | 0 | 0.500 | 0.600 |" in text
+    assert "Command: `tskd results docs/results/two.md`; rows are added with `--add RUN... --csv docs/results/toy" in text
 
 
 def test_a_run_that_was_not_evaluated_is_named(tmp_path: Path) -> None:
