@@ -64,10 +64,10 @@ def report(
 
 
 def results(page: Path, /, *, runs: Annotated[Paths, Parameter(name="--add")] = (), csv: Path | None = None) -> None:
-    """Rewrite the tables of a results page from its CSVs.
+    """Rewrite the tables of a results page, or of all pages of a folder, from their CSVs.
 
     Args:
-        page: Markdown page, for example docs/results.md.
+        page: Markdown page, or folder of pages, for example docs/results.
         runs: evaluated runs whose rows are added first.
         csv: results CSV that --add writes to.
     """
