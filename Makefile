@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install quickstart test label-demo lint format clean
+.PHONY: install quickstart test label-demo lint docs figures format clean
 
 install: $(STAMP)
 
@@ -27,6 +27,14 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# the documentation site in build/site, without a network; a broken link fails
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+# the figure of results in the README, from the CSVs in docs/results
+figures: $(STAMP)
+	$(BIN)/python docs/draw_results.py
 
 format: $(STAMP)
 	$(BIN)/ruff format .

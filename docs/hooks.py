@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Iterator
@@ -22,6 +23,30 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Put the file tree in its place on the architecture page."""
+    return markdown.replace("<!-- file tree -->", file_tree())
+
+
+def file_tree() -> str:
+    """Return the package's files, a heading a folder and a line a file, with the first line of its docstring."""
+    package, lines = ROOT / "common" / "tskd", []
+    folders = [package, *sorted(path for path in package.rglob("*") if (path / "__init__.py").is_file())]
+    for folder in folders:
+        lines.append(f"\n### {folder.relative_to(package.parent).as_posix()}\n\n{_about(folder / '__init__.py')}\n")
+        files = [path for path in sorted(folder.glob("*.py")) if path.name != "__init__.py"]
+        if files:
+            lines += ["| file | what |", "| --- | --- |"]
+            lines += [f"| `{path.name}` | {_about(path)} |" for path in files]
+    return "\n".join(lines)
+
+
+def _about(file: Path) -> str:
+    """Return the first paragraph of a file's docstring, on one line."""
+    docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    return " ".join(docstring.split("\n\n")[0].split()).replace("|", "\\|")
+
+
 def pages() -> Iterator[tuple[str, str]]:
     """Yield the path and the Markdown of every generated page."""
     yield "reference/cli.md", command_line()
@@ -38,16 +63,17 @@ def command_line() -> str:
     """Return the reference of the `tskd` command, made from its parser."""
     from tskd.cli import app
 
-    text: str = app.generate_docs(output_format="markdown", generate_toc=False)
+    text: str = app.generate_docs()
+    text = re.sub(r"^## Table of Contents\n.*?(?=^\*\*Commands)", "", text, flags=re.DOTALL | re.MULTILINE)
     text = re.sub(r"^# tskd$", "# Command line", text, count=1, flags=re.MULTILINE)
-    return re.sub(r"<(?=[A-Z])", "&lt;", text)
+    return re.sub(r"<(?=[A-Z])", "&lt;", text).replace("[@", r"\[@")
 
 
 def configs() -> str:
     """Return the settings of the three bundles, from the page that each bundle ships with."""
     parts = [
-        "# Configs\n\nA stage is a MONAI bundle: its settings are the keys of `configs/train.json`, and any of them can be "
-        "overridden on the command line (`--max_epochs 12`, `--loss#terms#logits_kl#weight 0.5`). A mistyped key is an "
+        "# Configs\n\nA stage is a MONAI bundle: its settings are the keys of `configs/train.json`. Any of them can be "
+        "overridden on the command line (`--max_epochs 12`, `--loss#terms#logits_kl#weight 0.5`); a mistyped key is an "
         "error that lists the close names. An overlay is a second config file with a few keys, put behind the first.\n"
     ]
     for bundle in BUNDLES:
@@ -68,8 +94,8 @@ def study() -> str:
     schema = json.loads((ROOT / "workflow" / "study.schema.json").read_text(encoding="utf-8"))
     lines = [
         "# STUDY.yaml\n",
-        "One YAML file describes a study: data sets, folds, numbers of labels, methods, seeds. The table is made from its "
-        "schema, `workflow/study.schema.json`. `NAME` stands for a name of your own.\n",
+        "One YAML file describes a study: data sets, folds, numbers of labels, methods, seeds. The table is made "
+        "from its schema, `workflow/study.schema.json`. `NAME` stands for a name of your own.\n",
         "| key | type | meaning |",
         "| --- | --- | --- |",
     ]
@@ -120,7 +146,10 @@ def api() -> Iterator[tuple[str, str]]:
 
 
 def _api_index(rooms: dict[str, str]) -> str:
-    lines = ["# API\n", "Made from the docstrings. The [architecture](../explanation/architecture.md) says what is where.\n"]
+    lines = [
+        "# API\n",
+        "Made from the docstrings. The [architecture](../explanation/architecture.md) says what is where.\n",
+    ]
     lines += [f"- [{'tskd' if room == 'tskd' else f'tskd.{room}'}](api/{room}.md)" for room in sorted(rooms)]
     return "\n".join(lines) + "\n"
 

@@ -26,7 +26,7 @@ def profile(
     """Measure parameters, multiply-adds, speed and memory of bundles' networks.
 
     Args:
-        bundles: BUNDLE[:OVERLAY][@SIZE]; several make a table.
+        bundles: `BUNDLE[:OVERLAY][@SIZE]`; several make a table.
         image_size: pixels along a side, as in inference.json.
         num_classes: classes with the background.
         in_channels: channels of an image.

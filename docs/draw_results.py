@@ -1,0 +1,105 @@
+"""Draw docs/img/results.svg, the README's figure of results, from the CSVs in docs/results: `make figures`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from tskd.evaluation.report.runs import Run, collect
+from tskd.evaluation.report.summary import OVERALL, Number, all_numbers
+from tskd.evaluation.rows import read_rows
+
+DOCS = Path(__file__).resolve().parent
+SHAPES = {"teacher": "square", "from scratch": "circle", "distilled": "diamond"}
+# one line of the figure: title, CSV, number of labels, methods in the order of SHAPES
+LINES: list[tuple[str, str, str, tuple[str, str, str]]] = [
+    ("CHAOS MR, 20 labels", "chaos_mr_20_labels", "20",
+     ("teacher_full_body_x3", "scratch_flexible_unet_body_x2", "tskd_flexible_unet_body_x2")),
+    ("CHAOS MR, 50 labels", "chaos_mr_budgets", "50", ("teacher", "scratch", "tskd")),
+    ("CHAOS MR, 100 labels", "chaos_mr_budgets", "100", ("teacher", "scratch", "tskd")),
+    ("USGRA nerves, vessels, 80 labels", "usgra", "80",
+     ("teacher_full_x3", "scratch_flexible_unet_x2", "tskd_flexible_unet_x2")),
+    ("ISIC 2017 lesions, 40 labels", "isic2017", "40",
+     ("teacher_full_x3", "scratch_flexible_unet_x2", "tskd_flexible_unet_x2")),
+    ("CHASE_DB1 vessels, 10 labels", "chase_db1", "10", ("teacher", "scratch", "tskd")),
+]  # fmt: skip
+LEFT, WIDTH, TOP, STEP, LOW, HIGH = 270, 900, 70, 62, 0.4, 1.0
+
+STYLE = """
+  .page { fill: #ffffff } text { fill: #1b2530 } .small { font-size: 12px; fill: #45525f } .grid { stroke: #d5dce3 }
+  .teacher { fill: #7a7a7a; stroke: #7a7a7a } .scratch { fill: #d55e00; stroke: #d55e00 }
+  .distilled { fill: #0072b2; stroke: #0072b2 }
+  @media (prefers-color-scheme: dark) {
+    .page { fill: #14181d } text { fill: #e8edf2 } .small { fill: #b4c0cb } .grid { stroke: #36414c }
+    .teacher { fill: #b5b5b5; stroke: #b5b5b5 } .scratch { fill: #e69f00; stroke: #e69f00 }
+    .distilled { fill: #56b4e9; stroke: #56b4e9 } }
+"""
+
+
+def intervals(csv: str, budget: str, method: str) -> Number:
+    """Return the mean Dice over patients with its 95% interval, as the tables of the results pages have it."""
+    rows = [r for r in read_rows(DOCS / "results" / f"{csv}.csv") if (r.method, r.budget) == (method, budget)]
+    if not rows:
+        raise SystemExit(f"{csv}.csv: expected rows of {method} with {budget} labels, found none")
+    numbers = all_numbers(collect([Run(path=DOCS / "results" / f"{csv}.csv", rows=rows)]))
+    return next(number for number in numbers if (number.label, number.metric) == (OVERALL, "dice"))
+
+
+def _mark(shape: str, style: str, x: float, y: float) -> str:
+    if shape == "circle":
+        return f'<circle class="{style}" cx="{x:.1f}" cy="{y}" r="5.5"/>'
+    if shape == "square":
+        return f'<rect class="{style}" x="{x - 5:.1f}" y="{y - 5}" width="10" height="10"/>'
+    return f'<path class="{style}" d="M{x:.1f} {y - 7} l7 7 l-7 7 l-7 -7 z"/>'
+
+
+def figure() -> str:
+    """Return the figure as SVG: a line a data set and number of labels, a mark with its interval a method."""
+
+    def x(dice: float) -> float:
+        return LEFT + (dice - LOW) / (HIGH - LOW) * (WIDTH - LEFT - 40)
+
+    height = TOP + STEP * len(LINES) + 34
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" aria-labelledby="t" '
+        'font-family="Segoe UI, Roboto, Helvetica, Arial, sans-serif" font-size="14">',
+        '<title id="t">Mean Dice on test patients with 95% intervals: teacher, student from scratch, distilled student'
+        "</title>",
+        f"<style>{STYLE}</style>",
+        f'<rect class="page" width="{WIDTH}" height="{height}" rx="10"/>',
+        f'<text x="{LEFT}" y="22" font-weight="600">Mean Dice on test patients, 95% interval over patients</text>',
+    ]
+    for i, (name, shape) in enumerate(SHAPES.items()):
+        parts.append(_mark(shape, name.split()[-1], LEFT + 6 + 150 * i, 44))
+        parts.append(f'<text x="{LEFT + 20 + 150 * i}" y="49">{name}</text>')
+    bottom = TOP + STEP * len(LINES)
+    for tenth in range(round(LOW * 10), round(HIGH * 10) + 1):
+        at = x(tenth / 10)
+        parts.append(f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP - 6}" y2="{bottom}"/>')
+        parts.append(f'<text class="small" x="{at:.1f}" y="{bottom + 20}" text-anchor="middle">{tenth / 10:.1f}</text>')
+    for i, (title, csv, budget, methods) in enumerate(LINES):
+        middle = TOP + STEP * i + STEP / 2 - 4
+        drawn = [intervals(csv, budget, method) for method in methods]
+        unit = "images" if csv in ("usgra", "isic2017") else "patients"
+        parts.append(f'<text x="16" y="{middle}">{title}</text>')
+        parts.append(f'<text class="small" x="16" y="{middle + 17}">{drawn[0].patients} test {unit}</text>')
+        for (name, shape), number, offset in zip(SHAPES.items(), drawn, (-16, 0, 16), strict=True):
+            mean, y, style = number.mean, middle + offset, name.split()[-1]
+            low, high = (mean if end is None else end for end in (number.low, number.high))
+            parts.append(
+                f'<line class="{style}" stroke-width="2" x1="{x(low):.1f}" x2="{x(high):.1f}" y1="{y}" y2="{y}"/>'
+            )
+            parts.append(_mark(shape, style, x(mean), y))
+            parts.append(f'<text class="small" x="{x(high) + 9:.1f}" y="{y + 4}">{mean:.3f}</text>')
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def main() -> None:
+    """Write the figure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, default=DOCS / "img" / "results.svg")
+    parser.parse_args().output.write_text(figure(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
