@@ -60,7 +60,9 @@ def test_all_pages_of_a_folder_are_written(tmp_path: Path) -> None:
     write_tables(tmp_path / "docs")
     text = (tmp_path / "docs/results/two.md").read_text()
     assert "| two | 8 | 0 | 0.500 | 0.600 |" in text
-    assert "Command: `tskd results docs/results/two.md`; rows are added with `--add RUN... --csv docs/results/toy" in text
+    assert (
+        "Command: `tskd results docs/results/two.md`; rows are added with `--add RUN... --csv docs/results/toy" in text
+    )
 
 
 def test_a_run_that_was_not_evaluated_is_named(tmp_path: Path) -> None:
