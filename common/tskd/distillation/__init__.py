@@ -1,6 +1,7 @@
 """Soft labels of one or several teachers, batched augmentation, and the student's distillation loss."""
 
 from tskd.distillation.augmentation import BatchAugmentation
+from tskd.distillation.augmentation_presets import preset_augmentation
 from tskd.distillation.distillation_loss import DistillationLoss, Term
 from tskd.distillation.gradient_shares import GradientShares
 from tskd.distillation.prepare_batch import AugmentedBatch
@@ -36,6 +37,7 @@ __all__ = [
     "batch_counts",
     "fold_teachers",
     "keep_surest",
+    "preset_augmentation",
     "labelled_entries",
     "soft_labels_identity",
     "transfer_entries",

