@@ -19,7 +19,19 @@ from tskd.networks import build_sam
 from tskd.state import load_weights, save_weights
 
 LAUNCHER = ["torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"]
-PLAIN = ("rotate", "scale", "translate", "shear", "gamma", "brightness", "noise", "blur")
+PLAIN = (
+    "rotate",
+    "scale",
+    "translate",
+    "shear",
+    "gamma",
+    "brightness",
+    "noise",
+    "blur",
+    "elastic",
+    "contrast",
+    "low_resolution",
+)
 
 
 def _run(bundle: str, overlay: list[str], launcher: list[str], options: dict[str, object]) -> None:

@@ -43,6 +43,8 @@ VARIANTS = [
     ("student_segmentation", ["train", "mae"], SMALL),
     ("student_segmentation", ["train", "mocov3"], SMALL),
     ("student_segmentation", ["train", "pseudo_label"], {**SMALL, **NO_SOFT_LABELS}),
+    ("student_segmentation", ["train", "lite_unet"], {**SMALL, "encoder_weights": "random"}),
+    ("student_segmentation", ["train", "averaged"], SMALL),
     *[("student_segmentation", ["train", "distill", name], {**SMALL, **NO_SOFT_LABELS}) for name in STUDENTS],
     ("student_segmentation", ["train", "evaluate"], {**SMALL, **NO_MODEL}),
     ("student_segmentation", ["inference"], {"image_size": 64}),

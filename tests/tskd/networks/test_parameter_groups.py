@@ -11,7 +11,7 @@ from tskd.errors import TskdError
 from tskd.networks import TappedNetwork, batch_norm_momentum, frozen, parameter_groups
 
 CONFIGS = BUNDLES / "student_segmentation" / "configs"
-STUDENTS = ("train", "segresnet", "basic_unet", "flexible_unet", "swin_unetr")
+STUDENTS = ("train", "segresnet", "basic_unet", "flexible_unet", "lite_unet", "swin_unetr")
 
 
 def student(name: str) -> tuple[nn.Module, list[str]]:
