@@ -66,4 +66,3 @@ class NetworkAverage:
         """One step of the average."""
         if updates_weights(engine):
             self.average.update_parameters(self.network)
-
