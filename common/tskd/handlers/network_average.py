@@ -14,8 +14,8 @@ from tskd.handlers.updates import updates_weights
 def averaged_network(network: nn.Module, decay: float | None) -> AveragedModel | None:
     """A moving average of the network, on its device: `.module` is the averaged network.
 
-    After n updates an update keeps min(`decay`, (1 + n) / (10 + n)) of the average, so that the start is soon forgotten.
-    Parameters and floating-point buffers are averaged, counters are copied.
+    After n updates an update keeps min(`decay`, (1 + n) / (10 + n)) of the average, so that the start is soon
+    forgotten. Parameters and floating-point buffers are averaged, counters are copied.
 
     Args:
         network: network in training.
