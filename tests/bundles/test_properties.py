@@ -22,6 +22,12 @@ NO_SOFT_LABELS = {
     "train#dataset#data": "$tskd.data.entries(@dataset_file, 'transfer')",
     "train#named_handlers#checkpoint#identity#soft_labels": "none",
 }
+JOINT = {
+    "train#sampler#per_batch": None,
+    "loss#terms#labelled#weight": 0.5,
+    "transfer": "$[]",
+    "train#named_handlers#checkpoint#identity#transfer": "none",
+}
 STUDENTS = ("segresnet", "basic_unet", "flexible_unet", "swin_unetr")
 VARIANTS = [
     ("teacher_segmentation", ["train"], TEACHER),
@@ -45,6 +51,7 @@ VARIANTS = [
     ("student_segmentation", ["train", "pseudo_label"], {**SMALL, **NO_SOFT_LABELS}),
     ("student_segmentation", ["train", "lite_unet"], {**SMALL, "encoder_weights": "random"}),
     ("student_segmentation", ["train", "averaged"], SMALL),
+    ("student_segmentation", ["train", "distill", "averaged", "joint"], {**SMALL, **NO_SOFT_LABELS, **JOINT}),
     *[("student_segmentation", ["train", "distill", name], {**SMALL, **NO_SOFT_LABELS}) for name in STUDENTS],
     ("student_segmentation", ["train", "evaluate"], {**SMALL, **NO_MODEL}),
     ("student_segmentation", ["inference"], {"image_size": 64}),

@@ -96,8 +96,8 @@ def test_all_terms_two_teachers_and_labels_then_fine_tuning(
     assert manifest["teacher"] == sha256(other_weights)
     assert manifest["preprocessing"]["vfm"] == "UNet"
     logits = load_file(next((tmp_path / "soft").glob("*.safetensors")))
-    assert {key: value.shape for key, value in logits.items()} == {"logits": (5, 16, 16)}
-    assert torch.equal(logits["logits"], torch.zeros(5, 16, 16, dtype=torch.float16))
+    assert {key: value.shape for key, value in logits.items()} == {"logits": (5, 64, 64)}
+    assert torch.equal(logits["logits"], torch.zeros(5, 64, 64, dtype=torch.float16))
 
     weights = {f"loss__terms__{name}__weight": 0.5 for name in TERMS - {"labelled", "logits_kl"}}
     weights["loss__terms__logits_kl__weight"] = {

@@ -8,6 +8,7 @@ from dataclasses import is_dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tskd.data.datalist import IGNORE
 from tskd.errors import TskdError
 from tskd.losses import description
 
@@ -26,10 +27,12 @@ class Term(nn.Module):
         resample: which of the two is brought to the other's resolution: "target", "student", or None for neither.
         regions: another key of the target that the loss takes as it is, or None.
         temperature: schedule of the loss's attribute `temperature`, or None to leave it.
+        images: "all", or "unlabelled": only the images of the batch without any labelled pixel (joint training, where
+            the others learn from their labels).
 
     Raises:
-        TskdError: for a negative weight, another `resample`, or a temperature for a loss without one; on a call, when a
-            key is not there.
+        TskdError: for a negative weight, another `resample` or `images`, or a temperature for a loss without one;
+            on a call, when a key is not there.
     """
 
     def __init__(
@@ -41,13 +44,17 @@ class Term(nn.Module):
         resample: str | None = "target",
         regions: str | None = None,
         temperature: Schedule | None = None,
+        images: str = "all",
     ) -> None:
         super().__init__()
+        if images not in ("all", "unlabelled"):
+            raise TskdError(f"distillation term: expected images all or unlabelled, found {images!r}")
         if resample not in ("target", "student", None):
             raise TskdError(f"distillation term: expected resample target, student or null, found {resample!r}")
         if temperature is not None and not hasattr(loss, "temperature"):
             raise TskdError(f"distillation term: {type(loss).__name__} has no temperature to schedule; leave it out")
         self.loss, self.student, self.target, self.resample, self.regions = loss, student, target, resample, regions
+        self.images = images
         self.weight_schedule = weight if callable(weight) else None
         self.temperature_schedule = temperature
         self.weight = 0.0 if callable(weight) else weight
@@ -61,7 +68,8 @@ class Term(nn.Module):
     @property
     def targets(self) -> set[str]:
         """Keys of the target that the term reads."""
-        return {self.target} | ({self.regions} if self.regions is not None else set())
+        labels = {"label"} if self.images == "unlabelled" else set()
+        return {self.target} | ({self.regions} if self.regions is not None else set()) | labels
 
     @property
     def description(self) -> str:
@@ -69,7 +77,9 @@ class Term(nn.Module):
         more = {} if self.temperature_schedule is None else {"temperature": _schedule_text(self.temperature_schedule)}
         weight = f"{self.weight:g}" if self.weight_schedule is None else _schedule_text(self.weight_schedule)
         compared = [self.student, self.target, *([self.regions] if self.regions is not None else [])]
-        return f"{weight} {description(self.loss, more)} of {', '.join(compared)} at {self.resample}"
+        return f"{weight} {description(self.loss, more)} of {', '.join(compared)} at {self.resample}" + (
+            "" if self.images == "all" else f" of {self.images} images"
+        )
 
     def set_epoch(self, epoch: float) -> None:
         """Sets the scheduled numbers to those after `epoch` epochs."""
@@ -83,13 +93,18 @@ class Term(nn.Module):
     def forward(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
         """Returns the unweighted value."""
         student, target = _get(outputs, self.student, "student"), _get(targets, self.target, "target")
+        regions = None if self.regions is None else _get(targets, self.regions, "target")
+        if self.images == "unlabelled":
+            chosen = without_labels(_get(targets, "label", "target"))
+            if not chosen.any():
+                return student.sum() * 0
+            student, target = student[chosen], target[chosen]
+            regions = None if regions is None else regions[chosen]
         if self.resample == "target":
             target = resized(target, student)
         elif self.resample == "student":
             student = resized(student, target)
-        if self.regions is None:
-            return self.loss(student, target)
-        return self.loss(student, target, _get(targets, self.regions, "target"))
+        return self.loss(student, target) if regions is None else self.loss(student, target, regions)
 
 
 class DistillationLoss(nn.Module):
@@ -130,6 +145,11 @@ class DistillationLoss(nn.Module):
         """Sets the scheduled weights and temperatures to those after `epoch` epochs."""
         for term in self.terms.values():
             term.set_epoch(epoch)
+
+
+def without_labels(label: Tensor) -> Tensor:
+    """Which images of a batch of labels (B x 1 x H x W) have no labelled pixel: B booleans."""
+    return (label == IGNORE).flatten(1).all(1)
 
 
 def _get(mapping: Mapping[str, Tensor], key: str, side: str) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
@@ -30,7 +32,7 @@ def averaged_network(network: nn.Module, decay: float | None) -> AveragedModel |
         raise TskdError(f"ema_decay: expected a number from 0 to below 1, or null for no average, found {decay}")
 
     @torch.no_grad()
-    def update(averages: list[Tensor], values: list[Tensor], count: Tensor | int) -> None:
+    def update(averages: Sequence[Tensor], values: Sequence[Tensor], count: Tensor | int) -> None:
         kept = min(decay, (1 + float(count)) / (10 + float(count)))
         for average, value in zip(averages, values, strict=True):
             if average.is_floating_point():

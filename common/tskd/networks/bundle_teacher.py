@@ -19,7 +19,6 @@ from tskd.networks.weights import read_checkpoint
 from tskd.state import load_state
 
 CONFIGS = ("inference", "evaluate", "train")
-STRIDE = 4  # image pixels a pixel of the stored logits, as SAM's
 _REFUSALS = (RuntimeError, ValueError, AssertionError)  # what a network of volumes or of another size raises
 
 
@@ -33,8 +32,9 @@ class BundleTeacher(nn.Module):
         bundle: the bundle's folder; `network_def` is taken from configs/inference, evaluate or train (.json, .yaml).
         num_classes: channels that its output must have, the background being one of them.
         in_channels: channels of the images.
-        image_size: side of the images in pixels, a multiple of 4.
+        image_size: side of the images in pixels, a multiple of `pooling`.
         weights: file of its weights; None for the bundle's models/model.pt.
+        pooling: side in pixels of the squares whose mean logits are stored; 1 keeps thin structures, 4 is a SAM's.
 
     Attributes:
         name: the network's class.
@@ -55,17 +55,19 @@ class BundleTeacher(nn.Module):
         in_channels: int,
         image_size: int,
         weights: str | Path | None = None,
+        pooling: int = 1,
     ) -> None:
         super().__init__()
         if bundle is None or not (Path(bundle) / "configs").is_dir():
             raise TskdError(f"teacher_bundle: expected the folder of a MONAI bundle, with configs/, found {bundle}")
-        if image_size % STRIDE:
+        if pooling < 1 or image_size % pooling:
             raise TskdError(
-                f"image_size: expected a multiple of {STRIDE}, for logits are stored of {STRIDE} x {STRIDE} pixels, "
-                f"found {image_size}. Set --image_size {image_size // STRIDE * STRIDE or STRIDE}"
+                f"image_size: expected a multiple of pooling = {pooling}, the side of the squares whose mean logits "
+                f"are stored, found {image_size}. Change one of them"
             )
+        self.pooling = pooling
         self.image_size = image_size
-        self.stride = next(stride for stride in (32, 16, 8, STRIDE) if image_size % stride == 0)
+        self.stride = next(stride for stride in (32, 16, 8, 4, 2, 1) if image_size % stride == 0)
         example, expected = torch.zeros(1, in_channels, image_size, image_size), (1, num_classes, *[image_size] * 2)
         with _importable(Path(bundle)), torch.no_grad():
             self.network = load_checkpoint(_network(Path(bundle)), weights or Path(bundle, "models", "model.pt")).eval()
@@ -97,8 +99,8 @@ class BundleTeacher(nn.Module):
         return output
 
     def forward_features(self, x: Tensor) -> dict[str, Tensor]:
-        """`logits_low`: mean logits of every 4 x 4 pixels, B x C x H/4 x W/4."""
-        return {"logits_low": functional.avg_pool2d(self(x), STRIDE)}
+        """`logits_low`: mean logits of every `pooling` x `pooling` pixels, B x C x H/pooling x W/pooling."""
+        return {"logits_low": functional.avg_pool2d(self(x), self.pooling)}
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """That of the bundle's network."""

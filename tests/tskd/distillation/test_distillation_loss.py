@@ -226,3 +226,27 @@ def test_the_description_tells_weights_settings_and_schedules_apart():
     ]  # fmt: skip
     assert len({text(**change) for change in changes}) == len(changes)
     assert not [change for change in changes if " at 0x" in text(**change)]  # no address, which changes with every run
+
+
+def test_joint_training_compares_unlabelled_images_with_the_teacher_alone():
+    label = torch.full((3, 1, 8, 8), 255, dtype=torch.uint8)
+    label[1, 0, 2:, :] = 1
+    student, teacher = torch.randn(3, 4, 8, 8, dtype=torch.float64), torch.randn(3, 4, 8, 8, dtype=torch.float64)
+    term = Term(LogitsKLLoss(temperature=1.0), 1.0, "logits", "logits", images="unlabelled")
+    p, q = (logits[[0, 2]].softmax(1) for logits in (teacher, student))
+    expected = (p * (p / q).log()).sum(1).mean()
+    value = term({"logits": student}, {"logits": teacher, "label": label})
+    torch.testing.assert_close(value.double(), expected, atol=1e-6, rtol=1e-6)
+    assert term.targets == {"logits", "label"}
+    assert term.description.endswith("of unlabelled images")
+
+
+def test_a_batch_without_unlabelled_images_counts_nothing():
+    student = torch.randn(2, 4, 8, 8, requires_grad=True)
+    term = Term(SoftDiceLoss(), 1.0, "logits", "logits", images="unlabelled")
+    value = term({"logits": student}, {"logits": torch.randn(2, 4, 8, 8), "label": torch.zeros(2, 1, 8, 8)})
+    value.backward()
+    assert value == 0
+    assert student.grad.abs().sum() == 0
+    with pytest.raises(TskdError, match="expected images all or unlabelled, found 'some'"):
+        Term(SoftDiceLoss(), 1.0, "logits", "logits", images="some")

@@ -45,7 +45,7 @@ def write_bundle(bundle, entries, description, tmp_path):
 
     def function(**changes) -> None:
         options = {
-            "network": BundleTeacher(bundle, 3, 1, 64),
+            "network": BundleTeacher(bundle, 3, 1, 64, pooling=4),
             "teacher": bundle / "models/model.pt",
             "embedding": False,
         }
@@ -77,7 +77,7 @@ def test_fold_models(write_bundle, networks, square, tmp_path, wrapped):
 @torch.no_grad()
 def test_other_weights_than_those_of_the_bundle(write_bundle, bundle, networks, square, tmp_path):
     torch.save(networks[1].state_dict(), tmp_path / "other.pt")
-    teacher = BundleTeacher(bundle, 3, 1, 64, weights=tmp_path / "other.pt")
+    teacher = BundleTeacher(bundle, 3, 1, 64, weights=tmp_path / "other.pt", pooling=4)
     write_bundle(network=teacher, teacher=tmp_path / "other.pt")
     expected = functional.avg_pool2d(networks[1](square[0][None])[0], 4)
     torch.testing.assert_close(stored(tmp_path, 0), expected, atol=2e-3, rtol=2e-3)
