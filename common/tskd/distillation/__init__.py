@@ -4,7 +4,6 @@ from tskd.distillation.augmentation import BatchAugmentation
 from tskd.distillation.augmentation_presets import preset_augmentation
 from tskd.distillation.distillation_loss import DistillationLoss, Term
 from tskd.distillation.gradient_shares import GradientShares
-from tskd.distillation.prepare_batch import AugmentedBatch
 from tskd.distillation.selection import keep_surest
 from tskd.distillation.soft_labels.ensemble import AverageSoftLabelsd, add_teachers
 from tskd.distillation.soft_labels.out_of_fold import fold_teachers
@@ -13,6 +12,7 @@ from tskd.distillation.soft_labels.read import (
     soft_labels_identity,
 )
 from tskd.distillation.soft_labels.write import write_soft_labels
+from tskd.distillation.step import AugmentedBatch, distillation_step
 from tskd.distillation.term_schedules import FollowSchedules, Linear
 from tskd.distillation.transfer_set import (
     FillLabeld,
@@ -35,6 +35,7 @@ __all__ = [
     "add_soft_labels",
     "add_teachers",
     "batch_counts",
+    "distillation_step",
     "fold_teachers",
     "keep_surest",
     "preset_augmentation",
