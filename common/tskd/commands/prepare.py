@@ -63,7 +63,7 @@ def _report(path: Path) -> None:
         f"{len(content[name])} {name}" for name in ("training", "unlabelled", "validation", "test") if content[name]
     ]
     print(f"{path}: " + ", ".join(sizes))
-    for key in ("split", "groups", "left_out"):
+    for key in ("files", "split", "groups", "left_out"):
         if key in content["provenance"]:
             print(f"  {key.replace('_', ' ').replace('groups', 'patients')}: {content['provenance'][key]}")
 

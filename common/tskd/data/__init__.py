@@ -11,7 +11,8 @@ from tskd.data.io.nifti import load_label, load_volume, to_lps, write_volume
 from tskd.data.io.slices import write_slices
 from tskd.data.phantom.cohort import prepare_phantom, virtual_patient
 from tskd.data.prepare.images import prepare_images_masks
-from tskd.data.prepare.volume_writer import Patient, fingerprint, preparation, prepare_volumes
+from tskd.data.prepare.volume_checks import Patient
+from tskd.data.prepare.volume_writer import fingerprint, preparation, prepare_volumes
 from tskd.data.prepare.volumes import prepare_volumes_masks
 from tskd.data.public.chaos import prepare_chaos_mr
 from tskd.data.public.chase_db1 import prepare_chase_db1

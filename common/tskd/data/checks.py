@@ -9,18 +9,26 @@ import numpy as np
 from PIL import Image
 
 from tskd.data.datalist import FILES, IGNORE, load, named_entries, raise_if, read, structure_problems
-from tskd.data.io.image_files import distinct
+from tskd.data.io.geometry import same_grid
+from tskd.data.io.image_files import distinct, palette_problems
 from tskd.data.io.intensity import Intensity
-from tskd.data.io.nifti import NIFTI, as_label, load_label, load_volume, same_grid
+from tskd.data.io.nifti import NIFTI, as_label, load_label, load_volume
+from tskd.data.plain_reading import refuse_other_image, refuse_other_label, refuse_other_volume, refuse_truncated
+from tskd.data.plausibility import Shown, cut_warnings, intensity_range, structure_warnings, unit_warnings, warn
+from tskd.data.prepare.patients import warn_of_several
+from tskd.data.prepare.volume_checks import refuse_unplaced_pair, set_aside_by_slice
 from tskd.errors import TskdError
 
 
-def check(dataset_file: str | os.PathLike[str], labelled: bool = True) -> None:
+def check(dataset_file: str | os.PathLike[str], labelled: bool = True, num_labelled: int | None = None) -> None:
     """Open every file of a dataset once and report everything that is wrong with it in one error.
+
+    What may be right but seldom is, such as a structure that no training label shows, is logged as a warning.
 
     Args:
         dataset_file: path of dataset.json.
         labelled: False for a list of images only (synthetic images): `training` may then be empty.
+        num_labelled: labelled budget: structures have to be in the first so many training labels.
 
     Raises:
         TskdError: one line a problem, each with the file or key, what was expected, what was found and the fix.
@@ -29,11 +37,22 @@ def check(dataset_file: str | os.PathLike[str], labelled: bool = True) -> None:
     problems = structure_problems(data)
     if labelled and data.get("training") == []:
         problems.append("training: expected at least one labelled entry, found none. Add {image, label, group, case}.")
-    raise_if(problems + file_problems(data, Path(dataset_file).resolve().parent), dataset_file)
+    warnings: list[str] = []
+    found = file_problems(data, Path(dataset_file).resolve().parent, warnings, num_labelled if labelled else 0)
+    raise_if(problems + found, dataset_file)
+    warn(warnings)
+    if labelled:
+        warn_of_several(
+            {str(entry["case"]): str(entry["group"]) for _, entry in named_entries(data)},
+            "the key group of the entries",
+        )
 
 
 def check_for_training(
-    dataset_file: str | os.PathLike[str], num_classes: int | None = None, in_channels: int | None = None
+    dataset_file: str | os.PathLike[str],
+    num_classes: int | None = None,
+    in_channels: int | None = None,
+    num_labelled: int | None = None,
 ) -> None:
     """`check`, and whether the dataset fits the network, before a training begins.
 
@@ -44,13 +63,14 @@ def check_for_training(
         dataset_file: path of dataset.json.
         num_classes: classes of the network with the background, None to not compare.
         in_channels: channels that the network takes, None for any.
+        num_labelled: as `check` takes it.
 
     Raises:
         TskdError: as `check`, or naming the key to set and its value where the network does not fit.
     """
     if not Path(dataset_file).is_file():
         return
-    check(dataset_file)
+    check(dataset_file, num_labelled=num_labelled)
     data = read(dataset_file)
     for key, wanted, found in (
         ("num_classes", num_classes, len(data["labels"])),
@@ -63,7 +83,9 @@ def check_for_training(
             )
 
 
-def file_problems(data: Mapping[str, Any], folder: Path) -> list[str]:
+def file_problems(
+    data: Mapping[str, Any], folder: Path, warnings: list[str] | None = None, num_labelled: int | None = None
+) -> list[str]:
     """One line for each file that is missing, unreadable, empty, of the wrong size or place, or with unknown labels.
 
     A scaling of the intensities that is none has a line, too.
@@ -71,55 +93,107 @@ def file_problems(data: Mapping[str, Any], folder: Path) -> list[str]:
     Args:
         data: content of dataset.json; malformed entries are passed over (their structure is reported elsewhere).
         folder: folder of dataset.json.
+        warnings: gets a line for what may be right but seldom is.
+        num_labelled: labelled budget of the warnings about structures.
     """
     problems: list[str] = []
+    scaling = Intensity()
     try:
-        Intensity.from_json(data)
+        scaling = Intensity.from_json(data)
     except TskdError as error:
         problems.append(str(error))
-    classes = len(data["labels"]) if isinstance(data.get("labels"), dict) else IGNORE
-    seen: set[int] = set()  # label values of the training list
+    labels = data["labels"] if isinstance(data.get("labels"), dict) else {}
+    seen = Seen(scaling)
     for name, entry in named_entries(data):
-        found, values = _entry_problems(entry, folder, classes, data.get("channels"))
-        problems += found
+        problems += _entry_problems(entry, name, folder, len(labels) or IGNORE, data.get("channels"), seen)
         if name in ("training", "unlabelled") and str(entry.get("image")).endswith(NIFTI):
             problems.append(
                 f"{entry['image']}: expected a 2-D image in '{name}', found a volume (case {entry.get('case')!r}). "
                 "Cut it into slices, as `tskd prepare volumes` does."
             )
-        seen |= values if name == "training" else set()
-    if seen and seen <= {0, IGNORE}:
+    problems += palette_problems(seen.palettes)
+    if seen.training and seen.training <= {0, IGNORE}:
         problems.append(
-            f"training: expected labels that show a structure, found only the values {sorted(seen)} (0 is background, "
-            f"{IGNORE} an unlabelled pixel). Write a black and white mask as 0 and 1."
+            f"training: expected labels that show a structure, found only the values {sorted(seen.training)} (0 is "
+            f"background, {IGNORE} an unlabelled pixel). Write a black and white mask as 0 and 1."
         )
+    elif white := [group for group, values in seen.values.items() if values <= {0, IGNORE} and group in seen.white]:
+        problems.append(
+            f"labels: expected class indices, found only 0 and 255 in all labels of {', '.join(white[:8])} (255 is an "
+            "unlabelled pixel). Write a black and white mask as 0 and 1."
+        )
+    if warnings is not None:
+        warnings += structure_warnings(seen.shown, labels, num_labelled)
+        warnings += cut_warnings(seen.shown, labels, f"{scaling.kind} {scaling.low:g} to {scaling.high:g}")
+        warnings += unit_warnings(seen.pictures, offsets=False) + unit_warnings(seen.volumes)
     return problems
 
 
-def _entry_problems(entry: Mapping[str, Any], folder: Path, classes: int, channels: Any) -> tuple[list[str], set[int]]:
-    """Problems of an entry's image and labels, and the values of its label (not of a second observer's)."""
+class Seen:
+    """What the entries of a dataset hold together, gathered as they are read."""
+
+    def __init__(self, scaling: Intensity) -> None:
+        """Take how volumes are scaled."""
+        self.scaling = scaling
+        self.shown = Shown()
+        self.training: set[int] = set()  # label values of the training list
+        self.values: dict[str, set[int]] = {}  # of each patient's labels
+        self.white: set[str] = set()  # patients with a label in which 255 is drawn, not left out by rows or slices
+        self.palettes: dict[Path, dict[int, tuple[int, ...]]] = {}
+        self.pictures: dict[str, tuple[float, float]] = {}
+        self.volumes: dict[str, tuple[float, float]] = {}
+
+    def take(
+        self, name: str, entry: Mapping[str, Any], label: np.ndarray, image: np.ndarray | None, flat: bool
+    ) -> None:
+        """Take the label of an entry, with its image where that can be read."""
+        group = str(entry.get("group"))
+        values = {int(value) for value in distinct(label)}
+        self.training |= values if name == "training" else set()
+        self.values.setdefault(group, set()).update(values)
+        if IGNORE in values and not set_aside_by_slice(label):
+            self.white.add(group)
+        scaled = None
+        if image is not None and image.shape == label.shape:
+            scaled = image / 255 if flat else self.scaling.scale(image)
+        self.shown.add(name, group, label, scaled)
+
+
+def _entry_problems(
+    entry: Mapping[str, Any], section: str, folder: Path, classes: int, channels: Any, seen: Seen
+) -> list[str]:
+    """Problems of an entry's image and labels; `seen` gathers what they hold (not of a second observer's)."""
     problems: list[str] = []
     image: np.ndarray | None = None
     affine: np.ndarray | None = None
-    values: set[int] = set()
     case = f"(case {entry.get('case')!r})"
     try:
         if isinstance(entry.get("image"), str):
             image, affine = _read(folder, entry["image"])
             _refuse_palette(folder, entry["image"], affine)
             _refuse_odd_image(entry["image"], image, channels if affine is None else None)
+            path = folder / entry["image"]
+            if affine is None:
+                refuse_other_image(path, entry["image"], image)
+                seen.pictures[str(entry.get("case"))] = intensity_range(image)
+            else:
+                if path.is_file():
+                    refuse_other_volume(path, entry["image"], affine, image.shape)
+                seen.volumes[str(entry.get("case"))] = intensity_range(image)
     except TskdError as error:
         problems.append(f"{error} {case}")
     for key in FILES[1:]:
         try:
             if isinstance(entry.get(key), str):
-                label = _read_label(folder, entry[key], image, affine)
-                found = {int(value) for value in distinct(label)}
-                values |= found if key == "label" else set()
-                _refuse_odd_label(entry[key], label, found, classes)
+                label = _read_label(folder, entry, key, image, affine)
+                _refuse_odd_label(entry[key], label, {int(value) for value in distinct(label)}, classes)
+                if not str(entry[key]).endswith(NIFTI):
+                    seen.palettes[folder / entry[key]] = refuse_other_label(folder / entry[key], entry[key], label)
+                if key == "label":
+                    seen.take(section, entry, label, image, affine is None)
         except TskdError as error:
             problems.append(f"{error} {case}")
-    return problems, values
+    return problems
 
 
 def _read(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray | None]:
@@ -141,12 +215,18 @@ def _read(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray | None]:
         ) from error
 
 
-def _read_label(folder: Path, name: str, image: np.ndarray | None, affine: np.ndarray | None) -> np.ndarray:
+def _read_label(
+    folder: Path, entry: Mapping[str, Any], key: str, image: np.ndarray | None, affine: np.ndarray | None
+) -> np.ndarray:
     """A label, compared with its image (None: unreadable) in size, and for volumes in place."""
+    name = entry[key]
     label, place = _read(folder, name)
+    if place is not None:
+        refuse_truncated(name, label)
     if image is not None and affine is not None and place is not None:
+        refuse_unplaced_pair(folder / entry["image"], folder / name)
         fitting = load_label(folder / name, image.shape, affine)
-        if not same_grid(place, affine):  # validation and evaluation compare voxel by voxel
+        if not same_grid(place, affine, image.shape):  # validation and evaluation compare voxel by voxel
             raise TskdError(
                 f"{name}: expected the axes and the place of its image, found the affine {place.round(3).tolist()} "
                 f"instead of {affine.round(3).tolist()}. `tskd prepare volumes` writes labels so."

@@ -14,7 +14,7 @@ stored in an order in which every prefix is a fair subset (`split.fair_order`): 
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ FILES = ("image", "label", "label_2nd")  # keys of an entry that hold a path; th
 IGNORE = 255  # label value of a pixel that nobody labelled
 KEYS = (*FILES, "group", "case")  # of an entry, what a training sees
 
+_BACKGROUND = ("background", "back ground", "bg", "backgrd", "hintergrund")  # names of the mask value 0
 _REQUIRED: dict[str, type] = {
     "name": str,
     "modality": str,
@@ -106,6 +107,43 @@ def write(dataset_file: str | os.PathLike[str], data: Mapping[str, Any]) -> None
     write_json(dataset_file, data)
 
 
+def label_names(structures: Sequence[str]) -> dict[str, str]:
+    """Names of the structures, for mask values 1, 2, ..., as the key `labels`: {"0": "background", "1": ..., ...}.
+
+    Raises:
+        TskdError: a name that is empty, given twice, or the background's.
+    """
+    names = {str(index): name for index, name in enumerate(["background", *structures])}
+    if problems := name_problems(names):
+        raise TskdError("; ".join(problems))
+    return names
+
+
+def name_problems(labels: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the names of the key `labels`: empty, twice, a structure named background, or 0 named else."""
+    problems = []
+    plain = {key: " ".join(str(name).casefold().replace("_", " ").split()) for key, name in labels.items()}
+    if "0" in plain and plain["0"] not in _BACKGROUND:
+        problems.append(
+            f"labels: expected 0 to be the background, found {labels['0']!r}. Number the structures from 1, as the "
+            "masks do."
+        )
+    for key, name in plain.items():
+        if key != "0" and name in _BACKGROUND:
+            problems.append(
+                f"labels: expected structures only, found {labels[key]!r} for the mask value {key}. 0 is the "
+                "background: leave it out, and name what 1, 2, ... are."
+            )
+        if not name:
+            problems.append(f"labels: expected a name for the mask value {key}, found none.")
+    for name, times in Counter(plain.values()).items():
+        if times > 1 and name and name not in _BACKGROUND:
+            problems.append(
+                f"labels: expected each name once, found {name!r} {times} times. Name the structures apart."
+            )
+    return problems
+
+
 def structure_problems(data: Mapping[str, Any]) -> list[str]:
     """Everything that is wrong with keys, types, names and groups, one line each; empty if all is well."""
     problems = []
@@ -121,6 +159,8 @@ def structure_problems(data: Mapping[str, Any]) -> list[str]:
         )
     if isinstance(labels, dict) and len(labels) < 2:
         problems.append(f"labels: expected background and at least one structure, found {labels}. Name the structures.")
+    if isinstance(labels, dict):
+        problems += name_problems(labels)
     for name in LISTS:
         if isinstance(data.get(name, []), list):
             problems += _entry_problems(name, data.get(name, []))

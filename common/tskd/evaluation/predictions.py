@@ -11,7 +11,8 @@ from monai.data.utils import affine_to_spacing
 from numpy.typing import NDArray
 from PIL import Image
 
-from tskd.data.io.nifti import same_grid
+from tskd.data.io.geometry import same_grid
+from tskd.data.io.nifti import clean_image
 from tskd.errors import TskdError
 from tskd.files import atomic
 
@@ -61,7 +62,7 @@ def geometry(item: Mapping[str, Any]) -> tuple[NDArray, list[float], str]:
     reference = affines.get("image file", affines.get("label", affines.get("pred")))
     assert reference is not None
     for name, affine in affines.items():
-        if not same_grid(affine, reference):
+        if not same_grid(affine, reference, tuple(pred.shape[1:])):
             raise TskdError(
                 f"case {case!r}: {name} is not on the grid of the image file.\n{name}:\n{affine}\nexpected:\n"
                 f"{reference}\nInvert the preprocessing of both `pred` and `label` (Invertd) before scoring; a label "
@@ -89,12 +90,8 @@ def save_mask(mask: NDArray, affine: NDArray, path: Path) -> Path:
             Image.fromarray(np.ascontiguousarray(pixels.T)).save(draft, format="PNG")
         return path
     path = path.with_name(path.name + ".nii.gz")
-    image = nib.Nifti1Image(pixels, affine)
-    image.set_sform(affine, 1)
-    image.set_qform(affine, 1)
-    image.header.set_xyzt_units("mm")
     with atomic(path) as draft:
-        nib.save(image, draft)
+        nib.save(clean_image(pixels, affine), draft)
     return path
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pydicom
 from pydicom.errors import InvalidDicomError
+from pydicom.pixels import apply_modality_lut
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from tskd.errors import TskdError
@@ -21,8 +22,9 @@ _ROUNDING = 0.11  # mm by which two positions with one decimal are further apart
 def read_series(folder: str | os.PathLike[str], files: Sequence[Path] | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Read one DICOM series as a volume.
 
-    Slices are sorted by their position along the slice normal, RescaleSlope and RescaleIntercept are applied. Files in
-    the folder that are not DICOM images are passed over.
+    Slices are sorted by their position along the slice normal; the Modality LUT, or RescaleSlope and RescaleIntercept,
+    are applied; window settings, which are for display, are not. Files in the folder that are not DICOM images are
+    passed over (`unused_files` names them).
 
     Args:
         folder: folder with the files of exactly one series of single-frame, single-channel images.
@@ -60,6 +62,17 @@ def read_series(folder: str | os.PathLike[str], files: Sequence[Path] | None = N
 def series_files(folder: str | os.PathLike[str], files: Sequence[Path] | None = None) -> list[Path]:
     """The files of a series in the order of the slices of `read_series`, which raises the same errors."""
     return [path for path, _ in _slices(folder, files)]
+
+
+def unused_files(folder: str | os.PathLike[str]) -> list[str]:
+    """Names in a series' folder that are no image of it: other files, DICOM without pixels, folders."""
+    used = {path.name for path, _ in _slices(folder, None)}
+    return sorted(path.name for path in Path(folder).iterdir() if path.name not in used)
+
+
+def patient_id(folder: str | os.PathLike[str]) -> str:
+    """PatientID of a series, "" where there is none; for comparing in memory, never to be written."""
+    return str(_slices(folder, None)[0][1].get("PatientID") or "").strip()
 
 
 def _slices(folder: str | os.PathLike[str], files: Sequence[Path] | None) -> list[tuple[Path, pydicom.Dataset]]:
@@ -113,10 +126,30 @@ def _refuse_odd_images(slices: list[tuple[Path, pydicom.Dataset]]) -> None:
                 f"{path}: expected one frame with one channel a file, found {data.get('NumberOfFrames') or 1} frames "
                 f"and {data.get('SamplesPerPixel', 1)} channels. Convert the series to NIfTI (dcm2niix) first."
             )
-        if data.get("PhotometricInterpretation") == "MONOCHROME1":
+        meaning = data.get("PhotometricInterpretation")
+        if meaning != "MONOCHROME2":
+            what = {"MONOCHROME1": " (inverted grey)", "PALETTE COLOR": " (numbers are places in a palette)"}
             raise TskdError(
-                f"{path}: expected MONOCHROME2, found MONOCHROME1 (inverted grey). Invert the series first."
+                f"{path}: expected MONOCHROME2, found {meaning}{what.get(meaning, '')}. Convert the series first."
             )
+        if data.get("VOILUTSequence") or data.get("PresentationLUTShape") == "INVERSE":
+            raise TskdError(
+                f"{path}: expected stored values that a viewer shows in their order, found a VOI LUT Sequence or an "
+                "inverse presentation. Convert the series first (dcmj2pnm, gdcmconv), or export it without the table."
+            )
+        stored, high = data.get("BitsStored"), data.get("HighBit")
+        if stored is not None and high is not None and int(high) != int(stored) - 1:
+            raise TskdError(
+                f"{path}: expected the value in the lowest {stored} bits, found HighBit {high}. Convert it first."
+            )
+        axes = np.array(data.ImageOrientationPatient, dtype=float).reshape(2, 3)
+        if not np.allclose(axes @ axes.T, np.eye(2), atol=5e-3):
+            raise TskdError(
+                f"{path}: expected ImageOrientationPatient with two unit vectors at right angles, found "
+                f"{axes.ravel().tolist()}. Export the series again."
+            )
+        if not all(float(side) > 0 for side in data.PixelSpacing):
+            raise TskdError(f"{path}: expected a PixelSpacing above 0 mm, found {list(data.PixelSpacing)}.")
 
 
 def _refuse_mixed(folder: str | os.PathLike[str], tag: str, slices: list[tuple[Path, pydicom.Dataset]]) -> None:
@@ -168,7 +201,39 @@ def _pixels(path: Path, data: pydicom.Dataset) -> np.ndarray:
             f"{path}: expected readable pixels, found {error} (transfer syntax "
             f"{data.file_meta.get('TransferSyntaxUID')}). Decompress the series (gdcmconv --raw) or copy it again."
         ) from error
-    slope, intercept = float(data.get("RescaleSlope", 1) or 1), float(data.get("RescaleIntercept", 0) or 0)
+    if pixels.shape != (int(data.Rows), int(data.Columns)) or _excess(data):
+        raise TskdError(
+            f"{path}: expected the pixels of one frame, found more (shape {pixels.shape}, {len(data.PixelData)} "
+            "bytes). Convert the series to NIfTI (dcm2niix) first."
+        )
+    pixels = _stored_bits(pixels, data)
+    if data.get("ModalityLUTSequence"):
+        return np.asarray(apply_modality_lut(pixels, data)).astype(np.int32)
+    slope, intercept = (_number(data, *key) for key in (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0)))
+    if slope == 0 or not np.isfinite([slope, intercept]).all():
+        raise TskdError(f"{path}: expected a RescaleSlope that is not 0, found {slope} and the intercept {intercept}.")
     if slope == 1 and intercept.is_integer():
         return np.asarray(pixels.astype(np.int32) + int(intercept))
     return np.asarray(pixels.astype(np.float32) * slope + intercept).astype(np.float32)
+
+
+def _number(data: pydicom.Dataset, tag: str, default: float) -> float:
+    value = data.get(tag)
+    return default if value in (None, "") else float(value)
+
+
+def _excess(data: pydicom.Dataset) -> bool:
+    """Whether uncompressed pixel data is longer than its one frame (and the byte that makes it even)."""
+    syntax = data.file_meta.get("TransferSyntaxUID")
+    if syntax is None or syntax.is_compressed:
+        return False
+    wanted = int(data.Rows) * int(data.Columns) * int(data.BitsAllocated) // 8
+    return len(data.PixelData) > wanted + 1
+
+
+def _stored_bits(pixels: np.ndarray, data: pydicom.Dataset) -> np.ndarray:
+    """Pixels without what lies above BitsStored, such as the overlays of old files."""
+    unused = int(data.BitsAllocated) - int(data.get("BitsStored", data.BitsAllocated))
+    if unused <= 0 or pixels.dtype.kind not in "iu" or pixels.dtype.itemsize * 8 != int(data.BitsAllocated):
+        return pixels
+    return (pixels << unused) >> unused  # an arithmetic shift for signed pixels

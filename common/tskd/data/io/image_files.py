@@ -4,16 +4,19 @@ An array is [rows, columns] or [rows, columns, 3], uint8, upright as the camera'
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from tskd.data.datalist import IGNORE
+from tskd.data.io.picture_header import open_picture, orientation, sample_bits, turn_upright
 from tskd.errors import TskdError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+EXIF = ("upright", "stored")  # what masks were drawn on, where their images are turned by EXIF
 _EIGHT_BIT = {"1": "L", "L": "L", "LA": "L", "P": "RGB", "RGB": "RGB", "RGBA": "RGB", "CMYK": "RGB", "YCbCr": "RGB"}
 
 
@@ -64,7 +67,7 @@ def colour_channels(path: Path) -> int:
     Raises:
         TskdError: an unreadable file, or more than 8 bits a channel.
     """
-    return 1 if _target_mode(_open(path), path) == "L" else 3
+    return 1 if _target_mode(open_picture(path), path) == "L" else 3
 
 
 def read_image(path: Path, channels: int) -> np.ndarray:
@@ -73,18 +76,38 @@ def read_image(path: Path, channels: int) -> np.ndarray:
     Raises:
         TskdError: as `colour_channels`.
     """
-    image = _open(path)
+    image = open_picture(path)
     image = image.convert(_target_mode(image, path))
     return np.asarray(image.convert("L" if channels == 1 else "RGB"))
 
 
-def mask_values(path: Path) -> np.ndarray:
-    """A mask as the file has it, one channel, [rows, columns].
+@dataclass(frozen=True)
+class StoredMask:
+    """A mask as its file means it.
+
+    Args:
+        values: [rows, columns], one channel.
+        colours: of the positions used in a coloured palette, which then are the values; else empty.
+    """
+
+    values: np.ndarray
+    colours: Mapping[int, tuple[int, ...]]
+
+
+def stored_mask(path: Path) -> StoredMask:
+    """A mask as its file means it, upright as its own EXIF orientation says.
+
+    Grey values count, of a palette too where all of its used colours are grey; in a coloured palette the positions are
+    the values. The 2 or 4 bits of a grey PNG or TIFF are taken as they are stored (0 to 3, or 15).
 
     Raises:
-        TskdError: an unreadable file or a coloured mask.
+        TskdError: an unreadable file, a coloured mask, a palette with another colour than black at position 0, or one
+            that may mean either its positions or its greys.
     """
-    values = np.asarray(_open(path))
+    image = open_picture(path)
+    values = np.asarray(image)
+    if image.mode in ("P", "PA"):
+        return _palette_mask(path, values if values.ndim == 2 else values[..., 0], image)
     if values.ndim == 3:
         colours = values[..., : 3 if values.shape[2] > 2 else 1]
         if (colours != colours[..., :1]).any():
@@ -92,7 +115,84 @@ def mask_values(path: Path) -> np.ndarray:
                 f"{path}: expected a mask of one channel, found colours. Write the index of the class into a grey PNG."
             )
         values = colours[..., 0]
-    return values
+    if image.mode == "L" and (bits := sample_bits(path)) in (2, 4):  # Pillow stretches them to 0 to 255
+        values = values // (255 // (2**bits - 1))
+    return StoredMask(values, {})
+
+
+def _palette_mask(path: Path, positions: np.ndarray, image: Image.Image) -> StoredMask:
+    palette = np.asarray(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
+    used = distinct(positions)
+    if used[-1] >= len(palette):
+        raise TskdError(f"{path}: expected a palette with all colours used, found none at position {used[-1]}.")
+    grey = (palette == palette[:, :1]).all(axis=1)
+    if grey.all() or all(grey[k] and palette[k, 0] == k for k in used):
+        return StoredMask(palette[positions, 0], {})
+    if palette[0].any():
+        raise TskdError(
+            f"{path}: expected a palette with black at position 0 (the background), found the colour "
+            f"{palette[0].tolist()}. Save the mask as a grey PNG with the index of the class."
+        )
+    if grey[used].all() and (len(used) > 2 or palette[used, 0].max() < 32):  # nothing says which
+        raise TskdError(
+            f"{path}: expected class indices, found a palette of colours of which only greys are used (positions "
+            f"{used[:8]}, greys {palette[used[:8], 0].tolist()}). Save the mask as a grey PNG with the index of the "
+            "class."
+        )
+    return StoredMask(positions, {k: tuple(palette[k].tolist()) for k in used})
+
+
+def palette_problems(masks: Mapping[Path, Mapping[int, tuple[int, ...]]]) -> list[str]:
+    """A line for each file whose coloured palette gives a position another colour than an earlier file does."""
+    first: dict[int, tuple[tuple[int, ...], Path]] = {}
+    places: dict[tuple[int, ...], tuple[int, Path]] = {}
+    problems = []
+    for path, colours in masks.items():
+        for position, colour in colours.items():
+            seen, where = first.setdefault(position, (colour, path))
+            at, there = places.setdefault(colour, (position, path))
+            if seen != colour or at != position:
+                other, what = (where, f"{list(seen)}") if seen != colour else (there, f"that colour at {at}")
+                problems.append(
+                    f"{path}: expected the palette of {other.name}, found {list(colour)} at position {position}, where "
+                    f"the other has {what}. Save all masks as grey PNG with the index of the class."
+                )
+                break
+    return problems
+
+
+def mask_values(path: Path) -> np.ndarray:
+    """The values of `stored_mask`, which raises the same errors."""
+    return stored_mask(path).values
+
+
+def mask_turn(image: Path, mask: Path, exif: str | None) -> int:
+    """The EXIF orientation by which a mask, read upright, is still to be turned to lie on its upright image.
+
+    Args:
+        image: file of the image.
+        mask: file of its mask.
+        exif: for an image with an orientation and a mask without: the mask was drawn on the "upright" picture, or on
+            the "stored" pixels; None: not known.
+
+    Raises:
+        TskdError: orientations that differ, and nothing says what the mask was drawn on.
+    """
+    own, wanted = orientation(mask), orientation(image)
+    if own == wanted:
+        return 1
+    if own != 1:
+        raise TskdError(
+            f"{mask}: expected the EXIF orientation of its image ({wanted}) or none, found {own}. Remove it from the "
+            "mask, or save both upright."
+        )
+    if exif is None:
+        raise TskdError(
+            f"{image}: expected image and mask turned alike, found the EXIF orientation {wanted} in the image and none "
+            f"in {mask.name}. Say what the masks were drawn on: the picture as viewers show it (--exif upright), or "
+            "the pixels as stored (--exif stored)."
+        )
+    return wanted if exif == "stored" else 1
 
 
 def distinct(values: np.ndarray) -> list[int]:
@@ -102,16 +202,16 @@ def distinct(values: np.ndarray) -> list[int]:
     return np.unique(values).tolist()
 
 
-def read_mask(path: Path, structures: int) -> np.ndarray:
+def read_mask(path: Path, structures: int, turn: int = 1) -> np.ndarray:
     """A mask as uint8 class indices [rows, columns].
 
     With one structure a black and white mask (0 and one other value) is read as 0 and 1. Otherwise the values are
-    class indices 0 to `structures`, and 255 for pixels without a label.
+    class indices 0 to `structures`, and 255 for pixels without a label. `turn` is an EXIF orientation to turn by.
 
     Raises:
         TskdError: any other value, or as `mask_values`.
     """
-    values = mask_values(path)
+    values = turn_upright(mask_values(path), turn)
     found = distinct(values)
     drawn = set(found) - {0}
     if structures == 1 and len(drawn) == 1:
@@ -133,15 +233,6 @@ def write_picture(path: Path, pixels: np.ndarray) -> None:
     """Write uint8 [rows, columns(, 3)] as PNG that holds pixels and nothing else."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.ascontiguousarray(pixels)).save(path, format="PNG", compress_level=3)
-
-
-def _open(path: Path) -> Image.Image:
-    """The image, upright, read to its end."""
-    try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise TskdError(f"{path}: expected a readable image, found {error}. Copy or convert it again.") from error
 
 
 def _target_mode(image: Image.Image, path: Path) -> str:

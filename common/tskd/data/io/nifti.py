@@ -12,31 +12,38 @@ import numpy as np
 from nibabel import orientations
 
 from tskd.data.io.dicom_series import read_series
+from tskd.data.io.geometry import HALF, displacement, header_affine, orthogonal, same_place
 from tskd.errors import TskdError
 
 NIFTI = (".nii", ".nii.gz")
 
 
-def load_volume(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
+MAX_BYTES = 16 * 2**30  # that a file may unpack to
+_NIFTI2 = (b"\x1c\x02\0\0", b"\0\0\x02\x1c")  # how a NIfTI-2 file begins
+_ROUNDING = 1e-3  # by which a label value may miss a whole number, as by a scale factor
+
+
+def load_volume(path: str | os.PathLike[str], affine: str | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Read a NIfTI file or a folder with one DICOM series.
+
+    Args:
+        path: file or folder.
+        affine: "sform" or "qform", to be believed where a NIfTI file's two forms disagree; None refuses such a file.
 
     Returns:
         Array [X, Y, Z], int16 if it holds whole numbers of that range as stored, else float32; affine 4 x 4 (RAS+, mm).
 
     Raises:
-        TskdError: missing or unreadable file, not three-dimensional, or a DICOM series that is not one regular volume.
+        TskdError: missing, damaged or cut file, not three-dimensional, geometry that contradicts itself (see
+            `header_affine`), or a DICOM series that is not one regular volume.
     """
     if Path(path).is_dir():
-        array, affine = read_series(path)
-        return compact(array), affine
-    if not str(path).endswith(NIFTI):
-        raise TskdError(f"{path}: expected a NIfTI file (.nii, .nii.gz) or a folder with a DICOM series.")
-    if not Path(path).is_file():
-        raise TskdError(f"{path}: expected a NIfTI file, found no such file. Correct the path.")
+        array, matrix = read_series(path)
+        return compact(array), matrix
+    image = read_nifti(path)
     try:
-        image = nib.nifti1.load(path)
-        array, affine = np.asanyarray(image.dataobj), np.asarray(image.affine, dtype=np.float64)
-    except Exception as error:  # nibabel, gzip and zlib raise many kinds
+        array = np.asanyarray(image.dataobj)
+    except Exception as error:  # nibabel raises many kinds
         raise TskdError(f"{path}: expected a readable NIfTI file, found {error}. Copy the file again.") from error
     while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]
@@ -46,18 +53,48 @@ def load_volume(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
         )
     if array.dtype.kind not in "iubf":
         raise TskdError(f"{path}: expected one number a voxel, found {array.dtype} (colours?). Convert it to grey.")
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+    return compact(array), header_affine(image.header, array.shape, path, affine)
+
+
+def read_nifti(path: str | os.PathLike[str]) -> nib.nifti1.Nifti1Image:
+    """A NIfTI file, read to its last byte, so that the checksum of a packed one is verified.
+
+    Raises:
+        TskdError: no such file, another ending, a damaged file, one that unpacks to more than `MAX_BYTES`, or bytes
+            after the last voxel.
+    """
+    if not str(path).lower().endswith(NIFTI):
+        raise TskdError(f"{path}: expected a NIfTI file (.nii, .nii.gz) or a folder with a DICOM series.")
+    if not Path(path).is_file():
+        raise TskdError(f"{path}: expected a NIfTI file, found no such file. Correct the path.")
+    try:
+        opened = gzip.open(path) if str(path).lower().endswith(".gz") else open(path, "rb")  # noqa: SIM115
+        with opened as file:
+            content = file.read(MAX_BYTES + 1)
+        kind = nib.nifti2.Nifti2Image if content[:4] in _NIFTI2 else nib.nifti1.Nifti1Image
+        image = kind.from_bytes(content)
+        end = image.dataobj.offset + image.header.get_data_dtype().itemsize * int(np.prod(image.shape))
+    except Exception as error:  # nibabel, gzip and zlib raise many kinds
+        raise TskdError(f"{path}: expected a readable NIfTI file, found {error}. Copy the file again.") from error
+    if len(content) > MAX_BYTES:
+        raise TskdError(f"{path}: expected at most {MAX_BYTES} bytes, found more when unpacked.")
+    if content[end:].strip(b"\0"):
         raise TskdError(
-            f"{path}: expected an affine with three axes, found {affine.tolist()}. Correct the file's sform or qform."
+            f"{path}: expected {image.shape} voxels and the end of the file, found {len(content) - end} bytes more. "
+            "The header does not describe the whole file: write the volume again."
         )
-    return compact(array), affine
+    return image
 
 
 def has_orientation(path: str | os.PathLike[str]) -> bool:
     """Whether a volume says how it lies in the patient; a NIfTI file may not, and nibabel then takes LAS."""
     if Path(path).is_dir():
         return True
-    header = nib.nifti1.load(path).header
+    opened = gzip.open(path) if str(path).lower().endswith(".gz") else open(path, "rb")  # noqa: SIM115
+    with opened as file:
+        content = file.read(540)
+    nifti2 = content[:4] in _NIFTI2
+    header = (nib.nifti2.Nifti2Header if nifti2 else nib.nifti1.Nifti1Header)(content[: 540 if nifti2 else 348])
     return bool(header["sform_code"] or header["qform_code"])
 
 
@@ -85,21 +122,25 @@ def to_lps(array: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return turned, affine @ orientations.inv_ornt_aff(turn, array.shape)
 
 
-def load_label(path: str | os.PathLike[str], shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
+def load_label(
+    path: str | os.PathLike[str], shape: tuple[int, ...], affine: np.ndarray, form: str | None = None
+) -> np.ndarray:
     """Read a label volume in the axis order of its image.
 
     Args:
         path: NIfTI file; its axes may be in another order or direction than the image's.
         shape: of the image.
         affine: of the image.
+        form: as `load_volume` takes it.
 
     Returns:
         uint8 array of the image's shape.
 
     Raises:
-        TskdError: another size, another place in the world (by half a millimetre), or values that are no class indices.
+        TskdError: another size, another place in the world (by half a voxel or half a millimetre), or values that are
+            no class indices.
     """
-    label, place = load_volume(path)
+    label, place = load_volume(path, form)
     turn = orientations.ornt_transform(orientations.io_orientation(place), orientations.io_orientation(affine))
     place = place @ orientations.inv_ornt_aff(turn, label.shape)
     label = orientations.apply_orientation(label, turn)
@@ -107,19 +148,18 @@ def load_label(path: str | os.PathLike[str], shape: tuple[int, ...], affine: np.
         raise TskdError(
             f"{path}: expected the size of its image {tuple(shape)}, found {label.shape}. Correct the pair."
         )
-    corners = np.array([[x, y, z, 1] for x in (0, 1) for y in (0, 1) for z in (0, 1)]) * [*shape, 1]
-    distance = np.abs(corners @ (affine - place).T).max()
-    if distance > 0.5:
+    if not same_place(place, affine, label.shape):
+        voxels = displacement(place, affine, label.shape)
+        distance = voxels * np.linalg.norm(affine[:3, :3], axis=0).min()
         raise TskdError(
-            f"{path}: expected the place of its image, found a corner {distance:.1f} mm away from it. Correct the "
-            "pair, or resample the label to the image."
+            f"{path}: expected the place of its image, found a corner {_rounded(distance)} mm away from it "
+            f"({voxels:.1f} voxels). Correct the pair, or resample the label to the image."
         )
     return as_label(label, path)
 
 
-def same_grid(affine: np.ndarray, reference: np.ndarray) -> bool:
-    """Whether two affines are one but for rounding: to a thousandth, and to a hundredth of a millimetre near zero."""
-    return affine.shape == reference.shape and bool(np.allclose(affine, reference, rtol=1e-3, atol=1e-2))
+def _rounded(distance: float) -> str:
+    return f"{distance:.1f}" if distance >= 0.1 else f"{distance:.2g}"
 
 
 def write_volume(path: str | os.PathLike[str], array: np.ndarray, affine: np.ndarray) -> None:
@@ -132,13 +172,26 @@ def write_volume(path: str | os.PathLike[str], array: np.ndarray, affine: np.nda
     """
     if not str(path).endswith(".nii.gz"):
         raise TskdError(f"{path}: expected a path that ends with .nii.gz. Rename it.")
-    image = nib.nifti1.Nifti1Image(array, affine)
-    image.set_sform(affine, code=1)
-    image.set_qform(affine, code=1)
-    image.header.set_xyzt_units(xyz="mm")
+    image = clean_image(array, affine)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with open(path, "wb") as raw, gzip.GzipFile("", "wb", compresslevel=3, fileobj=raw, mtime=0) as packed:
         packed.write(image.to_bytes())
+
+
+def clean_image(array: np.ndarray, affine: np.ndarray) -> nib.nifti1.Nifti1Image:
+    """A NIfTI image whose sform and qform are one geometry, with code 1 and the unit mm, and without any text.
+
+    Raises:
+        TskdError: axes that are off the right angle by more than half a voxel, which a qform cannot say.
+    """
+    straight = orthogonal(affine)
+    if displacement(straight, affine, array.shape) > HALF:
+        raise TskdError(f"affine: expected axes at right angles, found {affine.tolist()}. Resample the volume first.")
+    image = nib.nifti1.Nifti1Image(array, straight)
+    image.set_qform(straight, code=1)
+    image.set_sform(straight, code=1)
+    image.header.set_xyzt_units(xyz="mm")
+    return image
 
 
 def as_label(array: np.ndarray, where: str | os.PathLike[str]) -> np.ndarray:
@@ -148,7 +201,12 @@ def as_label(array: np.ndarray, where: str | os.PathLike[str]) -> np.ndarray:
         TskdError: values that are not whole numbers from 0 to 255; `where` names the file in the message.
     """
     label = np.rint(np.clip(array, 0, 255)).astype(np.uint8)
-    if not np.array_equal(label, array):
-        wrong = np.unique(array[label != array])[:5].tolist()
-        raise TskdError(f"{where}: expected label values that are whole numbers from 0 to 255, found {wrong}.")
+    off = ~(np.abs(label - array) <= _ROUNDING)  # NaN is off, too
+    if off.any():
+        wrong = np.unique(array[off])[:5].tolist()
+        factor = " A scale factor in the header (scl_slope, scl_inter) may be the cause: write the values unscaled."
+        raise TskdError(
+            f"{where}: expected label values that are whole numbers from 0 to 255, found {wrong}."
+            + (factor if array.dtype.kind == "f" else "")
+        )
     return label

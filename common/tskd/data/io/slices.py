@@ -11,7 +11,11 @@ from tskd.errors import TskdError
 
 
 def write_slices(
-    folder: str | os.PathLike[str], group: str, image: np.ndarray, label: np.ndarray | None = None
+    folder: str | os.PathLike[str],
+    group: str,
+    image: np.ndarray,
+    label: np.ndarray | None = None,
+    case: str | None = None,
 ) -> list[dict[str, str]]:
     """Write every slice `[:, :, k]` of a volume, and of its label, as PNG under `folder`/slices.
 
@@ -21,9 +25,10 @@ def write_slices(
 
     Args:
         folder: folder of the dataset.json.
-        group: patient code; slice k becomes case `<group>_<k>` with three digits.
+        group: patient code.
         image: [X, Y, Z] in LPS order, float in [0, 1]; stored as round(255 x).
         label: uint8 [X, Y, Z], class index or 255 for unlabelled pixels; None for an unlabelled patient.
+        case: name of the scan, the patient's code by default; slice k becomes case `<case>_<k>` with three digits.
 
     Returns:
         Entries {image, label?, group, case} with paths relative to `folder`.
@@ -41,13 +46,13 @@ def write_slices(
     for k in range(image.shape[2]):
         if grey[:, :, k].min() == grey[:, :, k].max():
             continue
-        case = f"{group}_{k:03d}"
-        entry = {"image": f"slices/{case}.png"}
+        name = f"{case or group}_{k:03d}"
+        entry = {"image": f"slices/{name}.png"}
         write_png(Path(folder, entry["image"]), grey[:, :, k])
         if label is not None and (label[:, :, k] != IGNORE).any():
-            entry["label"] = f"slices/{case}_label.png"
+            entry["label"] = f"slices/{name}_label.png"
             write_png(Path(folder, entry["label"]), label[:, :, k])
-        found.append({**entry, "group": group, "case": case})
+        found.append({**entry, "group": group, "case": name})
     return found
 
 

@@ -8,7 +8,17 @@ from pathlib import Path
 import numpy as np
 
 from tskd.data.datalist import IGNORE
-from tskd.data.io.image_files import colour_channels, distinct, mask_values, read_image, read_mask
+from tskd.data.io.image_files import (
+    colour_channels,
+    distinct,
+    mask_turn,
+    palette_problems,
+    read_image,
+    read_mask,
+    stored_mask,
+)
+from tskd.data.io.picture_header import orientation
+from tskd.data.plausibility import intensity_range, unit_warnings, warn
 from tskd.errors import TskdError
 
 UNKNOWN_PATIENTS = "unknown: each image counts as a patient of its own, identical images as one"
@@ -27,20 +37,27 @@ class Picture:
 
 @dataclass(frozen=True)
 class Findings:
-    """What the images have in common: their channels; and sha256 of each case's pixels, and of all masks together."""
+    """What the images have in common: their channels; and sha256 of each case's pixels, and of all masks together.
+
+    `exif` says what masks were drawn on where only their images have an EXIF orientation.
+    """
 
     channels: int
     pixels: Mapping[str, str]
     masks: str
+    exif: str | None = None
 
 
-def inspect_images(pictures: Sequence[Picture], structures: int, channels: int | None = None) -> Findings:
+def inspect_images(
+    pictures: Sequence[Picture], structures: int, channels: int | None = None, exif: str | None = None
+) -> Findings:
     """Read every file once.
 
     Args:
         pictures: the files.
         structures: number of classes without the background.
         channels: 1 or 3 converts every image to grey or RGB; None takes what all of them are.
+        exif: as `mask_turn` takes it.
 
     Raises:
         TskdError: a line for each file that cannot be used, mixed channels, sizes that differ, names used twice.
@@ -49,6 +66,8 @@ def inspect_images(pictures: Sequence[Picture], structures: int, channels: int |
     kinds: dict[int, Path] = {}
     pixels: dict[str, str] = {}
     masks = hashlib.sha256()
+    palettes: dict[Path, Mapping[int, tuple[int, ...]]] = {}
+    ranges: dict[str, tuple[float, float]] = {}
     white: dict[str, Path] = {}  # what 255 is -> a file that says so
     for picture in pictures:
         try:
@@ -56,18 +75,23 @@ def inspect_images(pictures: Sequence[Picture], structures: int, channels: int |
             kinds.setdefault(own, picture.image)
             image = read_image(picture.image, channels or own)
             pixels[picture.case] = _sha256(image)
+            ranges[picture.case] = intensity_range(image)
             for path in (picture.label, picture.label_2nd):
                 if path is not None:
-                    mask = read_mask(path, structures)
+                    turn = mask_turn(picture.image, path, exif)
+                    mask = read_mask(path, structures, turn)
                     masks.update(f"{picture.case} {_sha256(mask)}".encode())
-                    _refuse_other_size(path, mask, image)
-                    drawn = set(distinct(mask_values(path))) - {0}
+                    refuse_other_size(path, mask, image, orientation(picture.image))
+                    stored = stored_mask(path)
+                    palettes[path] = stored.colours
+                    drawn = set(distinct(stored.values)) - {0}
                     if IGNORE in drawn:
                         white.setdefault("the structure" if drawn == {IGNORE} else "a pixel without a label", path)
                     elif drawn == {1}:  # class indices, where 255 means no label
                         white.setdefault("a pixel without a label (1 is the structure)", path)
         except TskdError as error:
             problems.append(str(error))
+    problems += palette_problems(palettes)
     if len(kinds) > 1 and channels is None:
         problems.append(
             f"channels: expected all images grey or all RGB, found {kinds[1].name} grey and {kinds[3].name} RGB. "
@@ -82,7 +106,8 @@ def inspect_images(pictures: Sequence[Picture], structures: int, channels: int |
     if problems:
         shown = problems[:20] + [f"and {len(problems) - 20} more"] * (len(problems) > 20)
         raise TskdError("\n  - ".join([f"{len(problems)} problem{'s' * (len(problems) > 1)} with the images", *shown]))
-    return Findings(channels or next(iter(kinds)), pixels, masks.hexdigest())
+    warn(unit_warnings(ranges, offsets=False))
+    return Findings(channels or next(iter(kinds)), pixels, masks.hexdigest(), exif)
 
 
 def one_group_an_image(pictures: Sequence[Picture], pixels: Mapping[str, str]) -> list[Picture]:
@@ -122,11 +147,19 @@ def _repeated(pictures: Sequence[Picture]) -> list[str]:
     ]
 
 
-def _refuse_other_size(path: Path, mask: np.ndarray, image: np.ndarray) -> None:
+def refuse_other_size(path: Path, mask: np.ndarray, image: np.ndarray, turned: int = 1) -> None:
+    """A mask that has not the size of its image; `turned` is the image's EXIF orientation.
+
+    Raises:
+        TskdError: with both sizes.
+    """
     if mask.shape != image.shape[:2]:
+        word = ""
+        if mask.shape == image.shape[1::-1] and turned != 1:
+            word = f" The image has the EXIF orientation {turned}, and its mask does not lie as it does (--exif)."
         raise TskdError(
             f"{path}: expected the size of its image, {image.shape[1]} x {image.shape[0]}, found {mask.shape[1]} x "
-            f"{mask.shape[0]}. Correct the pair."
+            f"{mask.shape[0]}.{word} Correct the pair."
         )
 
 

@@ -11,8 +11,9 @@ import numpy as np
 
 from tskd import __version__
 from tskd.data import datalist
-from tskd.data.io.image_files import read_image, read_mask, write_picture
+from tskd.data.io.image_files import mask_turn, read_image, read_mask, write_picture
 from tskd.data.prepare.image_checks import Findings, Picture, refuse_shared_images
+from tskd.data.prepare.inventory import Inventory
 from tskd.data.prepare.volume_writer import preparation
 from tskd.data.split import fair_order
 from tskd.errors import TskdError
@@ -26,6 +27,7 @@ def prepare_images(
     header: Mapping[str, Any],
     seed: int = 0,
     region: Callable[[np.ndarray], np.ndarray] | None = None,
+    inventory: Inventory | None = None,
 ) -> Path:
     """Write images and labels as 8-bit PNG without metadata, at their own size, and last of all dataset.json.
 
@@ -39,6 +41,7 @@ def prepare_images(
         seed: seed of the order of `training`.
         region: image -> bool [rows, columns], the pixels of a validation or test image to score; the labels of the
             others become 255.
+        inventory: what was found beside the pictures, for the provenance.
 
     Returns:
         Path of dataset.json.
@@ -64,6 +67,11 @@ def prepare_images(
     header = {**header, "channels": found.channels, "provenance": provenance}
     settings = {**header, "split": split, "groups": {picture.case: picture.group for picture in pictures}}
     settings["inputs"] = {"images": found.pixels, "masks": found.masks}
+    if inventory is not None:
+        inventory.leave(
+            "unlabelled images of validation and test patients", [picture.image.name for picture in held_back]
+        )
+        header = {**header, "provenance": {**provenance, "files": str(inventory)}}
     with preparation(output, settings) as needed:
         if needed:
             lists: dict[str, list[dict[str, str]]] = {name: [] for name in datalist.LISTS}
@@ -71,9 +79,9 @@ def prepare_images(
                 name = home[picture.group]
                 if name == "training":
                     section = "training" if picture.label else "unlabelled"
-                    lists[section].append(_write(Path(output), picture, header))
+                    lists[section].append(_write(Path(output), picture, header, found.exif))
                 elif picture.label is not None:
-                    lists[name].append(_write(Path(output), picture, header, region, second=name == "test"))
+                    lists[name].append(_write(Path(output), picture, header, found.exif, region, name == "test"))
             lists["training"] = fair_order(lists["training"], seed)
             datalist.write(Path(output, "dataset.json"), {**header, **lists})
     return Path(output, "dataset.json")
@@ -83,6 +91,7 @@ def _write(
     output: Path,
     picture: Picture,
     header: Mapping[str, Any],
+    exif: str | None,
     region: Callable[[np.ndarray], np.ndarray] | None = None,
     second: bool = False,
 ) -> dict[str, str]:
@@ -93,7 +102,7 @@ def _write(
     outside = None if region is None else ~region(image)
     for key, path in (("label", picture.label), ("label_2nd", picture.label_2nd if second else None)):
         if path is not None:
-            mask = read_mask(path, len(header["labels"]) - 1)
+            mask = read_mask(path, len(header["labels"]) - 1, mask_turn(picture.image, path, exif))
             if outside is not None:
                 mask[outside] = datalist.IGNORE
             entry[key] = f"{key.replace('label', 'labels')}/{picture.case}.png"

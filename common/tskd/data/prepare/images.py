@@ -1,21 +1,20 @@
 """Prepare one's own 2-D images: two folders of images and masks, or a table that lists them."""
 
-import csv
-import io
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from tskd.data.datalist import label_names
 from tskd.data.io.image_files import list_images, pair
 from tskd.data.prepare.image_checks import UNKNOWN_PATIENTS, Findings, Picture, inspect_images, one_group_an_image
 from tskd.data.prepare.image_writer import prepare_images
+from tskd.data.prepare.inventory import Inventory
+from tskd.data.prepare.patients import group_in_name, refuse_alike, warn_of_several
+from tskd.data.prepare.table import SECTIONS, read_table
 from tskd.data.split import draw_lists
 from tskd.errors import TskdError
-
-SECTIONS = ("training", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -25,6 +24,7 @@ class Source:
     pictures: Sequence[Picture]
     sections: Mapping[str, str]
     groups: str
+    inventory: Inventory
 
 
 def prepare_images_masks(
@@ -44,6 +44,7 @@ def prepare_images_masks(
     channels: Literal[1, 3] | None = None,
     name: str | None = None,
     modality: str = "unknown",
+    exif: Literal["upright", "stored"] | None = None,
 ) -> Path:
     """Prepare one's own images.
 
@@ -53,7 +54,7 @@ def prepare_images_masks(
         images: folder of images; with `masks`, whose files have the images' names.
         masks: folder of masks.
         table: instead of both, a CSV file with the columns image, label (empty: unlabelled), and, if wanted, group (the
-            patient) and split (training, validation or test); paths are relative to the table.
+            patient) and split (training, validation or test); paths are relative to the table (see `read_table`).
         unlabelled: folder of further images without masks.
         mask_suffix: what a mask's name has after its image's name, such as "_segmentation".
         group_pattern: regular expression that finds the patient in an image's name without its ending: its first
@@ -66,6 +67,7 @@ def prepare_images_masks(
         channels: 1 or 3 converts all images; None takes what they are.
         name: name of the data set; None takes the output folder's name.
         modality: such as US, dermoscopy, X-ray.
+        exif: what masks without an EXIF orientation were drawn on where their images have one: "upright" or "stored".
 
     Returns:
         Path of dataset.json.
@@ -76,15 +78,21 @@ def prepare_images_masks(
     given = [source is not None for source in (images, masks, table)]
     if given not in ([True, True, False], [False, False, True]):
         raise TskdError("expected --images and --masks, or --table instead; found both, or neither complete. Give one.")
+    names = label_names(labels)
     source = _from_table(Path(table)) if table else _from_folders(Path(str(images)), Path(str(masks)), mask_suffix)
     extra = [Picture(path.stem, "", path) for path in list_images(unlabelled)] if unlabelled else []
+    if unlabelled:
+        source.inventory.folder(unlabelled, [picture.image for picture in extra])
     pictures = [*source.pictures, *extra]
     groups = source.groups
     if group_pattern is not None:
-        pictures = [replace(picture, group=picture.group or _patient(picture, group_pattern)) for picture in pictures]
+        pictures = [replace(p, group=p.group or group_in_name(p.case, group_pattern, p.image)) for p in pictures]
         groups = groups or f"found in the file names by {group_pattern}"
-    found = inspect_images(pictures, len(labels), channels)
+    refuse_alike(picture.group for picture in pictures if picture.group)
+    found = inspect_images(pictures, len(labels), channels, exif)
     pictures, groups = _complete_groups(pictures, found, source.sections, groups)
+    if group_pattern is None:
+        warn_of_several({picture.case: picture.group for picture in pictures})
     if source.sections and fold is not None:
         raise TskdError(f"{table}: expected lists in the column split, or --fold; found both. Remove one of them.")
     if source.sections:
@@ -97,63 +105,28 @@ def prepare_images_masks(
     header = {
         "name": name or Path(output).resolve().name,
         "modality": modality,
-        "labels": {str(index): label for index, label in enumerate(["background", *labels])},
+        "labels": names,
         "provenance": {"source": "own images", "licence": "not stated", "split": rule, "groups": groups},
     }
-    return prepare_images(output, pictures, found, split, header, seed)
+    return prepare_images(output, pictures, found, split, header, seed, inventory=source.inventory)
 
 
 def _from_folders(images: Path, masks: Path, mask_suffix: str) -> Source:
     pairs = pair(list_images(images), list_images(masks), mask_suffix)
-    return Source([Picture(image.stem, "", image, mask) for image, mask in pairs], {}, "")
+    inventory = Inventory()
+    inventory.folder(images, [image for image, _ in pairs])
+    if masks.resolve() != images.resolve():
+        inventory.folder(masks, [mask for _, mask in pairs])
+    return Source([Picture(image.stem, "", image, mask) for image, mask in pairs], {}, "", inventory)
 
 
-def _from_table(table: Path) -> Source:
-    if not table.is_file():
-        raise TskdError(f"{table}: expected a CSV file, found none. Correct the path.")
-    try:
-        text = table.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise TskdError(f"{table}: expected UTF-8, found {error}. Save it as `CSV UTF-8`.") from error
-    first = text.partition("\n")[0]
-    rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=";" if ";" in first else ","))
-    columns = set(rows[0]) if rows else set()
-    if not {"image", "label"} <= columns:
-        raise TskdError(
-            f"{table}: expected the columns image, label and, if wanted, group and split, with rows below; found "
-            f"{first.strip()!r} and {len(rows)} rows. Correct the table."
-        )
-    pictures: list[Picture] = []
-    sections: dict[str, str] = {}
-    problems = []
-    for number, row in enumerate(rows, start=2):
-        image, label, group, section = ((row.get(key) or "").strip() for key in ("image", "label", "group", "split"))
-        problems += [f"line {number}: no image"] * (not image)
-        problems += [f"line {number}: no group"] * (not group and "group" in columns)
-        problems += [f"line {number}: no file {file}" for file in (image, label) if not (table.parent / file).exists()]
-        if "split" in columns and section not in SECTIONS:
-            problems.append(f"line {number}: split {section!r} is none of {', '.join(SECTIONS)}")
-        if section in ("validation", "test") and not label:
-            problems.append(f"line {number}: an image of the {section} list needs a label")
-        pictures.append(Picture(Path(image).stem, group, table.parent / image, table.parent / label if label else None))
-        sections |= {Path(image).stem: section} if section else {}
-    if problems:
-        raise TskdError("\n  - ".join([f"{table}: {len(problems)} problems", *problems[:20]]))
-    return Source(pictures, sections, "column group of the table" if "group" in columns else "")
-
-
-def _patient(picture: Picture, pattern: str) -> str:
-    try:
-        match = re.search(pattern, picture.case)
-    except re.error as error:
-        raise TskdError(f"--group-pattern {pattern!r}: expected a regular expression, found {error}.") from error
-    group = match and (match[1] if match.re.groups else match[0])
-    if not group:
-        raise TskdError(
-            f"{picture.image}: expected a patient in the name by the pattern {pattern!r}, found none. Correct the "
-            "pattern (quote it in the shell), or leave it out if each image is of another patient."
-        )
-    return group
+def _from_table(path: Path) -> Source:
+    table = read_table(path)
+    pictures = [Picture(row.image.stem, row.group, row.image, row.label) for row in table.rows]
+    sections = {row.image.stem: row.section for row in table.rows if row.section}
+    inventory = Inventory(sum(1 + (row.label is not None) for row in table.rows) + len(table.unused))
+    inventory.leave("columns of the table", table.unused)
+    return Source(pictures, sections, "column of the table" if table.has_groups else "", inventory)
 
 
 def _complete_groups(

@@ -2,23 +2,21 @@
 
 import hashlib
 import json
-import logging
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from tskd import __version__
 from tskd.data import datalist
 from tskd.data.io.intensity import KEY, PERCENTILES, Intensity
-from tskd.data.io.nifti import has_orientation, load_label, load_volume, to_lps, write_volume
+from tskd.data.io.nifti import load_label, load_volume, to_lps, write_volume
 from tskd.data.io.slices import write_slices
+from tskd.data.prepare.inventory import Inventory
+from tskd.data.prepare.volume_checks import Patient, inspect_volumes
 from tskd.data.split import fair_order
 from tskd.errors import TskdError
 from tskd.files import write_json
@@ -37,15 +35,6 @@ _OURS = (
 _DRAFT = re.compile(rf"\.draft-\d+-(dataset\.json|{re.escape(RECORD)})")  # of a file that was never finished
 
 
-@dataclass(frozen=True)
-class Patient:
-    """One patient's files: code, image (NIfTI file or DICOM folder), label volume (NIfTI) if there is one."""
-
-    group: str
-    image: Path
-    label: Path | None = None
-
-
 def prepare_volumes(
     output: str | os.PathLike[str],
     patients: Sequence[Patient],
@@ -53,17 +42,21 @@ def prepare_volumes(
     header: Mapping[str, Any],
     seed: int = 0,
     intensity: Intensity = PERCENTILES,
+    affine: str | None = None,
+    inventory: Inventory | None = None,
 ) -> Path:
     """Write slices of the training patients, volumes of the others, and last of all dataset.json.
 
     Args:
         output: folder for the data set; written into as it is (see `preparation`).
-        patients: the patients' files; patients that are in no list of `split` are left out.
+        patients: the scans' files, one or more of a patient; patients that are in no list of `split` are left out.
         split: "training", "validation", "test" -> patient codes. Slices of training patients without a label, or
-            with 255 all over, go to `unlabelled`.
+            with 255 all over, go to `unlabelled`. Scans without a label of the other patients are left out.
         header: the keys name, modality, channels, labels and provenance of dataset.json.
         seed: seed of the order of `training`.
         intensity: how volumes are scaled.
+        affine: "sform" or "qform", to be believed where a file's two forms disagree.
+        inventory: what was found beside the scans, for the provenance.
 
     Returns:
         Path of dataset.json.
@@ -72,24 +65,41 @@ def prepare_volumes(
         TskdError: a file that cannot be read, an image and a label that do not fit, an unknown patient, the same scan
             under two codes.
     """
-    known = {patient.group: patient for patient in patients}
-    if len(known) < len(patients):
-        raise TskdError(f"patients: expected each code once, found {sorted(p.group for p in patients)}. Rename them.")
-    missing = sorted({group for groups in split.values() for group in groups} - known.keys())
+    cases = [patient.case or patient.group for patient in patients]
+    if len(set(cases)) < len(cases):
+        raise TskdError(f"patients: expected each code once, found {sorted(cases)}. Rename them.")
+    known = {patient.group for patient in patients}
+    missing = sorted({group for groups in split.values() for group in groups} - known)
     if missing:
         raise TskdError(f"split: expected patients among {', '.join(sorted(known))}, found {', '.join(missing)}.")
-    lists: dict[str, list[dict[str, str]]] = {name: [] for name in datalist.LISTS}
-    _inspect([known[group] for groups in split.values() for group in groups], split["training"])
-    for group in split["training"]:
-        for entry in _write_slices(Path(output), known[group], intensity):
-            lists["training" if "label" in entry else "unlabelled"].append(entry)
+    home = {group: name for name, groups in split.items() for group in groups}
+    chosen = {name: [p for group in split[name] for p in patients if p.group == group] for name in split}
+    inventory = inventory or Inventory()
     for name in ("validation", "test"):
-        lists[name] = [_copy_volume(Path(output), known[group]) for group in split[name]]
+        without = [p for p in chosen[name] if p.label is None]
+        chosen[name] = [p for p in chosen[name] if p.label is not None]
+        inventory.leave("scans without a mask of validation and test patients", [p.image.name for p in without])
+        if gone := sorted(set(split[name]) - {p.group for p in chosen[name]}):
+            raise TskdError(f"patient {gone[0]}: expected a label, as validation and test need one, found none.")
+    scans = [p for name in split for p in chosen[name]]
+    inspect_volumes(scans, home, header["labels"], intensity, affine, inventory)
+    lists: dict[str, list[dict[str, str]]] = {name: [] for name in datalist.LISTS}
+    for patient in chosen["training"]:
+        entries, blank = _write_slices(Path(output), patient, intensity, affine)
+        for entry in entries:
+            lists["training" if "label" in entry else "unlabelled"].append(entry)
+        inventory.slices += len(entries)
+        inventory.blank_slices += blank
+        if not entries:
+            inventory.leave("training scans of which every slice is blank", [patient.image.name])
+    for name in ("validation", "test"):
+        lists[name] = [_copy_volume(Path(output), patient, affine) for patient in chosen[name]]
     lists["training"] = fair_order(lists["training"], seed)
     provenance = {
         **header["provenance"],
         "tool": f"tskd {__version__}",
         "seed": seed,
+        **({"files": str(inventory)} if inventory.found else {}),
         "scaling": "slices are scaled as `intensity` says and stored as 8-bit PNG; volumes keep their intensities",
     }
     dataset_file = Path(output, "dataset.json")
@@ -172,52 +182,26 @@ def _complete(folder: Path) -> bool:
     return all(Path(folder, entry[key]).is_file() for entry in listed for key in datalist.FILES if key in entry)
 
 
-def _inspect(patients: Iterable[Patient], training: Sequence[str]) -> None:
-    """Before anything is written: refuses a scan under two codes, and warns of what may be meant otherwise."""
-    first: dict[str, str] = {}
-    copies, across, unplaced = [], [], []
-    for patient in patients:
-        image, affine = to_lps(*load_volume(patient.image))
-        other = first.setdefault(hashlib.sha256(image.tobytes()).hexdigest(), patient.group)
-        copies += [f"{other} and {patient.group}"] if other != patient.group else []
-        spacing = np.linalg.norm(affine[:3, :3], axis=0)
-        if patient.group in training and spacing.max() > 2 * spacing[2]:
-            across.append(f"{patient.group} ({' x '.join(f'{size:.2g}' for size in spacing)} mm)")
-        unplaced += [] if has_orientation(patient.image) else [patient.group]
-    if copies:
-        raise TskdError(
-            "patients: expected each scan under one code, as a copy in another list makes every measured number too "
-            f"good; found the same voxels as {'; '.join(copies[:5])}. Remove one of the two."
-        )
-    warn = logging.getLogger(__name__).warning
-    if across:  # slices are axial
-        warn(
-            "volumes are cut into axial slices, across the thick slices of %d sagittal or coronal volumes: %s",
-            len(across),
-            ", ".join(across[:5]),
-        )
-    if unplaced:
-        warn(
-            "%d volumes do not say how they lie (no sform, no qform): their first axis is taken to run to the "
-            "patient's left, the second to the front, the third upwards. Compare right and left organs: %s",
-            len(unplaced),
-            ", ".join(unplaced[:5]),
-        )
+def _write_slices(
+    output: Path, patient: Patient, intensity: Intensity, affine: str | None
+) -> tuple[list[dict[str, str]], int]:
+    """The entries, and how many slices were left out as one grey everywhere."""
+    image, matrix = load_volume(patient.image, affine)
+    label = None
+    if patient.label is not None:
+        label = to_lps(load_label(patient.label, image.shape, matrix, affine), matrix)[0]
+    scaled = intensity.scale(to_lps(image, matrix)[0])
+    entries = write_slices(output, patient.group, scaled, label, patient.case or None)
+    return entries, scaled.shape[2] - len(entries)
 
 
-def _write_slices(output: Path, patient: Patient, intensity: Intensity) -> list[dict[str, str]]:
-    image, affine = load_volume(patient.image)
-    label = None if patient.label is None else to_lps(load_label(patient.label, image.shape, affine), affine)[0]
-    return write_slices(output, patient.group, intensity.scale(to_lps(image, affine)[0]), label)
-
-
-def _copy_volume(output: Path, patient: Patient) -> dict[str, str]:
+def _copy_volume(output: Path, patient: Patient, affine: str | None) -> dict[str, str]:
     """Rewrite image and label with clean headers; original intensities and orientation."""
-    if patient.label is None:
-        raise TskdError(f"patient {patient.group}: expected a label, as validation and test need one, found none.")
-    image, affine = load_volume(patient.image)
-    label = load_label(patient.label, image.shape, affine)
-    entry = {"image": f"volumes/{patient.group}.nii.gz", "label": f"volumes/{patient.group}_label.nii.gz"}
-    write_volume(output / entry["image"], image, affine)
-    write_volume(output / entry["label"], label, affine)
-    return {**entry, "group": patient.group, "case": patient.group}
+    assert patient.label is not None
+    case = patient.case or patient.group
+    image, matrix = load_volume(patient.image, affine)
+    label = load_label(patient.label, image.shape, matrix, affine)
+    entry = {"image": f"volumes/{case}.nii.gz", "label": f"volumes/{case}_label.nii.gz"}
+    write_volume(output / entry["image"], image, matrix)
+    write_volume(output / entry["label"], label, matrix)
+    return {**entry, "group": patient.group, "case": case}

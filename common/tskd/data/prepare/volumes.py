@@ -5,9 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from tskd.data.datalist import label_names
 from tskd.data.io.intensity import KEY, Intensity, preset
 from tskd.data.io.nifti import NIFTI
-from tskd.data.prepare.volume_writer import Patient, fingerprint, preparation, prepare_volumes
+from tskd.data.prepare.inventory import Inventory
+from tskd.data.prepare.table import SECTIONS, read_table
+from tskd.data.prepare.volume_checks import Patient, known_patients
+from tskd.data.prepare.volume_writer import fingerprint, preparation, prepare_volumes
 from tskd.data.split import draw_lists
 from tskd.errors import TskdError
 
@@ -15,8 +19,8 @@ from tskd.errors import TskdError
 def prepare_volumes_masks(
     output: str | os.PathLike[str],
     labels: Sequence[str],
-    images: str | os.PathLike[str],
-    masks: str | os.PathLike[str],
+    images: str | os.PathLike[str] | None = None,
+    masks: str | os.PathLike[str] | None = None,
     unlabelled: str | os.PathLike[str] | None = None,
     image_suffix: str = "",
     mask_suffix: str = "",
@@ -29,8 +33,11 @@ def prepare_volumes_masks(
     modality: str = "unknown",
     intensity: Literal["percentiles", "body"] = "percentiles",
     window: tuple[float, float] | None = None,
+    table: str | os.PathLike[str] | None = None,
+    group_pattern: str | None = None,
+    affine: Literal["sform", "qform"] | None = None,
 ) -> Path:
-    """Prepare one's own volumes, one a patient.
+    """Prepare one's own volumes, one or more of a patient.
 
     Args:
         output: new folder for the data set; left as it is if it holds the finished result of the same preparation.
@@ -49,6 +56,12 @@ def prepare_volumes_masks(
         modality: such as MR or CT.
         intensity: how volumes are scaled: "percentiles" or "body" (see `Intensity`).
         window: intensities that become 0 and 1 instead, such as Hounsfield units of CT.
+        table: instead of both folders, a CSV file with the columns image, label (empty: unlabelled), and, if wanted,
+            group (the patient) and split; paths are relative to the table (see `read_table`).
+        group_pattern: regular expression that finds the patient in a volume's name without its endings: its first
+            parenthesis, or all that it matches. Without it, and without a table's column, DICOM series of one
+            PatientID are one patient's, and any other volume counts as a patient of its own.
+        affine: "sform" or "qform", to be believed where the two forms of a NIfTI file disagree.
 
     Returns:
         Path of dataset.json.
@@ -58,41 +71,90 @@ def prepare_volumes_masks(
             else.
     """
     scaling = preset(intensity) if window is None else Intensity("window", *window)
-    volumes, truths = _by_patient(images, image_suffix), _by_patient(masks, mask_suffix)
+    names = label_names(labels)
+    given = [source is not None for source in (images, masks, table)]
+    if given not in ([True, True, False], [False, False, True]):
+        raise TskdError("expected --images and --masks, or --table instead; found both, or neither complete. Give one.")
+    inventory = Inventory()
+    if table is not None:
+        patients, sections = _from_table(Path(table), inventory)
+    else:
+        patients, sections = (
+            _from_folders(Path(str(images)), Path(str(masks)), image_suffix, mask_suffix, inventory),
+            {},
+        )
+    if unlabelled is not None:
+        extra = _by_name(unlabelled, image_suffix)
+        inventory.folder(unlabelled, extra.values())
+        patients += [Patient("", path, case=code) for code, path in extra.items()]
+    patients, groups = known_patients(patients, group_pattern)
+    if sections and fold is not None:
+        raise TskdError(f"{table}: expected lists in the column split, or --fold; found both. Remove one of them.")
+    if sections:
+        split = {key: sorted({p.group for p in patients if sections.get(p.case) == key}) for key in SECTIONS}
+        rule = "as the table says"
+    else:
+        split, rule = draw_lists((p.group for p in patients if p.label), test, validation, seed, fold, folds)
+    listed = [group for own in split.values() for group in own]
+    if twice := sorted({group for group in listed if listed.count(group) > 1}):
+        raise TskdError(
+            f"split: expected each patient in one list, found {', '.join(twice[:8])} in two. One patient on both sides "
+            "makes every measured number too good: move all scans of a patient to one list."
+        )
+    split["training"] = sorted({*split["training"], *({p.group for p in patients} - {*listed})})
+    header = {
+        "name": name or Path(output).resolve().name,
+        "modality": modality,
+        "channels": 1,
+        "labels": names,
+        "provenance": {"source": "own volumes", "licence": "not stated", "split": rule, "groups": groups},
+    }
+    inputs = {p.case: [p.group, *(fingerprint(path) for path in (p.image, p.label) if path)] for p in patients}
+    settings = {**header, "split": split, "seed": seed, "inputs": inputs, KEY: scaling.to_json(), "affine": affine}
+    with preparation(output, settings) as needed:
+        if needed:
+            prepare_volumes(output, patients, split, header, seed, scaling, affine, inventory)
+    return Path(output, "dataset.json")
+
+
+def _from_folders(
+    images: Path, masks: Path, image_suffix: str, mask_suffix: str, inventory: Inventory
+) -> list[Patient]:
+    volumes, truths = _by_name(images, image_suffix), _by_name(masks, mask_suffix)
     if alone := sorted(volumes.keys() ^ truths.keys()):
         raise TskdError(
             f"{masks}: expected a mask for each image and an image for each mask, found none for "
             f"{', '.join(alone[:8])}. Give the endings of the names (--image-suffix, --mask-suffix), or put volumes "
             "without a mask into a folder of their own (--unlabelled)."
         )
-    patients = [Patient(code, path, truths[code]) for code, path in volumes.items()]
-    split, rule = draw_lists(volumes, test, validation, seed, fold, folds)
-    if unlabelled is not None:
-        patients += [Patient(code, path) for code, path in _by_patient(unlabelled, image_suffix).items()]
-        split["training"] = sorted({*split["training"], *(p.group for p in patients if p.label is None)})
-    header = {
-        "name": name or Path(output).resolve().name,
-        "modality": modality,
-        "channels": 1,
-        "labels": {str(index): label for index, label in enumerate(["background", *labels])},
-        "provenance": {"source": "own volumes", "licence": "not stated", "split": rule},
-    }
-    inputs = {p.group: [fingerprint(path) for path in (p.image, p.label) if path] for p in patients}
-    with preparation(
-        output, {**header, "split": split, "seed": seed, "inputs": inputs, KEY: scaling.to_json()}
-    ) as needed:
-        if needed:
-            prepare_volumes(output, patients, split, header, seed, scaling)
-    return Path(output, "dataset.json")
+    for folder, used in ((images, volumes), (masks, truths)):
+        inventory.folder(folder, used.values())
+    return [Patient("", path, truths[code], case=code) for code, path in volumes.items()]
 
 
-def _by_patient(folder: str | os.PathLike[str], suffix: str) -> dict[str, Path]:
-    """NIfTI files and DICOM folders by the patient in their name."""
+def _from_table(path: Path, inventory: Inventory) -> tuple[list[Patient], dict[str, str]]:
+    """The scans that a table lists, and case -> list where it says so."""
+    table = read_table(path)
+    inventory.found = sum(1 + (row.label is not None) for row in table.rows) + len(table.unused)
+    inventory.leave("columns of the table", table.unused)
+    patients = [Patient(row.group, row.image, row.label, case=_code(row.image)) for row in table.rows]
+    return patients, {_code(row.image): row.section for row in table.rows if row.section}
+
+
+def _code(path: Path) -> str:
+    """The name of a volume without its endings."""
+    if path.is_dir():
+        return path.name
+    stem = path.name[:-3] if path.name.lower().endswith(".gz") else path.name
+    return stem[:-4] if stem.lower().endswith(".nii") else stem
+
+
+def _by_name(folder: str | os.PathLike[str], suffix: str) -> dict[str, Path]:
+    """NIfTI files and DICOM folders by their name without endings and suffix."""
     found: dict[str, Path] = {}
     for path in sorted(Path(folder).iterdir()) if Path(folder).is_dir() else []:
-        if not path.name.startswith(".") and (path.is_dir() or path.name.endswith(NIFTI)):
-            code = path.name if path.is_dir() else path.name.removesuffix(".gz").removesuffix(".nii")
-            code = code.removesuffix(suffix)
+        if not path.name.startswith(".") and (path.is_dir() or path.name.lower().endswith(NIFTI)):
+            code = _code(path).removesuffix(suffix)
             if code in found:
                 raise TskdError(f"{path}: expected one volume for '{code}', found {found[code].name} too. Remove one.")
             found[code] = path

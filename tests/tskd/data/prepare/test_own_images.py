@@ -107,7 +107,7 @@ def test_table_gives_patients_lists_and_unlabelled_images(folder):
     ("line", "message"),
     [("images/none.png,,p9,training", "line 3: no file images/none.png"),
      ("images/p1_a.png,,p1,test", "line 3: an image of the test list needs a label"),
-     ("images/p1_a.png,,p1,train", "line 3: split 'train' is none of training, validation, test"),
+     ("images/p1_a.png,,p1,trial", "line 3: split 'trial' is none of training, validation, test"),
      ("images/p1_a.png,,,training", "line 3: no group"),
      ("images/p1_a.png,,  ,training", "line 3: no group"),
      (",,p1,training", "line 3: no image"),
