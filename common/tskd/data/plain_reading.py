@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 from PIL import Image
 
 from tskd.data.io.geometry import same_grid
 from tskd.data.io.image_files import read_image, stored_mask
+from tskd.data.io.nifti import read_nifti
 from tskd.data.io.picture_header import open_picture, orientation
 from tskd.errors import TskdError
 
@@ -62,10 +62,10 @@ def refuse_other_volume(path: Path, name: str, affine: np.ndarray, shape: tuple[
     Raises:
         TskdError: with the unit.
     """
-    header = nib.load(path)
-    if not same_grid(np.asarray(header.affine, float), affine, shape):
+    image = read_nifti(path)
+    if not same_grid(np.asarray(image.affine, float), affine, shape):
         raise TskdError(
-            f"{name}: expected millimetres, found the unit {header.header.get_xyzt_units()[0]}: distances would be "
+            f"{name}: expected millimetres, found the unit {image.header.get_xyzt_units()[0]}: distances would be "
             "wrong. Write the volume in mm, as `tskd prepare volumes` does."
         )
 

@@ -73,7 +73,8 @@ def read_nifti(path: str | os.PathLike[str]) -> nib.nifti1.Nifti1Image:
             content = file.read(MAX_BYTES + 1)
         kind = nib.nifti2.Nifti2Image if content[:4] in _NIFTI2 else nib.nifti1.Nifti1Image
         image = kind.from_bytes(content)
-        end = image.dataobj.offset + image.header.get_data_dtype().itemsize * int(np.prod(image.shape))
+        offset = image.dataobj.offset  # type: ignore[attr-defined]
+        end = offset + image.header.get_data_dtype().itemsize * int(np.prod(image.shape))
     except Exception as error:  # nibabel, gzip and zlib raise many kinds
         raise TskdError(f"{path}: expected a readable NIfTI file, found {error}. Copy the file again.") from error
     if len(content) > MAX_BYTES:
