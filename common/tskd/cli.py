@@ -34,6 +34,7 @@ app.command(models.doctor)
 app.command(models.merge)
 app.command(models.ship)
 app.command(clinic.predict)
+app.command(clinic.export)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

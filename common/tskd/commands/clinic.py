@@ -1,4 +1,4 @@
-"""Commands for those who have a shipped bundle: masks of their images."""
+"""Commands for those who have a shipped bundle: masks of their images, and the network in other formats."""
 
 from __future__ import annotations
 
@@ -41,3 +41,26 @@ def predict(
     from tskd.predict.predict_files import predict
 
     return predict(bundle, inputs, output, mask_format, backend, device, batch_size, overlay, overwrite, codes)
+
+
+def export(
+    bundle: Path,
+    /,
+    *,
+    to: Literal["torchscript", "onnx", "onnx-int8", "openvino"],
+    dataset_file: Path | None = None,
+    tolerance: float | None = None,
+    overwrite: Flag = False,
+) -> None:
+    """Write a shipped bundle's network in another format, and compare its masks with PyTorch's.
+
+    Args:
+        bundle: folder that `tskd ship` wrote; the file goes into its models/.
+        to: format of the network.
+        dataset_file: the training's dataset.json: masks are compared on its validation list; onnx-int8 needs it.
+        tolerance: Dice that the worst organ may lose, averaged over patients; by default 0.001, for onnx-int8 0.01.
+        overwrite: replace a file that is there.
+    """
+    from tskd.export.exporter import export_network
+
+    print(export_network(bundle, to, dataset_file, tolerance, overwrite))

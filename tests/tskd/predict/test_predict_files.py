@@ -18,7 +18,7 @@ from tskd.predict.predict_files import predict
 
 
 def _rows(folder: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(open(folder / "summary.csv", newline="", encoding="utf-8")))
+    return list(csv.DictReader((folder / "summary.csv").read_text(encoding="utf-8").splitlines()))
 
 
 def test_a_damaged_file_costs_a_line_and_the_rest_goes_on(

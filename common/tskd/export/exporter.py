@@ -1,0 +1,119 @@
+"""`tskd export`: a shipped bundle, or a run that is shipped first, in the format of another program."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tskd.errors import TskdError
+from tskd.export import network_files
+from tskd.export.verify_export import Verified, calibration_images, check, run_torch, verify
+from tskd.files import atomic
+from tskd.predict.onnx_backend import FILES, OnnxBackend
+from tskd.predict.shipped_bundle import ShippedBundle, read_bundle
+
+NETWORKS = {"torchscript": "model.ts", **FILES, "openvino": "model.xml"}  # in models/
+
+
+def export_network(
+    bundle: str | Path,
+    kind: str,
+    dataset_file: str | Path | None = None,
+    tolerance: float | None = None,
+    overwrite: bool = False,
+) -> str:
+    """Write the network of a shipped bundle in another format into its models/, and verify it.
+
+    With a data set, the masks of its validation list are compared with PyTorch's, organ by organ, and the file is
+    removed again where the worst organ loses more than the tolerance; `exported_KIND.csv` beside the file has the
+    comparison. Without one, only the logits of random numbers are compared.
+
+    Args:
+        bundle: folder that `tskd ship` wrote.
+        kind: one of `NETWORKS`.
+        dataset_file: the training's dataset.json; needed for onnx-int8, whose ranges are measured on its training list.
+        tolerance: Dice that the worst organ may lose; None is 0.001, and 0.01 for onnx-int8.
+        overwrite: replace a file that is there.
+
+    Returns:
+        What was written and how it compares.
+
+    Raises:
+        TskdError: the file is there, a package is missing, or the network loses too much.
+    """
+    shipped = read_bundle(bundle)
+    path = shipped.root / "models" / NETWORKS[kind]
+    if path.exists() and not overwrite:
+        raise TskdError(f"{path}: expected no such file, found one. Replace it: --overwrite")
+    if kind == "onnx-int8" and dataset_file is None:
+        raise TskdError("--to onnx-int8: expected --dataset-file, on whose training list the ranges are measured.")
+    network = pytorch_network(shipped)
+    try:
+        exported = _write(shipped, network, kind, path, dataset_file)
+        if dataset_file is None:
+            return _random_check(shipped, network, exported, kind, path)
+        found = verify(shipped, network, exported, dataset_file)
+        check(found, kind, tolerance)
+    except BaseException:
+        for written in {path, path.with_suffix(".bin")} if kind == "openvino" else {path}:
+            written.unlink(missing_ok=True)
+        raise
+    _write_rows(path.with_name(f"exported_{kind}.csv"), found)
+    organ, loss = found.worst
+    ours, eager = found.milliseconds
+    return (
+        f"{path}: {path.stat().st_size / 1e6:.1f} MB, largest difference of logits {found.difference:.2g}, worst organ "
+        f"{organ} loses {loss:.4f} Dice; {ours:.1f} ms a slice, PyTorch {eager:.1f} ms "
+        f"({eager / ours:.1f} times as fast)"
+    )
+
+
+def pytorch_network(bundle: ShippedBundle) -> torch.nn.Module:
+    """The bundle's network with its weights, loaded strictly, on the CPU."""
+    from tskd.predict.torch_backend import TorchBackend
+
+    return TorchBackend(bundle, "cpu").network
+
+
+def _write(
+    bundle: ShippedBundle, network: torch.nn.Module, kind: str, path: Path, dataset_file: str | Path | None
+) -> Any:
+    """Writes the file; the function from a batch to logits that it makes."""
+    if kind == "torchscript":
+        network_files.write_torchscript(network, bundle, path)
+        return run_torch(torch.jit.load(str(path)))
+    if kind == "onnx":
+        network_files.write_onnx(network, bundle, path)
+        return OnnxBackend(bundle, kind).pipeline.network
+    source = path.with_name(f".float-{path.stem}.onnx")
+    try:
+        network_files.write_onnx(network, bundle, source)
+        if kind == "openvino":
+            network_files.write_openvino(source, path)
+            return network_files.run_openvino(path)
+        network_files.write_int8(source, calibration_images(bundle, dataset_file or ""), path)
+        return OnnxBackend(bundle, kind).pipeline.network
+    finally:
+        source.unlink(missing_ok=True)
+
+
+def _random_check(bundle: ShippedBundle, network: torch.nn.Module, exported: Any, kind: str, path: Path) -> str:
+    shape = (3, bundle.channels, bundle.image_size, bundle.image_size)
+    image = np.random.default_rng(0).random(shape, np.float32)
+    expected = run_torch(network)(image)
+    difference = float(np.abs(exported(image) - expected).max())
+    allowed = 1e-3 * max(1.0, float(np.abs(expected).max()))
+    if difference > allowed:
+        raise TskdError(f"--to {kind}: expected the logits of PyTorch within {allowed:.2g}, found {difference:.2g}.")
+    return f"{path}: largest difference of logits {difference:.2g} on random numbers; --dataset-file compares masks"
+
+
+def _write_rows(path: Path, found: Verified) -> None:
+    with atomic(path) as draft, open(draft, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(found.rows[0]))
+        writer.writeheader()
+        writer.writerows(found.rows)

@@ -1,0 +1,180 @@
+"""Whether an exported network gives the masks of the PyTorch one, on real images."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from tskd.data.datalist import entries
+from tskd.errors import TskdError
+from tskd.predict.find_cases import Case
+from tskd.predict.numpy_pipeline import Network, NumpyPipeline
+from tskd.predict.read_case import read_case
+from tskd.predict.shipped_bundle import ShippedBundle
+
+TOLERANCE = {"torchscript": 0.001, "onnx": 0.001, "openvino": 0.001, "onnx-int8": 0.01}  # Dice of the worst organ
+
+
+@dataclass
+class Verified:
+    """What was found.
+
+    Args:
+        difference: largest one between the logits of a slice.
+        rows: patient, organ, and how far the mask agrees with PyTorch's (Dice); `lost`, the Dice with the label that
+            is lost, where there is a label.
+        milliseconds: a slice by the exported network, and by PyTorch, alternately in one run.
+    """
+
+    difference: float
+    rows: list[dict[str, Any]]
+    milliseconds: tuple[float, float]
+
+    @property
+    def worst(self) -> tuple[str, float]:
+        """The organ that loses most, averaged over patients, and how much it loses."""
+        organs = {row["organ"] for row in self.rows}
+        key = "lost" if all("lost" in row for row in self.rows) else "disagreement"
+        mean = {o: float(np.mean([row[key] for row in self.rows if row["organ"] == o])) for o in sorted(organs)}
+        return max(mean.items(), key=lambda item: item[1], default=("-", 0.0))
+
+
+def verify(bundle: ShippedBundle, network: torch.nn.Module, exported: Network, dataset_file: str | Path) -> Verified:
+    """Compare masks and logits on the validation list (on the test list where there is none).
+
+    Args:
+        bundle: the shipped bundle.
+        network: its PyTorch network with its weights.
+        exported: function from a batch to logits.
+        dataset_file: the training's dataset.json.
+
+    Raises:
+        TskdError: no image to compare on.
+    """
+    seen: list[float] = []
+    clock = np.zeros((2, 2))  # exported, PyTorch: seconds, slices
+
+    def both(batch: np.ndarray) -> np.ndarray:
+        first, second = (_timed(run, batch, clock[row]) for row, run in enumerate((exported, run_torch(network))))
+        seen.append(float(np.abs(first - second).max()))
+        return np.concatenate([first, second])
+
+    rows = []
+    for case, label_file in _cases(dataset_file):
+        loaded = read_case(case, bundle)
+        masks = _two_masks(bundle, both, loaded.array, loaded.affine)
+        label = None if label_file is None else _label(label_file, loaded.affine, masks[0].shape)
+        rows += _compare(case.stem, masks, label, bundle)
+    if not rows:
+        raise TskdError(f"{dataset_file}: expected validation or test images to verify on, found none.")
+    seconds = clock[:, 0] / clock[:, 1] * 1000
+    return Verified(max(seen), rows, (float(seconds[0]), float(seconds[1])))
+
+
+def check(found: Verified, kind: str, tolerance: float | None = None) -> None:
+    """Refuse an exported network that loses more than the tolerance in its worst organ.
+
+    Raises:
+        TskdError: with the organ and what it loses.
+    """
+    organ, loss = found.worst
+    allowed = TOLERANCE[kind] if tolerance is None else tolerance
+    if loss > allowed:
+        raise TskdError(
+            f"--to {kind}: expected no organ to lose more than {allowed:g} Dice against PyTorch, found {organ} to lose "
+            f"{loss:.4f}. Use another format, or allow more: --tolerance {loss * 1.1:.2g}"
+        )
+
+
+def calibration_images(bundle: ShippedBundle, dataset_file: str | Path, count: int = 64) -> Iterator[np.ndarray]:
+    """Images of the training list as the network sees them, spread over the list; never of validation or test."""
+    pipeline = NumpyPipeline(bundle, lambda batch: batch)
+    listed = entries(dataset_file, "transfer")
+    chosen = [listed[int(k)] for k in np.linspace(0, len(listed) - 1, min(count, len(listed)))]
+    for entry in chosen:
+        pixels = np.atleast_3d(np.asarray(Image.open(entry["image"]), np.float32)) / 255
+        wide, high = pixels.shape[1], pixels.shape[0]
+        small = pipeline.shrink(wide, bundle.image_size) @ pixels.transpose(2, 1, 0)
+        yield np.ascontiguousarray((small @ pipeline.shrink(high, bundle.image_size).T)[None], np.float32)
+
+
+def run_torch(network: torch.nn.Module) -> Network:
+    """A PyTorch network as a function of arrays."""
+
+    def run(batch: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return network(torch.from_numpy(batch)).numpy()
+
+    return run
+
+
+def _timed(run: Callable[[np.ndarray], np.ndarray], batch: np.ndarray, clock: np.ndarray) -> np.ndarray:
+    started = time.perf_counter()
+    found = run(batch)
+    clock += time.perf_counter() - started, len(batch)
+    return found
+
+
+def _two_masks(
+    bundle: ShippedBundle, both: Network, array: np.ndarray, affine: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Masks of the exported and of the PyTorch network, whose logits `both` gives one after the other."""
+    kept: list[np.ndarray] = []
+
+    def first(batch: np.ndarray) -> np.ndarray:
+        found = both(batch)
+        kept.append(found[len(batch) :])
+        return found[: len(batch)]
+
+    def run(network: Network) -> np.ndarray:
+        pipeline = NumpyPipeline(bundle, network, batch_size=1)
+        return pipeline.picture(array) if affine is None else pipeline.volume(array, affine)
+
+    exported = run(first)
+    replay = iter(kept)
+    return exported, run(lambda batch: next(replay))
+
+
+def _cases(dataset_file: str | Path) -> Iterator[tuple[Case, Path | None]]:
+    from tskd.data.datalist import read
+
+    listed = read(dataset_file)
+    section = "validation" if listed["validation"] else "test"
+    for entry in entries(dataset_file, section) if listed[section] else []:
+        path = Path(entry["image"])
+        kind = "nifti" if path.name.endswith((".nii", ".nii.gz")) else "picture"
+        label = Path(entry["label"]) if "label" in entry else None
+        yield Case((path,), kind, str(path), entry.get("group", path.stem)), label
+
+
+def _label(path: Path, affine: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
+    from tskd.data.io.nifti import load_label
+
+    return np.asarray(Image.open(path)) if affine is None else load_label(path, shape, affine)
+
+
+def _compare(
+    patient: str, masks: tuple[np.ndarray, np.ndarray], label: np.ndarray | None, bundle: ShippedBundle
+) -> list[dict[str, Any]]:
+    rows = []
+    for index, organ in bundle.structures.items():
+        exported, reference = (mask == index for mask in masks)
+        row = {"patient": patient, "organ": organ, "disagreement": 1 - _dice(exported, reference)}
+        if label is not None:
+            known = label != 255
+            truth = label[known] == index
+            row["lost"] = _dice(reference[known], truth) - _dice(exported[known], truth)
+        rows.append(row)
+    return rows
+
+
+def _dice(one: np.ndarray, other: np.ndarray) -> float:
+    total = int(one.sum()) + int(other.sum())
+    return 2 * int((one & other).sum()) / total if total else 1.0
