@@ -6,6 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.cpu_seconds import (  # noqa: F401
+    pytest_addoption,
+    pytest_collection_finish,
+    pytest_runtest_makereport,
+    pytest_terminal_summary,
+)
+
 ROOT = Path(__file__).resolve().parents[1]
 
 torch.set_num_threads(1)  # tiny tensors: a second thread costs more than it gives, on a busy machine far more
@@ -18,3 +25,13 @@ def shared() -> Path:
     if not (folder / "data").is_dir() or not (folder / "weights").is_dir():
         pytest.skip(f"needs real images and weights in {folder} (set TSKD_SHARED to a folder with data/ and weights/)")
     return folder
+
+
+KINDS = {"tskd": "unit", "bundles": "bundle", "workflow": "process"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test with its kind, by its folder where the file or the test does not say another one."""
+    for item in items:
+        if not {mark.name for mark in item.iter_markers()} & set(KINDS.values()):
+            item.add_marker(KINDS[item.path.relative_to(ROOT / "tests").parts[0]])

@@ -26,24 +26,40 @@ IMAGE_SIZE = 64
 LABELS = {"0": "background", "1": "liver", "2": "right kidney", "3": "left kidney"}
 
 # Runs `python -m MODULE ARGUMENTS` for each command line of a JSON list, where nothing can be imported that the student
-# must not need. All in one process, because importing MONAI takes longer than the masks of the toy images.
+# must not need. All in one process, because importing MONAI takes longer than the masks of the toy images. The last
+# line of its output has the exit status, the output and the errors of each.
 WITHOUT_PROJECT = """
-import importlib.abc, json, runpy, sys
+import contextlib, importlib.abc, io, json, runpy, sys, traceback
 class Blocker(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in ("tskd", "peft", "diffusers", "transformers", "torchvision", "timm"):
             raise ModuleNotFoundError(f"No module named {name!r} (blocked by the test)", name=name)
 sys.meta_path.insert(0, Blocker())
+results = []
 for sys.argv in json.loads(sys.argv[1]):
-    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    status, out, err = 0, io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+        except SystemExit as end:
+            status = end.code or 0
+        except BaseException:
+            status = 1
+            traceback.print_exc()
+    results.append([status, out.getvalue(), err.getvalue()])
+print()
+print(json.dumps(results))
 """
 
 
-def run_alone(*commands: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+def run_alone(*commands: list[str], cwd: Path) -> list[subprocess.CompletedProcess[str]]:
     """Runs command lines of modules without the project (-I: without PYTHONPATH and the current folder, too)."""
     program = [sys.executable, "-I", "-W", "ignore", "-c", WITHOUT_PROJECT, json.dumps(commands)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run(program, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(program, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    results = json.loads(done.stdout.splitlines()[-1])
+    return [subprocess.CompletedProcess(command, *result) for command, result in zip(commands, results, strict=True)]
 
 
 def segmentation(bundle: Path, images: Path, output: Path, *overlays: str) -> list[str]:

@@ -51,8 +51,8 @@ def root(tmp_path_factory: pytest.TempPathFactory, label_python: Path) -> Path:
         else:
             write_picture(images, in_channels)
         runs.append(segmentation(ship(root / name, kind, in_channels), images, root / name / "masks"))
-    done = run_alone(*runs, cwd=root)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    for done in run_alone(*runs, cwd=root):
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return root
 
 

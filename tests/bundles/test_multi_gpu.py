@@ -2,9 +2,6 @@
 
 import csv
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,13 +9,13 @@ import torch
 from monai.networks.nets import UNETR
 
 from tests.bundles.conftest import BUNDLES
+from tests.forked import run_module
 from tests.tskd.distillation.conftest import PREPROCESSING
 from tskd.data import entries
 from tskd.distillation import write_soft_labels
 from tskd.networks import build_sam
 from tskd.state import load_weights, save_weights
 
-LAUNCHER = ["torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"]
 PLAIN = (
     "rotate",
     "scale",
@@ -34,13 +31,12 @@ PLAIN = (
 )
 
 
-def _run(bundle: str, overlay: list[str], launcher: list[str], options: dict[str, object]) -> None:
+def _run(bundle: str, overlay: list[str], processes: int, options: dict[str, object]) -> None:
     configs = [str(BUNDLES / bundle / "configs" / f"{name}.json") for name in ("train", *overlay)]
-    command = [sys.executable, "-m", *launcher, "monai.bundle", "run", "--config_file", str(configs)]
-    command += ["--bundle_root", str(BUNDLES / bundle)]
+    command = ["monai.bundle", "run", "--config_file", str(configs), "--bundle_root", str(BUNDLES / bundle)]
     for key, value in options.items():
         command += [f"--{key}", str(value)]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = run_module(command, processes=processes)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
 
 
@@ -67,9 +63,9 @@ def test_two_processes_equal_one_with_double_batch(
         **{f"augmentation#{name}": 0.0 for name in PLAIN},
     }  # fmt: skip
     one, two = tmp_path / "one", tmp_path / "two"
-    _run(bundle, [], [], {**options, "batch_size": 4, "output_dir": one, "model_dir": one / "models"})
+    _run(bundle, [], 1, {**options, "batch_size": 4, "output_dir": one, "model_dir": one / "models"})
     _run(
-        bundle, ["multi_gpu_train"], LAUNCHER,
+        bundle, ["multi_gpu_train"], 2,
         {**options, "batch_size": 2, "output_dir": two, "model_dir": two / "models"},
     )  # fmt: skip
     first, second = (torch.load(folder / "checkpoints/last.pt", weights_only=True)["network"] for folder in (one, two))
@@ -89,8 +85,8 @@ def test_soft_labels_of_two_processes_are_those_of_one(cohort: Path, tmp_path: P
         "model_file": tmp_path / "model.pt", "output_dir": tmp_path,
     }  # fmt: skip
     one, two = tmp_path / "one", tmp_path / "two"
-    _run("teacher_segmentation", ["soft_labels"], [], {**options, "soft_labels": one})
-    _run("teacher_segmentation", ["soft_labels"], LAUNCHER, {**options, "soft_labels": two})
+    _run("teacher_segmentation", ["soft_labels"], 1, {**options, "soft_labels": one})
+    _run("teacher_segmentation", ["soft_labels"], 2, {**options, "soft_labels": two})
     names = sorted(path.name for path in one.iterdir())
     assert sorted(path.name for path in two.iterdir()) == names
     for name in names:  # one image at a time on one thread: the same bytes
@@ -116,7 +112,7 @@ def test_each_way_of_pretraining_runs_in_two_processes(method: str, soft: Path, 
         "warmup_steps": 1, "val_interval": 1, "output_dir": tmp_path, "model_dir": tmp_path / "models",
         **({"soft_labels": soft} if method not in ("mae", "mocov3") else {}),
     }  # fmt: skip
-    _run("student_segmentation", [*method.split(","), "multi_gpu_train"], LAUNCHER, options)
+    _run("student_segmentation", [*method.split(","), "multi_gpu_train"], 2, options)
     ((place, loss),) = _losses(tmp_path / "train_log.csv")
     assert place == (1, 2)
     assert math.isfinite(loss)

@@ -2,6 +2,8 @@
 
 import re
 from pathlib import Path
+from subprocess import CompletedProcess
+from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -21,10 +23,25 @@ from tests.bundles.standalone import (
 )
 from tskd.data import load_volume, write_volume
 
+MODULES = ("tskd.cli", "peft", "transformers")
+
+
+class Alone(NamedTuple):
+    """What one process without the project has done: the folder with the masks, and the commands that it refused."""
+
+    root: Path
+    refused: dict[str, CompletedProcess[str]]
+
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def root(alone: Alone) -> Path:
     """Folders volumes, grey and colour, each with a shipped bundle, images/ and the masks that it gave."""
+    return alone.root
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Alone:
+    """Shipped bundles at work; one process for all, since each would import MONAI anew."""
     root = tmp_path_factory.mktemp("standalone")
     for name in ("volumes", "grey", "colour"):
         (root / name / "images").mkdir(parents=True)
@@ -38,26 +55,33 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         array[:6] = value
         write_volume(root / f"volumes/holes/{value}.nii.gz", array, affine)
     volumes = ship(root / "volumes", "nii.gz")
+    grey = ship(root / "grey", "png")
+    (root / "deep").mkdir()
+    Image.fromarray(np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)).save(root / "deep/a.png")
     done = run_alone(
         segmentation(volumes, root / "volumes/images", root / "volumes/masks"),
         [*segmentation(volumes, root / "volumes/images", root / "volumes/one_piece"), "--largest_component", "[1, 3]"],
         segmentation(volumes, root / "volumes/holes", root / "volumes/holes_masks"),
-        segmentation(ship(root / "grey", "png"), root / "grey/images", root / "grey/masks"),
+        segmentation(grey, root / "grey/images", root / "grey/masks"),
         segmentation(
             ship(root / "colour", "nii.gz", in_channels=3), root / "colour/images", root / "colour/masks",
             "inference_2d.json",
         ),
+        segmentation(volumes, root / "misspelt", root / "no_masks"),
+        segmentation(grey, root / "misspelt", root / "no_masks"),
+        segmentation(grey, root / "deep", root / "no_masks"),
+        *([module] for module in MODULES),
         cwd=root,
     )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return root
+    for run in done[:5]:
+        assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
+    return Alone(root, dict(zip(("nii.gz", "png", "deep", *MODULES), done[5:], strict=True)))
 
 
-@pytest.mark.parametrize("module", ["tskd.cli", "peft", "transformers"])
-def test_the_other_interpreter_cannot_import_the_project(tmp_path: Path, module: str) -> None:
-    done = run_alone([module], cwd=tmp_path)
-    assert done.returncode != 0
-    assert "blocked by the test" in done.stderr
+@pytest.mark.parametrize("module", MODULES)
+def test_the_other_interpreter_cannot_import_the_project(alone: Alone, module: str) -> None:
+    assert alone.refused[module].returncode != 0
+    assert "blocked by the test" in alone.refused[module].stderr
 
 
 def test_volumes_get_masks_in_their_own_place(root: Path) -> None:
@@ -113,16 +137,10 @@ def test_a_grey_picture_is_read_as_it_is_meant_however_it_is_stored(root: Path, 
     np.testing.assert_array_equal(np.asarray(mask), np.asarray(expected))
 
 
-@pytest.mark.parametrize(("kind", "pattern"), [("nii.gz", r"\*\.nii\*"), ("png", r"\*\.png")])
-def test_a_folder_without_images_and_pixels_of_16_bits_are_refused(tmp_path: Path, kind: str, pattern: str) -> None:
-    bundle = ship(tmp_path, kind)
-    done = run_alone(segmentation(bundle, tmp_path / "misspelt", tmp_path / "masks"), cwd=tmp_path)
-    assert done.returncode != 0
-    assert re.search(rf"misspelt/{pattern}", done.stderr)
-    if kind == "png":
-        (tmp_path / "deep").mkdir()
-        Image.fromarray(np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)).save(tmp_path / "deep/a.png")
-        done = run_alone(segmentation(bundle, tmp_path / "deep", tmp_path / "masks"), cwd=tmp_path)
-        assert done.returncode != 0
-        assert "'I;16'" in done.stderr
-    assert not (tmp_path / "masks").exists()
+@pytest.mark.parametrize(
+    ("kind", "pattern"), [("nii.gz", r"misspelt/\*\.nii\*"), ("png", r"misspelt/\*\.png"), ("deep", "'I;16'")]
+)
+def test_a_folder_without_images_and_pixels_of_16_bits_are_refused(alone: Alone, kind: str, pattern: str) -> None:
+    assert alone.refused[kind].returncode != 0
+    assert re.search(pattern, alone.refused[kind].stderr)
+    assert not (alone.root / "no_masks").exists()

@@ -99,7 +99,7 @@ def test_all_terms_two_teachers_and_labels_then_fine_tuning(
     assert {key: value.shape for key, value in logits.items()} == {"logits": (5, 64, 64)}
     assert torch.equal(logits["logits"], torch.zeros(5, 64, 64, dtype=torch.float16))
 
-    weights = {f"loss__terms__{name}__weight": 0.5 for name in TERMS - {"labelled", "logits_kl"}}
+    weights: dict[str, Any] = {f"loss__terms__{name}__weight": 0.5 for name in TERMS - {"labelled", "logits_kl"}}
     weights["loss__terms__logits_kl__weight"] = {
         "_target_": "tskd.distillation.Linear", "start": 0.2, "end": 0.1, "epochs": 4
     }  # fmt: skip

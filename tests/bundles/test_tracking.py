@@ -4,8 +4,6 @@ import csv
 import json
 import math
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -17,6 +15,7 @@ from monai.utils import path_to_sqlite_uri
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.bundles.conftest import BUNDLES
+from tests.forked import run_module
 
 ITERATIONS = 12  # TensorBoard gets every tenth
 TOY = {
@@ -66,13 +65,12 @@ def training(request: pytest.FixtureRequest, cohort: Path, tmp_path_factory: pyt
         **TOY, **OPTIONS[bundle], "bundle_root": BUNDLES / bundle, "dataset_dir": cohort, "output_dir": output,
         "model_dir": output / "models", "tracking": "mlflow", "save_execute_config": output / "config.json",
     }  # fmt: skip
-    command = [sys.executable, "-m", "monai.bundle", "run"]
+    command = ["monai.bundle", "run"]
     for key, value in {"config_file": BUNDLES / bundle / "configs/train.json", **options}.items():
         command += [f"--{key}", str(value)]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-    environment |= {"OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
     before = files(BUNDLES / bundle) | files(cohort)
-    done = subprocess.run(command, cwd=start, capture_output=True, text=True, env=environment)
+    environment = {key: None for key in os.environ if key.startswith("MLFLOW_")}
+    done = run_module(command, cwd=start, env={**environment, "MLFLOW_DISABLE_TELEMETRY": "true"})
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     after = files(BUNDLES / bundle) | files(cohort) | files(start)
     return Training(bundle, output, sorted(after - before))

@@ -23,4 +23,4 @@ def tuned(request: pytest.FixtureRequest, x: torch.Tensor) -> tuple[str, PromptF
     from tests.tskd.small_sam import fresh, trained
     from tskd.lora import prepare_fine_tuning  # slow to import, and most tests here do without
 
-    return request.param, trained(prepare_fine_tuning(fresh(request.param)), x)
+    return request.param, trained(prepare_fine_tuning(fresh(request.param)), x)  # type: ignore[return-value]

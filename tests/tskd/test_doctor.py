@@ -8,6 +8,8 @@ from tskd.cli import main
 from tskd.commands.arguments import settings
 from tskd.doctor import MARGIN, Step, group_limits, search
 
+pytestmark = pytest.mark.process
+
 TOY = ["doctor", "--vfm", "mobile_sam", "--image_size", "64", "--device", "cpu"]
 
 

@@ -11,6 +11,8 @@ import pytest
 from tskd.errors import TskdError
 from tskd.options import check_overrides, command_line, file_list
 
+pytestmark = pytest.mark.process
+
 TRAIN = {
     "max_epochs": 10,
     "learning_rate": 0.001,

@@ -11,6 +11,8 @@ from tests.bundles.conftest import BUNDLES
 from tskd.cli import main
 from tskd.profile import profile_network, profile_table
 
+pytestmark = pytest.mark.process
+
 STUDENT = BUNDLES / "student_segmentation"
 
 

@@ -15,7 +15,7 @@ def optimizer(rate: float = 0.005) -> torch.optim.Optimizer:
 def rates(schedule: torch.optim.lr_scheduler.LRScheduler, steps: int) -> list[float]:
     found = []
     for _ in range(steps):
-        found.append(schedule.get_last_lr()[0])
+        found.append(float(schedule.get_last_lr()[0]))
         schedule.optimizer.step()
         schedule.step()
     return found

@@ -14,7 +14,7 @@ from tskd.workflow import read_yaml
 from tskd.workflow.schema import WORKFLOW
 from tskd.workflow.search import check_search, read_scores, search, suggest
 
-TOY = {
+TOY: dict[str, Any] = {
     "bundle": "student_segmentation",
     "trials": 1,
     "overrides": {

@@ -33,8 +33,8 @@ def _write_run(folder: Path, method: str, budget: int = 80, seed: int = 0, patie
             cases[case] = {"group": str(patient), "unit": "pixel", "spacing": [1, 1], **_images(folder, case)}
     write_rows(folder / "metrics.csv", rows)
     (folder / "cases.json").write_text(json.dumps(cases))
-    key = ("phantom", str(budget), method, str(seed))
-    write_bins(folder / "calibration.csv", [r for c in cases for r in bin_rows((*key, c, c), _calibration(rng))])
+    run = ("phantom", str(budget), method, str(seed))
+    write_bins(folder / "calibration.csv", [r for c in cases for r in bin_rows((*run, c, c), _calibration(rng))])
     summary = {"tolerance_mm": 2.0, "labels": {"liver": {"absent_cases": 0}, "pancreas": {"absent_cases": 3}}}
     (folder / "summary.json").write_text(json.dumps(summary))
     (folder / "profile.json").write_text(json.dumps({"parameters": 5_900_000, "gmac": 2.5, "ms_per_image": 42}))

@@ -29,7 +29,8 @@ def test_equal_plain_loops(seed: int) -> None:
     for point in np.ndindex(label.shape):
         if label[point] == 255:
             continue
-        p = prob[(slice(None), *point)]
+        position = (slice(None), *point)
+        p = prob[position]
         edge = next(k for k in range(15) if p.max() <= (k + 1) / 15)
         bins.setdefault(edge, []).append((p.max(), int(p.argmax()) == label[point]))
         squares.append(sum((p[c] - (label[point] == c)) ** 2 for c in range(3)))

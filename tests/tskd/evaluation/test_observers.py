@@ -48,7 +48,9 @@ def test_rows_are_the_metrics_of_the_two_files(dataset_file, tmp_path):
     for entry in test:
         own = {(row.label, row.metric): row.value for row in rows if row.case == entry["case"]}
         masks = [pixels(dataset_file, entry[key]) for key in ("label_2nd", "label")]
-        assert own == {(organ, metric): value for organ, metric, value in case_metrics(*masks, LABELS, (1, 1))}
+        assert own == {
+            (organ, metric): value for organ, metric, value in case_metrics(masks[0], masks[1], LABELS, (1, 1))
+        }
     assert {(row.dataset, row.budget, row.method) for row in rows} == {("eyes", "no", "second_observer")}
     assert {row.group for row in rows} == {"a", "b"}
     saved = json.loads((tmp_path / "run/cases.json").read_text())["c0"]["prediction"]

@@ -1,8 +1,5 @@
 """Batch norm statistics are those of training batches under the weights that are validated and shipped."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +8,8 @@ import torch
 from ignite.engine import Events
 from torch import nn
 
-import tskd
+from tests import forked
+from tskd import ranks
 from tskd.handlers import BatchNormStatistics
 
 
@@ -112,36 +110,23 @@ def test_float16_batches_are_collated_outside_autocast(training, tmp_path):
     assert not torch.is_autocast_enabled("cpu")
 
 
-TWO_PROCESSES = """
-import sys
-from types import SimpleNamespace
-import torch
-from torch import nn
-from tskd import ranks
-from tskd.handlers import BatchNormStatistics
-
-torch.distributed.init_process_group("gloo")
-rank, net = ranks.rank(), nn.Sequential(nn.BatchNorm1d(3))
-batches = [torch.arange(12.0).reshape(4, 3) * (rank + 1)]
-engine = SimpleNamespace(
-    state=SimpleNamespace(device="cpu", dataloader=batches),
-    prepare_batch=lambda batch, *_: (batch, None),
-    non_blocking=False,
-)
-BatchNormStatistics(net, 1, interval=1)(engine)
-torch.save(net.state_dict(), f"{sys.argv[1]}/{rank}.pt")
-torch.distributed.destroy_process_group()
-"""
+def recompute_in_a_group(folder: Path) -> None:
+    torch.distributed.init_process_group("gloo")
+    rank, net = ranks.rank(), nn.Sequential(nn.BatchNorm1d(3))
+    batches = [torch.arange(12.0).reshape(4, 3) * (rank + 1)]
+    engine = SimpleNamespace(
+        state=SimpleNamespace(device="cpu", dataloader=batches),
+        prepare_batch=lambda batch, *_: (batch, None),
+        non_blocking=False,
+    )
+    BatchNormStatistics(net, 1, interval=1)(engine)
+    torch.save(net.state_dict(), folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
 
 
+@pytest.mark.process
 def test_several_processes_get_the_mean_of_their_statistics(tmp_path):
-    (tmp_path / "run.py").write_text(TWO_PROCESSES)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    root = str(Path(tskd.__file__).parents[1])
-    done = subprocess.run(
-        [*launcher, str(tmp_path / "run.py"), str(tmp_path)], capture_output=True, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": root},
-    )  # fmt: skip
+    done = forked.run(recompute_in_a_group, tmp_path, processes=2)
     assert done.returncode == 0, done.stderr[-2000:]
     states = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
     images = torch.arange(12.0).reshape(4, 3)

@@ -39,7 +39,8 @@ def test_is_the_last_without_a_validation(validation, run_engine):
 
 
 def test_exports_once_after_the_last_step_of_a_training_without_a_validator(run_engine):
-    steps, exported = [], []
+    steps: list[int] = []
+    exported: list[int] = []
     best = BestModel(None, lambda: exported.append(len(steps)), "none", patience=1)
     run_engine([best], 2, step=lambda _engine, batch: steps.append(batch), data=[1, 2, 3])
     assert exported == [6]

@@ -1,17 +1,15 @@
 """A killed run continues as if nothing had happened; a checkpoint of another run is refused."""
 
-import os
 import resource
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from ignite.engine import Events
+from ignite.engine import Engine, Events
 from torch import nn
 
-import tskd
+from tests import forked
+from tskd import ranks
 from tskd.errors import TskdError
 from tskd.handlers import Checkpointing
 
@@ -147,38 +145,25 @@ def test_unwritable_folder(training, tmp_path):
         training(tmp_path / "run").go()
 
 
-TWO_PROCESSES = """
-import sys
-import torch
-from ignite.engine import Engine
-from tskd import ranks
-from tskd.errors import TskdError
-from tskd.handlers import Checkpointing
+def run_twice_in_a_group(folder: Path) -> None:
+    def run(epochs: int) -> None:
+        engine = Engine(lambda *_: None)
+        Checkpointing(own, {"network": torch.nn.Linear(1, 1)}).attach(engine)
+        engine.run([0], max_epochs=epochs)
 
-def run(folder, epochs):
-    engine = Engine(lambda *_: None)
-    Checkpointing(folder, {"network": torch.nn.Linear(1, 1)}).attach(engine)
-    engine.run([0], max_epochs=epochs)
-
-torch.distributed.init_process_group("gloo")
-own = f"{sys.argv[1]}/{ranks.rank()}"  # a disk that the processes do not share
-run(own, 1)
-try:
-    run(own, 2)
-except TskdError as error:
-    print("refused:", error)
-torch.distributed.destroy_process_group()
-"""
+    torch.distributed.init_process_group("gloo")
+    own = folder / str(ranks.rank())  # a disk that the processes do not share
+    run(1)
+    try:
+        run(2)
+    except TskdError as error:
+        print("refused:", error)
+    torch.distributed.destroy_process_group()
 
 
+@pytest.mark.process
 def test_processes_that_would_continue_after_different_epochs_are_refused(tmp_path):
-    (tmp_path / "run.py").write_text(TWO_PROCESSES)
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
-         str(tmp_path / "run.py"), str(tmp_path)],
-        capture_output=True, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(tskd.__file__).parents[1])},
-    )  # fmt: skip
+    done = forked.run(run_twice_in_a_group, tmp_path, processes=2)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("expected all processes to continue after the same epoch, found [0, 1]") == 2
 

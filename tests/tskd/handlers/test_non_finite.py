@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from ignite.engine import Engine, Events
 
+from tests import forked
 from tskd.errors import TskdError
 from tskd.handlers import StopOnNonFinite
 
@@ -39,10 +40,11 @@ def test_comes_before_the_checkpoint_of_that_epoch(place, training, tmp_path):
     assert torch.equal(state["network"]["0.weight"], good.network[0].weight)
 
 
-def _train(rank: int, folder: Path) -> None:
+def _train(folder: Path) -> None:
     """Rank 0 has a bad batch in iteration 2; as with shared gradients, the loss of rank 1 is NaN in iteration 3."""
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
     engine = Engine(
         lambda engine, _: {"loss": torch.tensor(float("nan") if engine.state.iteration > 1 + rank else 1.0)}
     )
@@ -55,8 +57,10 @@ def _train(rank: int, folder: Path) -> None:
         dist.destroy_process_group()
 
 
+@pytest.mark.process
 def test_every_process_names_the_batch_that_was_first(tmp_path):
-    torch.multiprocessing.spawn(_train, (tmp_path,), nprocs=2)
+    done = forked.run(_train, tmp_path, processes=2)
+    assert done.returncode == 0, done.stderr
     for rank in range(2):
         assert "at iteration 2, cases rank0_1: expected" in (tmp_path / f"{rank}.txt").read_text()
 

@@ -124,7 +124,7 @@ def test_autocast(unetr):
 
 
 # freed at once, the reducer of a gloo group waits for a thread that waits for the interpreter: a rare deadlock
-_kept = []
+_kept: list[torch.nn.Module] = []
 
 
 def test_distributed(unet, tmp_path):

@@ -100,8 +100,9 @@ def test_update_is_the_exact_moving_average(student):
 
 def test_momentum_follows_the_published_schedule(student):
     """moco-v3's adjust_moco_momentum, at the end of each step; on a resumed run too, for it asks the engine."""
-    network, seen = MomentumContrast(student.vit, **SMALL), []
-    network.update = seen.append
+    network = MomentumContrast(student.vit, **SMALL)
+    seen: list[float] = []
+    network.update = seen.append  # type: ignore[assignment, method-assign]
     trainer = Engine(lambda engine, batch: None)
     MomentumUpdate(network, momentum=0.9).attach(trainer)
     trainer.run([0] * 4, max_epochs=3)
@@ -111,8 +112,9 @@ def test_momentum_follows_the_published_schedule(student):
 
 
 def test_the_copy_waits_for_accumulated_gradients(student):
-    network, seen = MomentumContrast(student.vit, **SMALL), []
-    network.update = seen.append
+    network = MomentumContrast(student.vit, **SMALL)
+    seen: list[float] = []
+    network.update = seen.append  # type: ignore[assignment, method-assign]
     trainer = Engine(lambda engine, batch: None)
     trainer.accumulation_steps = 2
     MomentumUpdate(network).attach(trainer)

@@ -2,9 +2,7 @@
 
 import csv
 import json
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,10 +15,13 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch._dynamo.eval_frame import OptimizedModule
 
+from tests.forked import run_module
 from tskd.data.checks import check
 from tskd.data.datalist import entries, read, write
 from tskd.errors import TskdError
 from tskd.synthesis import export_model, load_network, training_record
+
+pytestmark = pytest.mark.bundle
 
 BUNDLE = Path(__file__).resolve().parents[3] / "bundles" / "ddpm_synthesis"
 TINY = {
@@ -173,14 +174,13 @@ def test_what_the_gate_cannot_work_with_is_said_before_an_image_is_drawn(workflo
         assert not (tmp_path / "run" / "synthetic" / "images").exists()
 
 
-def torchrun(*names, **options):
+def run_in_two(*names, **options):
     """Run configs with two processes; returns what they printed."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"]
-    command += ["monai.bundle", "run", "--config_file", str([str(BUNDLE / "configs" / name) for name in names])]
+    command = ["monai.bundle", "run", "--config_file", str([str(BUNDLE / "configs" / name) for name in names])]
     command += ["--logging_file", str(BUNDLE / "configs" / "logging.conf")]
     for key, value in {"bundle_root": BUNDLE, **options}.items():
         command += [f"--{key}", str(value)]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = run_module(command, processes=2)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     return done.stdout
 
@@ -193,7 +193,7 @@ def test_two_processes_draw_the_images_of_one_and_one_of_them_gates(workflow, tm
     options = {"num_images": 5, "steps": 3, "batch_size": 2}
     run(workflow("inference.json", kind="inference", **options))
     one, two = tmp_path / "run" / "synthetic", tmp_path / "two"
-    printed = torchrun(
+    printed = run_in_two(
         "inference.json", pipeline_dir=pipeline, dataset_file=cohort, synthetic_dir=two, device="cpu", **options
     )
     assert printed.count("images passed, threshold") == 1
@@ -206,7 +206,7 @@ def test_two_processes_draw_the_images_of_one_and_one_of_them_gates(workflow, tm
 def test_two_processes_train_one_model(workflow, tmp_path, cohort):
     run(workflow("train.json", **TINY))
     options = {**TINY, "dataset_file": cohort, "output_dir": tmp_path / "two", "model_dir": tmp_path / "two" / "models"}
-    torchrun("train.json", "multi_gpu_train.json", **options)
+    run_in_two("train.json", "multi_gpu_train.json", **options)
     assert [(row["epoch"], row["name"]) for row in losses(tmp_path / "two")] == [
         (row["epoch"], row["name"]) for row in losses(tmp_path / "run")
     ]

@@ -93,5 +93,5 @@ def test_anything_else_is_refused(value, message, tmp_path):
 
 def _dataset(intensity):
     data = {"name": "toy", "modality": "CT", "channels": 1, "labels": {"0": "background", "1": "liver"}}
-    lists = {"training": [], "validation": [], "test": []}
+    lists: dict[str, list[dict[str, str]]] = {"training": [], "validation": [], "test": []}
     return {**data, **lists, **({} if intensity is None else {"intensity": intensity})}

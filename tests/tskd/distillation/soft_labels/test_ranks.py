@@ -2,29 +2,25 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from tskd.distillation import add_soft_labels
-from tskd.state import save_weights
-
-SCRIPT = """
-import json, os, sys, torch
-torch.set_num_threads(1)
-from tskd.distillation import write_soft_labels
-from tskd.networks import build_sam
-from tskd.state import load_weights
+from tests.forked import run
 from tests.tskd.distillation.conftest import PREPROCESSING
-options = json.loads(sys.argv[1])
-network = load_weights(build_sam("mobile_sam", 3, 64), options["teacher"])
-write_soft_labels(network, preprocessing=PREPROCESSING, batch_size=1,
-                  rank=int(os.environ["RANK"]), world_size=int(os.environ["WORLD_SIZE"]), **options)
-"""
+from tskd.distillation import add_soft_labels, write_soft_labels
+from tskd.networks import build_sam
+from tskd.state import load_weights, save_weights
+
+
+def write_share(options: dict[str, Any]) -> None:
+    """Write this process's share of the soft labels."""
+    network = load_weights(build_sam("mobile_sam", 3, 64), options["teacher"])
+    place = {"rank": int(os.environ["RANK"]), "world_size": int(os.environ["WORLD_SIZE"])}
+    write_soft_labels(network, preprocessing=PREPROCESSING, batch_size=1, **place, **options)
 
 
 def same(first: Path, second: Path) -> bool:
@@ -39,21 +35,15 @@ def same(first: Path, second: Path) -> bool:
     return True
 
 
+@pytest.mark.process
 def test_two_processes_write_one_folder(write, teacher, entries, description, tmp_path):
     save_weights(teacher, tmp_path / "model.pt")
     options = {
         "entries": entries, "output_dir": str(tmp_path / "soft"), "teacher": str(tmp_path / "model.pt"),
         "description": description,
     }  # fmt: skip
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, json.dumps(options)],
-            env={**os.environ, "OMP_NUM_THREADS": "1", "RANK": str(rank), "WORLD_SIZE": "2"},
-            cwd=Path(__file__).resolve().parents[4],
-        )
-        for rank in range(2)
-    ]
-    assert [process.wait(120) for process in ranks] == [0, 0]
+    done = run(write_share, options, processes=2)
+    assert done.returncode == 0, done.stderr
     assert write(output_dir=tmp_path / "whole", teacher=tmp_path / "model.pt") == 5
     assert same(tmp_path / "soft", tmp_path / "whole")
 
