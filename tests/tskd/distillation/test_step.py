@@ -95,7 +95,9 @@ def test_the_step_is_monais_own_bit_by_bit(steps: int):
     """Also where the accumulated batches do not divide the epoch; every event comes in its place."""
     trained, seen = [], []
     for options in ({}, {"iteration_update": distillation_step}):
-        network, events, losses = student(), [], []
+        network = student()
+        events: list[Any] = []
+        losses: list[Any] = []
         engine = trainer(network, steps, augmentation=BatchAugmentation(rotate=15), **options)
         for event in IterationEvents:
             if event in engine._allowed_events:
