@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from tskd.cli import main
+from tskd.data.tint import COLOURS, blend, colour
 from tskd.errors import TskdError
 from tskd.workflow import check_study, read_yaml
-from tskd.workflow.contents import COLOURS, blend, colour
 from tskd.workflow.costs import Costs
 from tskd.workflow.measure import measure
 from tskd.workflow.preflight import Preflight, preflight

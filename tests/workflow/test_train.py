@@ -86,7 +86,18 @@ def test_every_model_is_evaluated_and_reported(ran: Ran) -> None:
         for method in ("teacher", "tskd"):
             rows = read_rows(ran.folder / str(ran.study.model(cell, method).folder) / "metrics.csv")
             assert {(row.method, row.budget, row.seed) for row in rows} == {(method, "4", str(cell.seed))}
-    assert "tskd" in (ran.folder / "results/phantom/report/report.html").read_text()
+    page = (ran.folder / "results/phantom/report/report.html").read_text()
+    assert "<h1>toy: segmentation report</h1>" in page
+    for text in ("student, distilled from small, then trained on the labels", "teacher: soft labels", "<details>"):
+        assert text in page
+
+
+def test_the_end_says_what_came_of_it(ran: Ran) -> None:
+    """At this length nobody has learned anything, which is said, and no bundle is shipped as if it had."""
+    end = ran.second[ran.second.index("\nphantom\n") :]
+    assert "better" not in end
+    assert "report: results/phantom/report/report.html" in end
+    assert "no bundle was shipped: " in end
 
 
 def test_nothing_is_repeated_but_what_changed_and_what_follows(

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from tskd.commands.arguments import KeyValues, given, settings
+from tskd.commands.arguments import Flag, KeyValues, given, key_values, settings
 from tskd.errors import TskdError
 
 
@@ -114,17 +114,46 @@ def merge(
         raise TskdError(f"expected --run or --adapter, found {'neither' if run is None else 'both'}. Give one.")
 
 
-def ship(*, run: Path, dataset_file: Path, output: Path, bundle: Path | None = None, model: Path | None = None) -> None:
+def ship(
+    *,
+    run: Path,
+    output: Path,
+    dataset_file: Path | None = None,
+    bundle: Path | None = None,
+    model: Path | None = None,
+    force: Flag = False,
+) -> None:
     """Write a stand-alone copy of the student bundle with a run's weights and settings.
 
     Args:
         run: output_dir of the training.
-        dataset_file: the training's dataset.json, for the names.
         output: new folder with 'segmentation' in its name.
+        dataset_file: the training's dataset.json, for the names; by default where the run's settings say.
         bundle: this project's student_segmentation by default.
         model: model_dir/model.pt of the training; RUN/models/model.pt by default.
+        force: ship a model that was never evaluated, or whose Dice is near 0.
     """
     from tskd.export.ship import ship_run
     from tskd.workflow.commands import BUNDLES, STUDENT
+    from tskd.workflow.evaluate_run import find_dataset, run_settings
 
-    print(ship_run(bundle or BUNDLES / STUDENT, run, output, dataset_file, model))
+    data = dataset_file or find_dataset(run, run_settings(run))
+    print(ship_run(bundle or BUNDLES / STUDENT, run, output, data, model, force))
+
+
+def evaluate(*, run: Path, dataset_file: Path | None = None, section: str = "test", keys: KeyValues = ()) -> int:
+    """Score a trained teacher or student on the test list, with the settings of its training.
+
+    Args:
+        run: output_dir of the training; metrics.csv is written there.
+        dataset_file: the training's dataset.json; by default where the run's settings say.
+        section: list of dataset.json: test or validation.
+        keys: KEY=VALUE ..., further keys of evaluate.json, such as method=mine.
+    """
+    import subprocess
+    import sys
+
+    from tskd.workflow.evaluate_run import evaluate_command
+
+    command = evaluate_command(run, dataset_file, section, key_values(keys))
+    return subprocess.call([sys.executable, "-m", *command])

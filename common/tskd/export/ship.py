@@ -25,9 +25,16 @@ from tskd.state import load_weights
 
 _OVERLAYS = {"inference.json": "inference_2d.json", "train.json": "images_2d.json"}  # for data sets of 2-D images
 
+LEAST = 0.1  # mean Dice of a model that has learned something
+
 
 def ship_run(
-    bundle: str | Path, run: str | Path, output: str | Path, dataset_file: str | Path, model: str | Path | None = None
+    bundle: str | Path,
+    run: str | Path,
+    output: str | Path,
+    dataset_file: str | Path,
+    model: str | Path | None = None,
+    force: bool = False,
 ) -> Path:
     """Ships the student of a training's `output_dir`.
 
@@ -37,12 +44,14 @@ def ship_run(
         output: new folder, "segmentation" in its name.
         dataset_file: the training's dataset.json.
         model: the training's `model_dir`/model.pt where that is somewhere else.
+        force: ship a model that was never evaluated, or whose mean Dice is near 0.
 
     Returns:
         The output folder.
 
     Raises:
-        TskdError: versions.json is missing or lacks the image size, there is no such model, or as `ship_student`.
+        TskdError: the model was not evaluated or has learned nothing (without `force`), versions.json is missing or
+            lacks the image size, there is no such model, or as `ship_student`.
     """
     path = Path(run) / "versions.json"
     if not path.is_file():
@@ -54,9 +63,11 @@ def ship_run(
     model = Path(run) / "models" / "model.pt" if model is None else Path(model)
     if not model.is_file():
         raise TskdError(f"{model}: expected the trained weights, found none. Name the file that has them: --model FILE")
+    dice = _dice(Path(run), force)
     overlay = _network_overlay(Path(bundle) / "configs", made_with.get("config", []))
     components = settings.get("largest_component", [])
-    return ship_student(bundle, model, output, dataset_file, int(settings["image_size"]), overlay, components)
+    size = int(settings["image_size"])
+    return ship_student(bundle, model, output, dataset_file, size, overlay, components, dice)
 
 
 def ship_student(
@@ -67,6 +78,7 @@ def ship_student(
     image_size: int,
     network: str | None = None,
     largest_component: Sequence[int] = (),
+    dice: str = "It was not evaluated.",
 ) -> Path:
     """Copies a student bundle with the weights and settings of a training; in one step, all or nothing.
 
@@ -82,6 +94,7 @@ def ship_student(
         image_size: side in pixels that the student was trained at.
         network: the bundle's config that names another network than train.json, such as "segresnet.json".
         largest_component: classes of which only the largest connected component is kept.
+        dice: how well it did, in a sentence, for its README.
 
     Returns:
         The output folder.
@@ -115,13 +128,40 @@ def ship_student(
         network_def = _parser([configs / "inference.json"]).get_parsed_content("network_def")
         load_weights(network_def, model)
         _describe(configs / "metadata.json", dataset, sizes, flat, network_def)
-        _write_readme(draft, dataset, settings, flat, network_def)
+        _write_readme(draft, dataset, settings, flat, network_def, dice)
         (draft / "models").mkdir()
         shutil.copyfile(model, draft / "models" / "model.pt")
         if output.exists():
             output.rmdir()
         os.rename(draft, output)
     return output
+
+
+def _dice(run: Path, force: bool) -> str:
+    """How well a run did on its evaluation, in a sentence.
+
+    Raises:
+        TskdError: it was not evaluated, or its mean Dice is below `LEAST`, unless `force`.
+    """
+    file = run / "summary.json"
+    found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    mean = found.get("mean_dice")
+    if mean is None and not force:
+        raise TskdError(
+            f"{file}: expected the evaluation of the model, found none. Evaluate it: tskd evaluate --run {run}, or "
+            "ship it unevaluated with --force"
+        )
+    if mean is not None and mean < LEAST and not force:
+        raise TskdError(
+            f"{file}: expected a model that has learned its task, found a mean Dice of {mean:.3f}. Train it longer, or "
+            "with more labels; --force ships it all the same"
+        )
+    if mean is None:
+        return "It was not evaluated."
+    each = ", ".join(
+        f"{name} {values['dice']['mean']:.3f}" for name, values in found.get("labels", {}).items() if "dice" in values
+    )
+    return f"Mean Dice {mean:.3f} on {found.get('patients', found.get('cases'))} patients it was evaluated on ({each})."
 
 
 def _network_overlay(configs: Path, names: list[str]) -> str | None:
@@ -176,7 +216,7 @@ def _describe(path: Path, dataset: dict[str, Any], sizes: dict[str, int], flat: 
 
 
 def _write_readme(
-    draft: Path, dataset: dict[str, Any], settings: dict[str, Any], flat: bool, network: torch.nn.Module
+    draft: Path, dataset: dict[str, Any], settings: dict[str, Any], flat: bool, network: torch.nn.Module, dice: str
 ) -> None:
     """Fills docs/shipped.md and puts it in the place of the README that is about training."""
     kept = [dataset["labels"].get(str(index), f"class {index}") for index in settings["largest_component"]]
@@ -190,6 +230,7 @@ def _write_readme(
         *["pillow"] * flat,
     ]
     text = Template((draft / "docs" / "shipped.md").read_text(encoding="utf-8")).substitute(
+        dice=dice,
         network=type(network).__name__,
         parameters=f"{sum(p.numel() for p in network.parameters()) / 1e6:.1f}",
         classes=_structures(dataset),

@@ -11,6 +11,7 @@ from typing import Any
 
 from tskd.workflow import warm
 from tskd.workflow.check_study import check_study
+from tskd.workflow.ending import ending
 from tskd.workflow.follow import pending
 from tskd.workflow.preflight import preflight
 from tskd.workflow.schema import read_yaml
@@ -65,6 +66,8 @@ def run_study(study: Study, runner: Runner, where: str, dry_run: bool = False) -
                 print(f"{len(study.steps)} steps, {len(pending(study))} to run; nothing was run but the data")
                 return
             run(study, runner, found.estimates, environment)
+            for line in ending(study, environment):
+                print(line, flush=True)
 
 
 def shortened(config: Mapping[str, Any]) -> dict[str, Any]:

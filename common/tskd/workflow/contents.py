@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tskd.data.datalist import IGNORE
+from tskd.data.tint import blend, colour
 from tskd.files import atomic
 
-# one colour a structure, told apart by colour-blind readers too (Okabe and Ito), then again from the first
-COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
-IGNORED = 255
 SHOWN = 12  # images of the sheet
 
 
@@ -36,7 +35,7 @@ def counts(file: Path, content: Mapping[str, Any]) -> list[str]:
         volumes = all(entry["image"].endswith((".nii", ".nii.gz")) for entry in entries)
         unit = "voxels" if volumes else "pixels"
         parts = [f"{content['labels'][key]} {sizes.get(int(key), 0):,}" for key in content["labels"] if key != "0"]
-        parts += [f"not annotated {sizes[IGNORED]:,}"] if IGNORED in sizes else []
+        parts += [f"not annotated {sizes[IGNORE]:,}"] if IGNORE in sizes else []
         what = "volumes" if volumes else "images"
         text = f"  {name}: {patients} patients, {len(entries)} {what}"
         lines.append(text + (f"; {unit}: {', '.join(parts)}" if sizes else ""))
@@ -63,29 +62,6 @@ def overlay_sheet(file: Path, content: Mapping[str, Any], target: Path) -> None:
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6), frameon=False, fontsize=8)
     with atomic(target) as draft:
         figure.savefig(draft, dpi=110, format="png")
-
-
-def colour(structure: int) -> str:
-    """The colour of a class index from 1 on."""
-    return COLOURS[(structure - 1) % len(COLOURS)]
-
-
-def blend(image: NDArray, label: NDArray, strength: float = 0.35) -> NDArray:
-    """An image [H, W] or [H, W, 3] with its structures tinted and outlined, as [H, W, 3] in [0, 1]."""
-    low, high = np.percentile(image, [0.5, 99.5])
-    scaled = np.clip((image.astype(float) - low) / max(high - low, 1e-6), 0, 1)
-    picture = scaled[..., :3] if scaled.ndim == 3 else np.repeat(scaled[..., None], 3, axis=2)
-    picture = picture.copy()
-    for value in np.unique(label[(label > 0) & (label != IGNORED)]):
-        mask = label == value
-        tint = np.array([int(colour(int(value))[k : k + 2], 16) / 255 for k in (1, 3, 5)])
-        picture[mask] = (1 - strength) * picture[mask] + strength * tint
-        inner = mask.copy()
-        for axis in (0, 1):
-            for shift in (1, -1):
-                inner &= np.roll(mask, shift, axis)
-        picture[mask & ~inner] = tint
-    return picture
 
 
 def _read(path: Path) -> NDArray:

@@ -12,7 +12,7 @@ from tskd.workflow.commands import TEACHER, fill, shared_overrides
 from tskd.workflow.contents import counts, overlay_sheet
 from tskd.workflow.costs import Costs
 from tskd.workflow.follow import duration, task
-from tskd.workflow.step import make
+from tskd.workflow.step import make, run
 from tskd.workflow.steps import Cell, Step
 from tskd.workflow.study import Study
 
@@ -99,8 +99,9 @@ def _data(study: Study, dataset: str, found: Preflight) -> list[Step]:
     for fold, cell in cells.items():
         step = study.prepare(cell)
         try:
-            for each in (*step.needs, step):
-                make(task(study, each))
+            for needed in step.needs:  # all of the data, where the study takes a few of them
+                run(task(study, needed))
+            make(task(study, step))
         except (TskdError, OSError) as error:
             text = str(error).partition(": ")[2].partition("\n  log: ")[0] or str(error)
             found.problems.append(f"datasets/{dataset}/prepare: {text}")

@@ -6,6 +6,7 @@ soft labels, synthetic images, a pretrained student) is one step, which they sha
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -284,7 +285,28 @@ class Study:
             drawn = {str(step.folder) for step in _ancestors(runs) if step.rule == "synthesise"}
             if len(drawn) == 1:  # those of several budgets would need a section each
                 values["synthetic"] = drawn.pop()
-        return Step("report", place, ("tskd.cli", "report", *folders, *options(values)), tuple(needs), folder=place)
+        about = json.dumps({"study": self.config["name"], "methods": {m: self._about(cells[0], m) for m in methods}})
+        command = ("tskd.workflow.study_report", about, *folders, *options(values))
+        return Step("report", place, command, tuple(needs), folder=place)
+
+    def _about(self, cell: Cell, method: str) -> dict[str, Any]:
+        """What a method is in words, and the steps of one training of it."""
+        settings = self.config["methods"][method]
+        start = self.config.get("pretraining", {}).get(settings.get("pretrain"), {})
+        if "teacher" in settings:
+            what = f"the teacher: foundation model {settings['teacher']}, fine-tuned on the labels"
+        else:
+            parts = [f"distilled from {start['teacher']}"] if "teacher" in start else []
+            parts += [f"pretrained ({', '.join(start['configs'])})"] if start and "teacher" not in start else []
+            parts += ["trained on the labels"] if "finetune" in settings else []
+            what = f"student, {', then '.join(parts)}" + ("" if start else " alone")
+        model = self.model(cell, method)
+        own = {step.path: step.title for step in [*_ancestors([model])] if step.configs}
+        return {
+            "what": what,
+            "teacher": "teacher" in settings,
+            "stages": [[title, path] for path, title in reversed(own.items())],
+        }
 
     # --- parts -------------------------------------------------------------------------------------------------------
 

@@ -130,7 +130,7 @@ def test_what_is_kept_of_each_class_goes_along(tmp_path: Path) -> None:
     (run / "versions.json").write_text(
         json.dumps({"settings": {"image_size": IMAGE_SIZE, "largest_component": [1, 3]}})
     )
-    configs = ship_run(BUNDLE, run, tmp_path / "f_segmentation", tmp_path / "dataset.json") / "configs"
+    configs = ship_run(BUNDLE, run, tmp_path / "f_segmentation", tmp_path / "dataset.json", force=True) / "configs"
     assert [_json(configs / name)["largest_component"] for name in ("train.json", "inference.json")] == [[1, 3]] * 2
 
 
@@ -190,7 +190,7 @@ def test_a_run_is_shipped_with_what_its_versions_file_says(tmp_path: Path, monke
     versions.write_text(json.dumps({"settings": {"image_size": IMAGE_SIZE}}))
     two = tmp_path / "d_segmentation"
     monkeypatch.chdir(tmp_path)  # the project's own bundle is found from any folder
-    assert main(["ship", "--run", "run", "--dataset-file", "dataset.json", "--output", str(two)]) == 0
+    assert main(["ship", "--run", "run", "--dataset-file", "dataset.json", "--output", str(two), "--force"]) == 0
     (run / "models").rename(tmp_path / "elsewhere")
     (tmp_path / "models").mkdir()
     torch.save({}, tmp_path / "models/model.pt")  # another training's, in the folder where the command is given
@@ -198,7 +198,7 @@ def test_a_run_is_shipped_with_what_its_versions_file_says(tmp_path: Path, monke
     with pytest.raises(TskdError, match=r"run/models/model\.pt: expected the trained weights.* --model"):
         ship_run(BUNDLE, run, tmp_path / "e_segmentation", dataset_file)
     command = ["ship", "--run", "run", "--dataset-file", "dataset.json", "--model", "elsewhere/model.pt"]
-    assert main([*command, "--output", str(tmp_path / "e_segmentation")]) == 0
+    assert main([*command, "--output", str(tmp_path / "e_segmentation"), "--force"]) == 0
     for path in one.rglob("*"):
         if path.is_file():
             assert (two / path.relative_to(one)).read_bytes() == path.read_bytes()
@@ -216,7 +216,7 @@ def test_another_student_is_shipped_with_its_own_network(tmp_path: Path, name: s
     torch.save(network.state_dict(), run / "models/model.pt")
     made_with = {"settings": {"image_size": IMAGE_SIZE}, "config": ["train.json", f"{name}.json"]}
     (run / "versions.json").write_text(json.dumps(made_with))
-    copy = ship_run(BUNDLE, run, tmp_path / "other_segmentation", tmp_path / "dataset.json")
+    copy = ship_run(BUNDLE, run, tmp_path / "other_segmentation", tmp_path / "dataset.json", force=True)
     shipped = ConfigParser()
     shipped.read_config(str(copy / "configs/inference.json"))
     again = shipped.get_parsed_content("network_def").eval()
@@ -227,3 +227,22 @@ def test_another_student_is_shipped_with_its_own_network(tmp_path: Path, name: s
     train = _json(copy / "configs/train.json")
     assert train["tap"] == _json(BUNDLE / f"configs/{name}.json")["tap"]
     assert "tskd" not in set(_values(_json(copy / "configs/inference.json")))
+
+
+def test_what_was_not_evaluated_or_has_learned_nothing_is_shipped_by_force_alone(tmp_path: Path) -> None:
+    ship(tmp_path, "nii.gz")
+    run, dataset_file = tmp_path / "run", tmp_path / "dataset.json"
+    (run / "models").mkdir(parents=True)
+    (tmp_path / "weights.pt").rename(run / "models/model.pt")
+    (run / "versions.json").write_text(json.dumps({"settings": {"image_size": IMAGE_SIZE}}))
+    with pytest.raises(TskdError, match="expected the evaluation of the model, found none"):
+        ship_run(BUNDLE, run, tmp_path / "a_segmentation", dataset_file)
+    scores = {"mean_dice": 0.02, "patients": 4, "labels": {"liver": {"dice": {"mean": 0.02, "n": 4}}}}
+    (run / "summary.json").write_text(json.dumps(scores))
+    with pytest.raises(TskdError, match=r"found a mean Dice of 0\.020"):
+        ship_run(BUNDLE, run, tmp_path / "a_segmentation", dataset_file)
+    forced = ship_run(BUNDLE, run, tmp_path / "a_segmentation", dataset_file, force=True)
+    assert "Mean Dice 0.020 on 4 patients" in (forced / "docs/README.md").read_text()
+    (run / "summary.json").write_text(json.dumps({**scores, "mean_dice": 0.8}))
+    good = ship_run(BUNDLE, run, tmp_path / "b_segmentation", dataset_file)
+    assert "Mean Dice 0.800 on 4 patients" in (good / "docs/README.md").read_text()

@@ -22,9 +22,11 @@ from tskd.evaluation.report.pictures import (
 from tskd.evaluation.report.runs import collect, load_runs, run_order
 from tskd.evaluation.report.search_table import search_table
 from tskd.evaluation.report.sections import Section
+from tskd.evaluation.report.side_by_side import comparison_pictures
 from tskd.evaluation.report.summary import all_numbers, choose_reference, compare, write_numbers
 from tskd.evaluation.report.synthetic_images import memorisation_picture, memorisation_table
-from tskd.files import atomic
+from tskd.evaluation.report.verdict import About, methods_table, patients_table, stages_table, verdict
+from tskd.files import atomic, write_json
 
 
 def write_report(
@@ -35,6 +37,7 @@ def write_report(
     synthetic: str | Path | None = None,
     search: str | Path | None = None,
     title: str = "Segmentation report",
+    about: About | None = None,
 ) -> Path:
     """Write the report of evaluated runs.
 
@@ -48,6 +51,7 @@ def write_report(
             check wrote there (memorisation.csv, .json and .png), if anything.
         search: folder of a search of settings with its trials.csv.
         title: heading of the report.
+        about: the study that the runs are of: what each method is, and the time of every stage.
 
     Returns:
         Path of report.html.
@@ -75,18 +79,24 @@ def write_report(
     data = datalist.read(dataset) if dataset else None
     trials = search_table(Path(search)) if search else None
 
-    parts = [sections.summary(numbers, comparisons)]
+    words = verdict(numbers, comparisons, about)
+    parts = [Section("Verdict", words), sections.summary(numbers, comparisons)]
+    if about:
+        parts[0].tables = [table for table in (methods_table(about), stages_table(about)) if table]
     datasets = list(dict.fromkeys(arm.dataset for arm in arms))
     for name in datasets:
         own = {arm: seeds for arm, seeds in arms.items() if arm.dataset == name}
         part = sections.results(name, loaded, numbers, comparisons, chosen, pooled, several=len(datasets) > 1)
+        part.tables.append(patients_table(own))
         part.pictures = result_pictures(figures, own, [number for number in numbers if number.dataset == name], methods)
         part.pictures += calibration_pictures(figures, {arm: pooled[arm] for arm in own if arm in pooled}, methods)
         parts.append(part)
-    pictures, notes = case_pictures(figures, loaded)
+    same = comparison_pictures(figures, loaded, chosen)
+    pictures, notes = (same, []) if same else case_pictures(figures, loaded)
     volumes = any("slice" in picture.caption for picture in pictures)
     text = ["Slice with the largest true area; the patient's right is at the left. Scores are of the whole volume."]
-    parts.append(Section("Best, median and worst case", text if volumes else [], pictures=pictures, notes=notes))
+    heading = "The same cases under each method" if same else "Best, median and worst case"
+    parts.append(Section(heading, text if volumes else [], pictures=pictures, notes=notes))
     if synthetic:
         pictures = synthetic_pictures(figures, Path(synthetic), Path(dataset) if dataset else None)
         sheet = memorisation_picture(Path(synthetic), figures)
@@ -102,6 +112,7 @@ def write_report(
     parts.append(Section("Model cards", cards=cards))
 
     write_numbers(output / "numbers.csv", numbers)
+    write_json(output / "verdict.json", {"verdict": words})
     if pooled:
         write_pooled(output / "calibration.csv", pooled)
     for card in cards:

@@ -22,13 +22,17 @@ _DECIMALS = {
 
 @dataclass(frozen=True)
 class Table:
-    """A table of finished text; the first `texts` columns are left-aligned, the others hold numbers."""
+    """A table of finished text; the first `texts` columns are left-aligned, the others hold numbers.
+
+    A `folded` one is long, and is opened by the reader.
+    """
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     texts: int = 1
     note: str = ""
+    folded: bool = False
 
 
 def shown(value: float, metric: str) -> str:

@@ -184,7 +184,7 @@ def test_page_is_one_file_that_needs_no_network(page: Page) -> None:
     assert all(link.startswith(("data:image/png;base64,", "#")) for link in page.links)
     assert all(link[1:] in page.ids for link in page.links if link.startswith("#"))
     assert all(image["alt"] for image in page.images)
-    assert len(page.images) == 3 + 2 + 1 + 9 + 3
+    assert len(page.images) == 3 + 2 + 1 + 3 + 3
 
 
 def test_page_fits_a_phone(report: Path, tmp_path: Path) -> None:

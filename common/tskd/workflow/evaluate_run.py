@@ -1,0 +1,75 @@
+"""`tskd evaluate --run RUN`: the evaluation of a training, with the settings that it wrote into versions.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tskd.errors import TskdError
+from tskd.workflow.commands import STUDENT, TEACHER, bundle_command, config_files, defines_network, has_key
+
+KEPT = ("vfm", "image_size", "num_classes", "in_channels", "largest_component")  # settings that the model goes on with
+
+
+def evaluate_command(
+    run: Path, dataset_file: Path | None = None, section: str = "test", more: Mapping[str, Any] | None = None
+) -> tuple[str, ...]:
+    """Arguments of `python -m` that evaluate a run, into its folder.
+
+    Args:
+        run: output_dir of a teacher's or student's training.
+        dataset_file: dataset.json; None looks for it, as `find_dataset`.
+        section: list of dataset.json.
+        more: further keys of evaluate.json.
+
+    Raises:
+        TskdError: no versions.json or weights in the run, or no dataset.json.
+    """
+    file, model = run / "versions.json", run / "models" / "model.pt"
+    if missing := [str(path) for path in (file, model) if not path.is_file()]:
+        raise TskdError(f"{run}: expected the output_dir of a training, found no {', '.join(missing)}")
+    made_with = json.loads(file.read_text(encoding="utf-8"))
+    settings = made_with.get("settings", {})
+    bundle = TEACHER if "vfm" in settings else STUDENT
+    names = [Path(name).stem for name in made_with.get("config", [])]
+    exist = [name for name in names if Path(*config_files(bundle, [name])).is_file()]
+    overlays = [name for name in exist if name != "train" and defines_network(bundle, name)]
+    data = find_dataset(run, settings) if dataset_file is None else dataset_file
+    images = ["images_2d"] if _images_2d(data, section) else []
+    configs = ("train", *images, *overlays, "evaluate")
+    values = {"dataset_dir": data.parent, "output_dir": run, "model_dir": run / "models", "section": section}
+    values |= {key: settings[key] for key in KEPT if key in settings and has_key(bundle, configs, key)}
+    if settings.get("num_labelled") is not None:
+        values["num_labelled"] = settings["num_labelled"]
+    return bundle_command(bundle, configs, {**values, "seed": settings.get("seed", 0), **(more or {})})
+
+
+def run_settings(run: Path) -> dict[str, Any]:
+    """The settings in a run's versions.json, empty where there is none."""
+    file = run / "versions.json"
+    return json.loads(file.read_text(encoding="utf-8")).get("settings", {}) if file.is_file() else {}
+
+
+def find_dataset(run: Path, settings: Mapping[str, Any]) -> Path:
+    """The dataset.json that a run was trained with: where versions.json says, or in `dataset/` above the run.
+
+    Raises:
+        TskdError: it is in neither place.
+    """
+    named = Path(str(settings.get("dataset_file", "dataset.json")))
+    places = [named] if len(named.parts) > 1 else []
+    places += [folder / "dataset" / "dataset.json" for folder in run.resolve().parents]
+    for place in places:
+        if place.is_file():
+            return place
+    raise TskdError(
+        f"{run}: expected the dataset.json of the training at {named} or in a folder `dataset` above the run, found "
+        "none. Name it with --dataset-file"
+    )
+
+
+def _images_2d(dataset_file: Path, section: str) -> bool:
+    entries = json.loads(dataset_file.read_text(encoding="utf-8")).get(section, [])
+    return not any(entry["image"].endswith((".nii", ".nii.gz")) for entry in entries)
