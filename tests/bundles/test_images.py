@@ -123,7 +123,11 @@ def test_chain(folder: Path, data: dict[str, Any], run_bundle: Callable[..., Any
     assert {row.group for row in read_rows(folder / "tskd/metrics.csv")} == {entry["group"] for entry in test}
 
     bundle = ship_run(
-        BUNDLES / "student_segmentation", folder / "tskd", folder / "my_segmentation", folder / "data/dataset.json"
+        BUNDLES / "student_segmentation",
+        folder / "tskd",
+        folder / "my_segmentation",
+        folder / "data/dataset.json",
+        force=True,
     )
     pictures = {"dataset_dir": str(folder / "images"), "output_dir": str(folder / "shipped"), "device": "cpu"}
     run_bundle(str(bundle), "inference", workflow_type="infer", **pictures)
