@@ -64,7 +64,7 @@ def most_alike(
     return best, twin
 
 
-def most_alike_strangers(
+def nearest_other_patient(
     queries: torch.Tensor,
     references: torch.Tensor,
     query_groups: Sequence[str],

@@ -25,16 +25,16 @@ from tskd.synthesis.memorisation import correlation
 from tskd.synthesis.memorisation.gate_report import pairs, table
 from tskd.synthesis.memorisation.positive_control import count_found, find_copies, noisy
 from tskd.synthesis.memorisation.similarity import (
+    Descriptors,
     Features,
     Limits,
-    Looks,
     Verdict,
     check_patients,
-    judge,
+    compare,
+    describe,
     judge_drawn_to_labels,
-    look,
-    look_at,
-    thin,
+    read_descriptors,
+    subsample,
     thresholds,
 )
 from tskd.synthesis.training_record import check_trained_on, seen_by
@@ -107,8 +107,8 @@ def gate(
     size = (resolution, resolution) if features is None else drawn_size
     intensity = Intensity.of(dataset_file)
 
-    def seen(items: Sequence[Mapping[str, str]]) -> Looks:
-        return look(items, data["channels"], size, resolution, features, intensity, device)
+    def seen(items: Sequence[Mapping[str, str]]) -> Descriptors:
+        return read_descriptors(items, data["channels"], size, resolution, features, intensity, device)
 
     training = seen(real)
     level = quantile if features is None else (1 + quantile) / 2
@@ -135,7 +135,7 @@ def gate(
         "held_out": None,
     }
     if data["validation"]:
-        held_out = thin(seen(entries(dataset_file, "validation")), max_real)
+        held_out = subsample(seen(entries(dataset_file, "validation")), max_real)
         report["held_out"] = share(judged(held_out, range(len(held_out.cases))).flagged)
         report["held_out"]["patients"] = len(set(held_out.groups))
     write_text(folder / "memorisation.csv", table(numbers, training.cases, synthetic, limits))
@@ -180,7 +180,7 @@ class _Judge:
     Where the model draws to label maps, an image is also compared with the training image of its map, warped alike.
     """
 
-    training: Looks
+    training: Descriptors
     limits: Limits
     real: Sequence[Mapping[str, str]]  # the entries of `training`
     channels: int
@@ -190,14 +190,14 @@ class _Judge:
     labels: WarpedLabels | None
     device: str | torch.device
 
-    def __call__(self, looks: Looks, drawn_to: Sequence[int] | None = None) -> Verdict:
+    def __call__(self, descriptors: Descriptors, drawn_to: Sequence[int] | None = None) -> Verdict:
         """The verdict on images that were drawn to the label maps of these numbers, or stand beside such."""
-        verdict = judge(looks, self.training, self.limits, self.max_shift)
+        verdict = compare(descriptors, self.training, self.limits, self.max_shift)
         if self.labels is None or drawn_to is None:
             return verdict
         places = [self.labels.source(number) for number in drawn_to]
         sources = self._warped_sources(self.labels, drawn_to, places)
-        return judge_drawn_to_labels(verdict, looks, sources, places, self.limits, self.max_shift)
+        return judge_drawn_to_labels(verdict, descriptors, sources, places, self.limits, self.max_shift)
 
     def altered_copies(self, count: int, size: tuple[int, ...]) -> dict[str, Any]:
         """How many of `count` training images are found after each alteration: the positive control."""
@@ -209,8 +209,8 @@ class _Judge:
             found["warped as its label map, noise: sigma 0.1"] = count_found(self(self._look(warped), range(count)))
         return found
 
-    def _look(self, images: torch.Tensor) -> Looks:
-        return look_at(images, [], [], self.resolution, self.features, self.device)
+    def _look(self, images: torch.Tensor) -> Descriptors:
+        return describe(images, [], [], self.resolution, self.features, self.device)
 
     def _training_images(self, places: Sequence[int], size: int | tuple[int, ...]) -> torch.Tensor:
         return load_images([self.real[k] for k in places], size, self.channels)[0]
@@ -251,7 +251,7 @@ def _flat(items: list[dict[str, str]], dataset_file: str | os.PathLike[str]) -> 
     return items
 
 
-def _warn_of_few(training: Looks, level: float) -> None:
+def _warn_of_few(training: Descriptors, level: float) -> None:
     """A quantile of N values has N (1 - quantile) of them above it; where these are few it is nearly the largest."""
     if len(training.cases) * (1 - level) < FEW:
         logger.warning(

@@ -10,7 +10,7 @@ import torch
 from monai.networks.layers import AffineTransform
 from torch.nn import functional
 
-from tskd.synthesis.memorisation.similarity import Looks, Verdict, join
+from tskd.synthesis.memorisation.similarity import Descriptors, Verdict, join
 
 
 def turned(images: torch.Tensor, degrees: float = 0.0, zoom: float = 1.0) -> torch.Tensor:
@@ -61,20 +61,20 @@ def _others(images: torch.Tensor) -> torch.Tensor:
 
 
 def find_copies(
-    images: torch.Tensor, look: Callable[[torch.Tensor], Looks], judge: Callable[[Looks], Verdict]
+    images: torch.Tensor, describe: Callable[[torch.Tensor], Descriptors], compare: Callable[[Descriptors], Verdict]
 ) -> dict[str, dict[str, Any]]:
     """Alter images in each of `ALTERATIONS` and count those that the gate finds.
 
     Args:
         images: N training images, N x C x X x Y in [0, 1].
-        look: what the gate compares of such images.
-        judge: its verdict; asked once for all alterations, since going through the training images is what costs.
+        describe: what the gate compares of such images.
+        compare: its verdict; asked once for all alterations, since going through the training images is what costs.
 
     Returns:
         For each alteration what `count_found` gives.
     """
     count = len(images)
-    verdict = judge(join([look(alter(images)) for alter in ALTERATIONS.values()]))
+    verdict = compare(join([describe(alter(images)) for alter in ALTERATIONS.values()]))
     return {name: count_found(verdict.rows(slice(k * count, (k + 1) * count))) for k, name in enumerate(ALTERATIONS)}
 
 

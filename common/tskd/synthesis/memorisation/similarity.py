@@ -19,7 +19,7 @@ DUPLICATE = 0.98  # correlation from which two images are one picture: no two pa
 Features = Callable[[torch.Tensor], torch.Tensor]
 
 
-class Looks(NamedTuple):
+class Descriptors(NamedTuple):
     """What the comparison knows of N images: small pictures N x R x R, features N x D or None, names, patients."""
 
     pixels: torch.Tensor
@@ -80,7 +80,7 @@ class Verdict(NamedTuple):
         return " and ".join(name for name, copied in found if copied is not None and copied[row])
 
 
-def look(
+def read_descriptors(
     items: Sequence[Mapping[str, str]],
     channels: int,
     size: tuple[int, ...],
@@ -88,16 +88,16 @@ def look(
     features: Features | None,
     intensity: Intensity,
     device: str | torch.device,
-) -> Looks:
+) -> Descriptors:
     """Read images in small portions, so that no more than a portion is in memory at full size."""
     read = portions(items, size, channels, intensity)
-    return join([look_at(*portion, resolution, features, device) for portion in read])
+    return join([describe(*portion, resolution, features, device) for portion in read])
 
 
-def join(parts: Sequence[Looks]) -> Looks:
+def join(parts: Sequence[Descriptors]) -> Descriptors:
     """All images of the parts, in their order; either all parts have features or none has."""
     vectors = [part.features for part in parts if part.features is not None]
-    return Looks(
+    return Descriptors(
         torch.cat([part.pixels for part in parts]),
         torch.cat(vectors) if vectors else None,
         [case for part in parts for case in part.cases],
@@ -105,30 +105,30 @@ def join(parts: Sequence[Looks]) -> Looks:
     )
 
 
-def look_at(
+def describe(
     images: torch.Tensor,
     cases: list[str],
     groups: list[str],
     resolution: int,
     features: Features | None,
     device: str | torch.device,
-) -> Looks:
+) -> Descriptors:
     """The same of images N x C x X x Y in [0, 1] that are in memory."""
     vectors = None
     if features is not None:
         with torch.no_grad():
             vectors = torch.cat([features(part.to(device)).float() for part in images.split(16)])
-    return Looks(correlation.prepare(images.to(device), resolution), vectors, cases, groups)
+    return Descriptors(correlation.prepare(images.to(device), resolution), vectors, cases, groups)
 
 
-def thin(looks: Looks, limit: int) -> Looks:
+def subsample(descriptors: Descriptors, limit: int) -> Descriptors:
     """At most `limit` of the images, evenly apart."""
-    kept = spread(len(looks.cases), limit)
-    return Looks(
-        looks.pixels[kept],
-        None if looks.features is None else looks.features[kept],
-        [looks.cases[k] for k in kept],
-        [looks.groups[k] for k in kept],
+    kept = spread(len(descriptors.cases), limit)
+    return Descriptors(
+        descriptors.pixels[kept],
+        None if descriptors.features is None else descriptors.features[kept],
+        [descriptors.cases[k] for k in kept],
+        [descriptors.groups[k] for k in kept],
     )
 
 
@@ -142,7 +142,7 @@ def check_patients(groups: Collection[str], dataset_file: str | os.PathLike[str]
 
 
 def thresholds(
-    training: Looks, quantile: float, max_shift: int, max_real: int, dataset_file: str | os.PathLike[str]
+    training: Descriptors, quantile: float, max_shift: int, max_real: int, dataset_file: str | os.PathLike[str]
 ) -> Limits:
     """Quantile of the similarities of training images with those of other patients, in both comparisons.
 
@@ -153,8 +153,8 @@ def thresholds(
         TskdError: fewer than two patients, or none whose images differ.
     """
     check_patients(set(training.groups), dataset_file)
-    asked = thin(training, max_real)
-    best, _, repeated = correlation.most_alike_strangers(
+    asked = subsample(training, max_real)
+    best, _, repeated = correlation.nearest_other_patient(
         asked.pixels, training.pixels, asked.groups, training.groups, DUPLICATE, max_shift
     )
     compared = best > -1
@@ -189,7 +189,7 @@ def quantile_interval(
 
 def judge_drawn_to_labels(
     verdict: Verdict,
-    images: Looks,
+    images: Descriptors,
     sources: torch.Tensor,
     entries: Sequence[int],
     limits: Limits,
@@ -200,12 +200,12 @@ def judge_drawn_to_labels(
     A model that copies draws the training image as its label map is warped, which shifts and flips do not undo.
 
     Args:
-        verdict: that of `judge`.
+        verdict: that of `compare`.
         images: N images.
         sources: small pictures N x R x R of the training images of their maps, warped alike.
         entries: index of each of these among the training images.
         limits: thresholds.
-        max_shift: as in `judge`.
+        max_shift: as in `compare`.
     """
     both = zip(images.pixels, sources, strict=True)
     similarity = torch.cat(
@@ -220,7 +220,7 @@ def judge_drawn_to_labels(
     )
 
 
-def judge(images: Looks, training: Looks, limits: Limits, max_shift: int) -> Verdict:
+def compare(images: Descriptors, training: Descriptors, limits: Limits, max_shift: int) -> Verdict:
     """Compare images with all training images."""
     similarity, twin = correlation.most_alike(images.pixels, training.pixels, max_shift)
     copied = (similarity >= min(limits.pixels, DUPLICATE)).cpu()

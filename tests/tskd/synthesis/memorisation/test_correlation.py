@@ -9,7 +9,7 @@ from tskd.synthesis import load_images
 from tskd.synthesis.memorisation.correlation import (
     most_alike,
     most_alike_features,
-    most_alike_strangers,
+    nearest_other_patient,
     prepare,
     structureless,
 )
@@ -42,7 +42,7 @@ ALTERATIONS = {
 def test_altered_copies_find_their_original_and_exceed_every_other_patient(real, name):
     images, groups = real
     pixels = prepare(images)
-    threshold = most_alike_strangers(pixels, pixels, groups, groups, 1.1)[0].max()
+    threshold = nearest_other_patient(pixels, pixels, groups, groups, 1.1)[0].max()
     chosen = torch.arange(0, len(images), 5)
     similarity, twin = most_alike(prepare(ALTERATIONS[name](images[chosen])), pixels)
     assert torch.equal(twin, chosen)
@@ -65,7 +65,7 @@ def test_equals_the_textbook_correlation():
 def test_the_same_patient_is_left_out(real):
     pixels, groups = prepare(real[0]), real[1]
     alone, _ = most_alike(pixels, pixels)
-    others, twin, repeated = most_alike_strangers(pixels, pixels, groups, groups, 0.98)
+    others, twin, repeated = nearest_other_patient(pixels, pixels, groups, groups, 0.98)
     torch.testing.assert_close(alone, torch.ones_like(alone))
     assert others.max() < 0.9
     assert all(groups[k] != groups[int(t)] for k, t in enumerate(twin))
@@ -75,7 +75,7 @@ def test_the_same_patient_is_left_out(real):
 def test_one_picture_of_two_patients_is_no_measure_of_how_alike_patients_are(real):
     images, groups = real
     pixels, groups = prepare(torch.cat([images, images[:1].flip(2)])), [*groups, "another patient"]
-    others, _, repeated = most_alike_strangers(pixels, pixels, groups, groups, 0.98)
+    others, _, repeated = nearest_other_patient(pixels, pixels, groups, groups, 0.98)
     assert others.max() < 0.9
     assert repeated.nonzero().tolist() == [[0, len(images)], [len(images), 0]]
 

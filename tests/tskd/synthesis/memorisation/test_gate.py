@@ -20,7 +20,7 @@ from tskd.synthesis.folder import publish
 from tskd.synthesis.memorisation.correlation import most_alike_features, prepare
 from tskd.synthesis.memorisation.gate import share
 from tskd.synthesis.memorisation.gate_report import pairs
-from tskd.synthesis.memorisation.similarity import Limits, Looks, Verdict, judge, quantile_interval
+from tskd.synthesis.memorisation.similarity import Descriptors, Limits, Verdict, compare, quantile_interval
 
 COPIES = 6
 
@@ -151,10 +151,10 @@ def test_a_picture_of_two_patients_does_not_switch_the_gate_off(cohort, new_pati
 
 
 def test_an_exact_copy_is_flagged_whatever_the_threshold():
-    training = Looks(
+    training = Descriptors(
         prepare(torch.rand(4, 1, 64, 64, generator=torch.manual_seed(0))), None, list("abcd"), list("aabb")
     )
-    assert judge(training, training, Limits(0.999, None, []), 3).flagged.tolist() == [True] * 4
+    assert compare(training, training, Limits(0.999, None, []), 3).flagged.tolist() == [True] * 4
 
 
 def test_images_without_structure_are_left_out_and_say_why(cohort, new_patients, tmp_path):
