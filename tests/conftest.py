@@ -27,7 +27,7 @@ def shared() -> Path:
     return folder
 
 
-KINDS = {"tskd": "unit", "bundles": "bundle", "workflow": "process"}
+KINDS = {"docs": "unit", "tskd": "unit", "bundles": "bundle", "workflow": "process"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

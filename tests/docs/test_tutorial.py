@@ -6,11 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 # a teacher of random weights in place of the published ones, which the tests do not download
 TEACHER = ("--vfm lite_medsam", "--vfm lite_medsam --pretrained @network_def")
 
 
+@pytest.mark.process
 def test_the_tutorials_commands_run(tmp_path: Path) -> None:
     """Every command ends well, in order, and prints the lines of the block `output` below it."""
     text = (ROOT / "docs/tutorial.md").read_text(encoding="utf-8")
