@@ -52,7 +52,7 @@ class Runner:
 
     def snakemake(self, file: Path, cores: int) -> list[str]:
         """Snakemake on a study file, for the steps that have to run."""
-        gpus = max(len(visible()), 1)
+        gpus = len(visible()) or cores  # without a GPU the cores alone say how many steps run side by side
         local = ["--cores", str(cores), "--resources", f"gpu={gpus}", "--scheduler", "greedy"]
         return [
             sys.executable, "-m", "snakemake", "--snakefile", str(WORKFLOW / "Snakefile"), "--configfile", str(file),
