@@ -8,7 +8,7 @@ import pytest
 
 from tests.readme_commands import commands, listed
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MEASURED = re.compile(r"<!-- measured: ([0-9a-f]{7,40}) paths: ([^>]+?) -->")
 
