@@ -42,7 +42,9 @@ for sys.argv in json.loads(sys.argv[1]):
         try:
             runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
         except SystemExit as end:
-            status = end.code or 0
+            status = end.code if isinstance(end.code, int) else int(end.code is not None)
+            if isinstance(end.code, str):
+                print(end.code, file=sys.stderr)
         except BaseException:
             status = 1
             traceback.print_exc()
