@@ -27,6 +27,7 @@ TENSOR = ("type", "format", "num_channels", "spatial_shape", "dtype", "value_ran
 LOCATOR = ComponentLocator()
 ON_ANOTHER = {
     "teacher_bundle.json": "soft_labels.json",
+    "joint.json": "distill.json",
     "task_agnostic.json": "distill.json",
     "untuned.json": "soft_labels.json",
 }  # overlays on an overlay

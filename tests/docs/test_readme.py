@@ -30,7 +30,7 @@ def test_ci_runs_each_command_of_the_readme_and_no_other() -> None:
 def test_ci_runs_the_same_command_of_the_program() -> None:
     for entry in listed():
         assert entry.get("ci", entry["readme"]).split()[:2] == entry["readme"].split()[:2]
-    assert "tests/readme_commands.py | bash" in (ROOT / ".ci/run").read_text(encoding="utf-8")
+    assert "tests/readme_commands.py" in (ROOT / ".ci/run").read_text(encoding="utf-8")
 
 
 def test_the_quickstarts_numbers_say_where_they_were_measured() -> None:
