@@ -52,6 +52,14 @@ VARIANTS = [
     ("student_segmentation", ["train", "lite_unet"], {**SMALL, "encoder_weights": "random"}),
     ("student_segmentation", ["train", "averaged"], SMALL),
     ("student_segmentation", ["train", "distill", "averaged", "joint"], {**SMALL, **NO_SOFT_LABELS, **JOINT}),
+    *[
+        (
+            "student_segmentation",
+            ["train", "distill", "averaged", "joint", *names],
+            {**SMALL, **NO_SOFT_LABELS, **JOINT},
+        )
+        for names in (["semi"], ["semi", "fixmatch"], ["semi", "mean_teacher"])
+    ],
     *[("student_segmentation", ["train", "distill", name], {**SMALL, **NO_SOFT_LABELS}) for name in STUDENTS],
     ("student_segmentation", ["train", "evaluate"], {**SMALL, **NO_MODEL}),
     ("student_segmentation", ["inference"], {"image_size": 64}),

@@ -5,6 +5,7 @@ from tskd.distillation.augmentation_presets import preset_augmentation
 from tskd.distillation.distillation_loss import DistillationLoss, Term
 from tskd.distillation.gradient_shares import GradientShares
 from tskd.distillation.selection import keep_surest
+from tskd.distillation.semi_supervised import SemiSupervisedBatch
 from tskd.distillation.soft_labels.ensemble import AverageSoftLabelsd, add_teachers
 from tskd.distillation.soft_labels.out_of_fold import fold_teachers
 from tskd.distillation.soft_labels.read import (
@@ -31,6 +32,7 @@ __all__ = [
     "FollowSchedules",
     "GradientShares",
     "Linear",
+    "SemiSupervisedBatch",
     "Term",
     "add_soft_labels",
     "add_teachers",

@@ -9,6 +9,7 @@ from tskd.losses.description import description
 from tskd.losses.dice_ce import DiceCELoss
 from tskd.losses.embedding import EmbeddingLoss
 from tskd.losses.logits_kl import LogitsKLLoss
+from tskd.losses.pseudo_label_loss import PseudoLabelLoss
 from tskd.losses.region_affinity import RegionAffinityLoss
 from tskd.losses.soft_bce import SoftBCELoss
 from tskd.losses.soft_dice import SoftDiceLoss
@@ -22,6 +23,7 @@ __all__ = [
     "DiceCELoss",
     "EmbeddingLoss",
     "LogitsKLLoss",
+    "PseudoLabelLoss",
     "RegionAffinityLoss",
     "SoftBCELoss",
     "SoftDiceLoss",
