@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from tskd.distillation.augmentation import BatchAugmentation
 from tskd.distillation.distillation_loss import without_labels
-from tskd.distillation.prepare_batch import AugmentedBatch
+from tskd.distillation.step import AugmentedBatch
 from tskd.errors import TskdError
 
 SMALLEST, LARGEST = 0.02, 0.4  # area of the pasted box as a share of the image, as in UniMatch (arXiv 2208.09910)
