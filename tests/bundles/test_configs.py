@@ -26,10 +26,13 @@ METADATA = (
 TENSOR = ("type", "format", "num_channels", "spatial_shape", "dtype", "value_range")
 LOCATOR = ComponentLocator()
 ON_ANOTHER = {
-    "teacher_bundle.json": "soft_labels.json",
-    "joint.json": "distill.json",
-    "task_agnostic.json": "distill.json",
-    "untuned.json": "soft_labels.json",
+    "teacher_bundle.json": ("soft_labels.json",),
+    "joint.json": ("distill.json",),
+    "semi.json": ("distill.json", "averaged.json", "joint.json"),
+    "fixmatch.json": ("distill.json", "averaged.json", "joint.json", "semi.json"),
+    "mean_teacher.json": ("distill.json", "averaged.json", "joint.json", "semi.json"),
+    "task_agnostic.json": ("distill.json",),
+    "untuned.json": ("soft_labels.json",),
 }  # overlays on an overlay
 
 
@@ -41,7 +44,7 @@ def variants() -> list[tuple[str, tuple[str, ...]]]:
             if file.name == "metadata.json":
                 continue
             base = "inference.json" if file.name.startswith("inference") else "train.json"
-            below = (base, ON_ANOTHER[file.name]) if file.name in ON_ANOTHER else (base,)
+            below = (base, *ON_ANOTHER.get(file.name, ()))
             found.append((folder.name, (base,) if file.name == base else (*below, file.name)))
     return found
 
