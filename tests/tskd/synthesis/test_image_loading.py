@@ -62,7 +62,7 @@ def test_padding_slices_of_a_volume_are_left_out_with_their_labels(tmp_path):
     volume = np.random.default_rng(0).integers(0, 900, (8, 6, 4)).astype(np.int16)
     volume[:, :, [0, 3]] = 0
     label = np.zeros_like(volume, np.uint8) + np.arange(4, dtype=np.uint8)
-    header = {**HEADER, "labels": {str(index): f"class {index}" for index in range(4)}}
+    header = {**HEADER, "labels": {"0": "background", "1": "one", "2": "two", "3": "three"}}
     dataset_file = slices_and_volume(tmp_path, volume, label, np.diag([-1.5, -1.5, 3.0, 1.0]), header)
     held_out = validation_images(dataset_file, (8, 6), labelled=True)
     assert [item["case"] for item in held_out] == ["b_001", "b_002"]
