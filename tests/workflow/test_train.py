@@ -41,6 +41,7 @@ class Ran:
         return subprocess.Popen(
             [sys.executable, "-m", "tskd.cli", "train", "toy.yaml", "--cores", "1"], cwd=self.folder, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1"},
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background may ignore it
         )  # fmt: skip
 
     def _stopped(self) -> str:
