@@ -9,11 +9,15 @@ from typing import Any
 import pytest
 from monai.bundle import ConfigParser
 
+from tskd.data import read, write
 from tskd.errors import TskdError
 from tskd.workflow import Study, check_study, read_yaml
+from tskd.workflow.chain import shortened
 from tskd.workflow.commands import STUDENT, TEACHER, config_files, merged_config
+from tskd.workflow.ending import shipped_student
 from tskd.workflow.schema import WORKFLOW
 from tskd.workflow.steps import hidden
+from tskd.workflow.sublist import first_images
 
 TOY = Path(__file__).with_name("toy.yaml")
 
@@ -330,3 +334,34 @@ def test_no_command_writes_over_the_files_that_remember_a_step() -> None:
     remembered = {str(hidden(step.path, "step.json")) for step in study.steps.values()}
     assert len(remembered) == len(study.steps)
     assert not written & (remembered | set(study.steps))
+
+
+def test_whole_patients_are_a_budget_of_their_own() -> None:
+    config = toy()
+    config["datasets"]["phantom"]["num_labelled_groups"] = [2]
+    config["pretraining"]["distilled"]["transfer"] = {"real": "labelled"}
+    steps = check_study(config, "toy").steps
+    at = "results/phantom/split"
+    tuned = steps[f"{at}/finetune/tskd/budget-2-patients/seed-0.done"].command
+    assert value(tuned, "num_labelled") == "2 patients"
+    assert steps[f"{at}/labelled-2-patients.done"].command[-2] == "2-patients"
+    scores = [step.command for step in steps.values() if step.rule == "evaluate"]
+    assert {value(command, "budget") for command in scores} == {"4", "2 patients"}
+    del config["datasets"]["phantom"]["budgets"]
+    study = check_study(config, "toy")
+    assert study.budgets("phantom") == ["2 patients"]
+    student = shipped_student(study, "phantom")
+    assert student is not None
+    assert "budget-2-patients" in str(student.folder)
+    short = shortened(config)["datasets"]["phantom"]
+    assert short["num_labelled_groups"] == [2]
+    assert "budgets" not in short
+
+
+def test_sublist_of_whole_patients(tmp_path: Path) -> None:
+    entry = {"image": "i", "label": "l"}
+    training = [{**entry, "image": f"{c}.png", "group": c[0], "case": c} for c in ("a0", "b0", "a1", "c0")]
+    content = {"name": "x", "modality": "MR", "channels": 1, "labels": {"0": "background", "1": "liver"}}
+    write(tmp_path / "dataset.json", {**content, "training": training, "validation": [], "test": []})
+    first_images(tmp_path / "dataset.json", "2 patients", tmp_path / "part" / "dataset.json")
+    assert [e["case"] for e in read(tmp_path / "part" / "dataset.json")["training"]] == ["a0", "b0", "a1"]

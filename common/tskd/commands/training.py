@@ -45,6 +45,7 @@ def distil(
     teacher: Path,
     output: Path,
     num_labelled: int | None = None,
+    num_labelled_groups: int | None = None,
     transfer_file: Paths = (),
     overlay: Texts = (),
     soft_labels: Path | None = None,
@@ -60,7 +61,8 @@ def distil(
         dataset_dir: folder with dataset.json.
         teacher: output_dir of the teacher's training.
         output: folder for the runs.
-        num_labelled: labelled budget; all by default.
+        num_labelled: labelled budget in images; all by default.
+        num_labelled_groups: labelled budget in whole patients, in place of num_labelled.
         transfer_file: one more dataset.json to learn from.
         overlay: of both trainings, such as segresnet or images_2d.
         soft_labels: folder of soft labels; OUTPUT/soft_labels by default.
@@ -70,10 +72,15 @@ def distil(
         soft_label_set: KEY=VALUE ..., keys of the writing of soft labels.
         dry_run: print the commands and run nothing.
     """
+    from tskd.data import whole_patients
+    from tskd.errors import TskdError
     from tskd.workflow import distil as chain
 
+    if num_labelled is not None and num_labelled_groups is not None:
+        raise TskdError("expected --num-labelled or --num-labelled-groups, found both. Give one of them.")
+    budget = num_labelled if num_labelled_groups is None else whole_patients(num_labelled_groups)
     request = chain.Distillation(
-        dataset_dir, teacher, output, num_labelled, list(transfer_file), list(overlay),
+        dataset_dir, teacher, output, budget, list(transfer_file), list(overlay),
         every=key_values(keys), distil=key_values(distil), fine_tune=key_values(fine_tune),
         soft_label=key_values(soft_label_set), soft_labels=soft_labels,
     )  # fmt: skip

@@ -3,6 +3,7 @@
 `tskd.data.sampler.EpochSampler` is not imported here, because it needs torch and listing files does not.
 """
 
+from tskd.data.budget import whole_patients
 from tskd.data.checks import check, check_for_training
 from tskd.data.datalist import entries, read, write
 from tskd.data.folds import case_folds, outside_fold
@@ -46,6 +47,7 @@ __all__ = [
     "split_groups",
     "to_lps",
     "virtual_patient",
+    "whole_patients",
     "write",
     "write_slices",
     "write_volume",

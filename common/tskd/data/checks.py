@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from tskd.data.budget import Budget
 from tskd.data.datalist import FILES, IGNORE, load, named_entries, raise_if, read, structure_problems
 from tskd.data.io.geometry import same_grid
 from tskd.data.io.image_files import distinct, palette_problems
@@ -20,7 +21,7 @@ from tskd.data.prepare.volume_checks import refuse_unplaced_pair, set_aside_by_s
 from tskd.errors import TskdError
 
 
-def check(dataset_file: str | os.PathLike[str], labelled: bool = True, num_labelled: int | None = None) -> None:
+def check(dataset_file: str | os.PathLike[str], labelled: bool = True, num_labelled: Budget = None) -> None:
     """Open every file of a dataset once and report everything that is wrong with it in one error.
 
     What may be right but seldom is, such as a structure that no training label shows, is logged as a warning.
@@ -28,7 +29,7 @@ def check(dataset_file: str | os.PathLike[str], labelled: bool = True, num_label
     Args:
         dataset_file: path of dataset.json.
         labelled: False for a list of images only (synthetic images): `training` may then be empty.
-        num_labelled: labelled budget: structures have to be in the first so many training labels.
+        num_labelled: labelled budget, as `entries` takes it: structures have to be in these training labels.
 
     Raises:
         TskdError: one line a problem, each with the file or key, what was expected, what was found and the fix.
@@ -52,7 +53,7 @@ def check_for_training(
     dataset_file: str | os.PathLike[str],
     num_classes: int | None = None,
     in_channels: int | None = None,
-    num_labelled: int | None = None,
+    num_labelled: Budget = None,
 ) -> None:
     """`check`, and whether the dataset fits the network, before a training begins.
 
@@ -84,7 +85,7 @@ def check_for_training(
 
 
 def file_problems(
-    data: Mapping[str, Any], folder: Path, warnings: list[str] | None = None, num_labelled: int | None = None
+    data: Mapping[str, Any], folder: Path, warnings: list[str] | None = None, num_labelled: Budget = None
 ) -> list[str]:
     """One line for each file that is missing, unreadable, empty, of the wrong size or place, or with unknown labels.
 

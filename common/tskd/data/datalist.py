@@ -8,7 +8,8 @@
  "provenance": {"source": ..., "licence": ..., "tool": "tskd 0.1.0", "seed": 0}}
 
 Paths are relative to the file. `group` is the patient: none is in two of training, validation and test. `training` is
-stored in an order in which every prefix is a fair subset (`split.fair_order`): a budget of 80 labels is its first 80.
+stored in an order in which every prefix is a fair subset (`split.fair_order`): a budget of 80 labels is its first 80,
+one of 3 patients all entries of the 3 that it names first.
 """
 
 import json
@@ -18,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tskd.data.budget import Budget, split_training
 from tskd.errors import TskdError
 from tskd.files import write_json
 
@@ -39,17 +41,16 @@ _REQUIRED: dict[str, type] = {
 }
 
 
-def entries(
-    dataset_file: str | os.PathLike[str], section: str, num_labelled: int | None = None
-) -> list[dict[str, str]]:
+def entries(dataset_file: str | os.PathLike[str], section: str, num_labelled: Budget = None) -> list[dict[str, str]]:
     """One list of the dataset, with absolute paths, ready for a MONAI Dataset.
 
     Args:
         dataset_file: path of dataset.json.
-        section: "labelled" (the first `num_labelled` of training), "unlabelled" (the rest of training and the list
+        section: "labelled" (those of training within the budget), "unlabelled" (the rest of training and the list
             `unlabelled`, all without the key `label`), "transfer" (images of both, without the key `label`),
             "validation" or "test".
-        num_labelled: how many training entries count as labelled; None means all.
+        num_labelled: the labelled budget: the first so many training entries, all entries of the first "N patients", or
+            None for all of the list.
 
     Returns:
         Entries {image, label?, group, case} without other keys: MONAI's collate fails on a batch that has them in part.
@@ -60,14 +61,8 @@ def entries(
     if section not in SECTIONS:
         raise TskdError(f"section: expected one of {', '.join(SECTIONS)}, found {section!r}")
     data = read(dataset_file)
-    training = data["training"]
-    count = len(training) if num_labelled is None else num_labelled
-    if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= len(training):
-        raise TskdError(
-            f"num_labelled: expected a whole number from 0 to {len(training)} (the training entries of "
-            f"{dataset_file}), found {num_labelled!r}. Lower it, or leave it out to use them all."
-        )
-    labelled, rest = training[:count], training[count:] + data["unlabelled"]
+    labelled, others = split_training(data["training"], num_labelled, dataset_file)
+    rest = others + data["unlabelled"]
     chosen = {
         "labelled": labelled,
         "unlabelled": [_without_label(entry) for entry in rest],

@@ -2,11 +2,12 @@
 
 import os
 
+from tskd.data.budget import Budget
 from tskd.data.datalist import entries
 from tskd.errors import TskdError
 
 
-def case_folds(dataset_file: str | os.PathLike[str], num_labelled: int | None, folds: int) -> dict[str, int]:
+def case_folds(dataset_file: str | os.PathLike[str], num_labelled: Budget, folds: int) -> dict[str, int]:
     """Fold of every labelled case; all images of a patient are in one.
 
     Patients take turns in the order in which the training list first names them, so a patient's fold depends on the
@@ -14,7 +15,7 @@ def case_folds(dataset_file: str | os.PathLike[str], num_labelled: int | None, f
 
     Args:
         dataset_file: path of dataset.json.
-        num_labelled: how many training entries count as labelled; None means all.
+        num_labelled: the labelled budget, as `entries` takes it.
         folds: number of folds, at least 2 and at most the number of labelled patients.
 
     Returns:
@@ -35,7 +36,7 @@ def case_folds(dataset_file: str | os.PathLike[str], num_labelled: int | None, f
 
 
 def outside_fold(
-    dataset_file: str | os.PathLike[str], num_labelled: int | None, folds: int, fold: int
+    dataset_file: str | os.PathLike[str], num_labelled: Budget, folds: int, fold: int
 ) -> list[dict[str, str]]:
     """The labelled entries of all patients but those of one fold: what that fold's teacher is trained on.
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from tskd.data.budget import Budget, groups_of
+
 CUT = 0.5  # share of a structure's pixels at the ends of the grey scale from which on it counts as cut off
 _TIMES = 10.0  # by which a range of intensities may differ from the others'
 
@@ -23,20 +25,20 @@ class Shown:
     Args:
         entries: (list, class) -> number of entries (slices, images or volumes) that show it.
         groups: (list, class) -> patients that show it.
-        order: of each entry of `training`, the classes that it shows.
+        order: of each entry of `training`, its patient and the classes that it shows.
         cut: (patient, class) -> pixels at the black end, at the white end, and all of the class.
     """
 
     entries: Counter[tuple[str, int]] = field(default_factory=Counter)
     groups: dict[tuple[str, int], set[str]] = field(default_factory=lambda: defaultdict(set))
-    order: list[set[int]] = field(default_factory=list)
+    order: list[tuple[str, set[int]]] = field(default_factory=list)
     cut: dict[tuple[str, int], np.ndarray] = field(default_factory=lambda: defaultdict(lambda: np.zeros(3)))
 
     def add(self, section: str, group: str, label: np.ndarray, scaled: np.ndarray | None = None) -> None:
         """Take one label, and its image scaled to [0, 1] of the same shape, if it has one channel."""
         classes = {int(value) for value in np.unique(label)} - {0, 255}
         if section == "training":
-            self.order.append(classes)
+            self.order.append((group, classes))
         for value in classes:
             self.entries[section, value] += 1
             self.groups[section, value].add(group)
@@ -45,15 +47,16 @@ class Shown:
                 self.cut[group, value] += ((inside <= 0).sum(), (inside >= 1).sum(), inside.size)
 
 
-def structure_warnings(shown: Shown, labels: Mapping[str, str], num_labelled: int | None = None) -> list[str]:
-    """A line for each structure that no training label shows, or none of the first `num_labelled`."""
+def structure_warnings(shown: Shown, labels: Mapping[str, str], num_labelled: Budget = None) -> list[str]:
+    """A line for each structure that no training label shows, or none within the labelled budget."""
     lines = []
+    within_budget = _within(shown.order, num_labelled)
     lists = sorted({section for section, _ in shown.entries})
     for key, name in labels.items():
         value = int(key)
         if value == 0 or not shown.order:
             continue
-        within = sum(value in classes for classes in shown.order[:num_labelled])
+        within = sum(value in classes for classes in within_budget)
         if within:
             continue
         counts = ", ".join(
@@ -64,8 +67,18 @@ def structure_warnings(shown: Shown, labels: Mapping[str, str], num_labelled: in
             what = "in no label of the training list, so it cannot be learnt"
         else:
             what = f"in none of the first {num_labelled} training labels (num_labelled), so it cannot be learnt"
+            if groups_of(num_labelled):
+                what = f"in no label of the first {num_labelled} (num_labelled_groups), so it cannot be learnt"
         lines.append(f"{name} (mask value {value}): {what}. Labels that show it: {counts or 'none'}.")
     return lines
+
+
+def _within(order: list[tuple[str, set[int]]], num_labelled: Budget) -> list[set[int]]:
+    """The classes of each training label within the budget, which may be larger than the list."""
+    if (wanted := groups_of(num_labelled)) is not None:
+        patients = list(dict.fromkeys(group for group, _ in order))[:wanted]
+        return [classes for group, classes in order if group in patients]
+    return [classes for _, classes in order[:num_labelled]]  # type: ignore[index]  # no text here
 
 
 def cut_warnings(shown: Shown, labels: Mapping[str, str], scaling: str) -> list[str]:

@@ -15,6 +15,7 @@ import torch
 from monai.transforms import MapTransform
 
 from tskd.data import entries, read
+from tskd.data.budget import Budget
 from tskd.data.datalist import IGNORE
 from tskd.data.hashing import content_hashes, held_out_contents
 from tskd.data.io.intensity import Intensity
@@ -29,18 +30,18 @@ PARTS = ("labelled", "unlabelled", "synthetic")
 def transfer_entries(
     files: Sequence[str | PathLike[str]],
     dataset_file: str | PathLike[str],
-    num_labelled: int | None = None,
+    num_labelled: Budget = None,
     with_labels: bool = False,
 ) -> list[dict[str, str]]:
     """Training and unlabelled images of several data sets, each marked with the part that it belongs to.
 
-    "labelled" are the first `num_labelled` training images of `dataset_file`; "synthetic" are the images of data sets
-    whose provenance says `"source": "synthetic..."`, as ours does; all others are "unlabelled".
+    "labelled" are the training images of `dataset_file` within its budget; "synthetic" are the images of data sets whose
+    provenance says `"source": "synthetic..."`, as ours does; all others are "unlabelled".
 
     Args:
         files: dataset.json files to learn from.
         dataset_file: the one whose labels may be used.
-        num_labelled: the labelled budget, None for all of its training list.
+        num_labelled: the labelled budget, as `tskd.data.entries` takes it; None for all of its training list.
         with_labels: whether the labelled entries keep their key `label`.
 
     Returns:
@@ -81,7 +82,7 @@ def transfer_entries(
 
 
 def labelled_entries(
-    dataset_file: str | PathLike[str], num_labelled: int | None, synthetic_file: str | PathLike[str]
+    dataset_file: str | PathLike[str], num_labelled: Budget, synthetic_file: str | PathLike[str]
 ) -> list[dict[str, str]]:
     """The labelled images of a data set, and synthetic ones that were drawn to label maps, to train on both.
 

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates
 
+from tskd.data.budget import Budget
 from tskd.data.datalist import entries, read
 
 
@@ -26,7 +27,7 @@ class WarpedLabels:
         dataset_file: dataset.json with labels in `training`.
         size: (x, y) of the maps, or one number for both.
         seed: seed of the whole set.
-        num_labelled: only the label maps of the first so many training entries; None means all.
+        num_labelled: labelled budget, as `tskd.data.entries` takes it; None means all label maps.
         rotate: largest rotation in degrees.
         scale: largest relative zoom.
         translate: largest shift as a fraction of the side.
@@ -41,7 +42,7 @@ class WarpedLabels:
         dataset_file: str | os.PathLike[str],
         size: int | Sequence[int],
         seed: int = 0,
-        num_labelled: int | None = None,
+        num_labelled: Budget = None,
         rotate: float = 8.0,
         scale: float = 0.1,
         translate: float = 0.04,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from monai.inferers import Inferer
 
+from tskd.data.budget import Budget, whole_patients
 from tskd.data.datalist import entries, read
 from tskd.errors import TskdError
 from tskd.synthesis.adapters import from_model_range, label_classes, one_hot
@@ -184,7 +185,7 @@ def labels_for(
     network: Any,
     dataset_file: str | os.PathLike[str],
     seed: int = 0,
-    num_labelled: int | None = None,
+    num_labelled: Budget = None,
     pipeline_dir: str | os.PathLike[str] | None = None,
 ) -> WarpedLabels | None:
     """The label maps that a network draws images to, at its image size; None for a network that takes none.
@@ -193,7 +194,7 @@ def labels_for(
         network: a `DiffusionUNet`.
         dataset_file: dataset.json of its training.
         seed: seed of the whole set.
-        num_labelled: label maps of the first so many training entries; None for those that it was trained with.
+        num_labelled: labelled budget, as `tskd.data.entries` takes it; None for those of its training.
         pipeline_dir: its exported pipeline, whose `training.json` tells the labelled budget of its training; None, or a
             pipeline from elsewhere, leaves the budget to `num_labelled` alone.
 
@@ -206,28 +207,43 @@ def labels_for(
         return None
     record = None if pipeline_dir is None else read_record(pipeline_dir)
     known = record["label_maps"] if record else None
-    if known and num_labelled is not None and num_labelled > known["count"]:
+    trained = _trained_budget(dataset_file, known) if known else None
+    allowed = _labels(dataset_file, num_labelled if trained is None else trained)
+    if known and not set(_labels(dataset_file, num_labelled or trained)) <= set(allowed):
         raise TskdError(
             f"num_labelled: expected at most the {known['count']} label maps that the diffusion model in "
             f"{pipeline_dir} was trained with, found {num_labelled}. Leave it out to take those."
         )
-    budget = known["count"] if known and num_labelled is None else num_labelled
-    labels = WarpedLabels(dataset_file, image_shape(network)[1:], seed, budget)
+    labels = WarpedLabels(
+        dataset_file, image_shape(network)[1:], seed, trained if num_labelled is None else num_labelled
+    )
     if labels.num_classes != classes:
         raise TskdError(
             f"{dataset_file}: expected the {classes} classes that the diffusion model was trained with, found "
             f"{labels.num_classes} (key 'labels'). Give the dataset.json of its training."
         )
-    if known and labels_sha256(_first_labels(dataset_file, known["count"])) != known["sha256"]:
+    if known and trained is None:
         raise TskdError(
             f"{dataset_file}: expected the {known['count']} label maps that the diffusion model in {pipeline_dir} was "
-            "trained with at the head of 'training', found others. Give the dataset.json of its training."
+            "trained with in 'training', found others. Give the dataset.json of its training."
         )
     return labels
 
 
-def _first_labels(dataset_file: str | os.PathLike[str], count: int) -> list[str]:
-    return [entry["label"] for entry in entries(dataset_file, "labelled", count)]
+def _trained_budget(dataset_file: str | os.PathLike[str], known: Mapping[str, Any]) -> Budget:
+    """The labelled budget whose label maps a training record tells: so many, or whole patients; None if none is."""
+    training = read(dataset_file)["training"]
+    patients = len({entry["group"] for entry in training})
+    budgets: list[Budget] = [known["count"]] if known["count"] <= len(training) else []
+    for budget in budgets + [whole_patients(count) for count in range(1, patients + 1)]:
+        labels = _labels(dataset_file, budget)
+        if len(labels) == known["count"] and labels_sha256(labels) == known["sha256"]:
+            return budget
+    return None
+
+
+def _labels(dataset_file: str | os.PathLike[str], budget: Budget) -> list[str]:
+    return [entry["label"] for entry in entries(dataset_file, "labelled", budget)]
 
 
 def image_seed(seed: int, number: int) -> int:

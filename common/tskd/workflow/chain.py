@@ -95,7 +95,10 @@ def shortened(config: Mapping[str, Any]) -> dict[str, Any]:
     if "synthesis" not in short:
         del shared["all"]["preview_interval"]
     for dataset in short["datasets"].values():
-        dataset["budgets"] = [min(b, TOY_CASES) if isinstance(b, int) else b for b in dataset["budgets"]][:1]
+        images = [min(b, TOY_CASES) if isinstance(b, int) else b for b in dataset.get("budgets", [])][:1]
+        dataset |= {"budgets": images} if images else {"num_labelled_groups": dataset["num_labelled_groups"][:1]}
+        if images:
+            dataset.pop("num_labelled_groups", None)
     short["seeds"] = short["seeds"][:1]
     if "folds" in short:
         short["folds"]["run"] = short["folds"].get("run", [0])[:1]

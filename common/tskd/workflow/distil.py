@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tskd.data import fingerprint, read
+from tskd.data.budget import Budget
 from tskd.errors import TskdError
 from tskd.workflow.commands import STUDENT, TEACHER, bundle_command, config_files
 
@@ -27,7 +28,7 @@ class Distillation:
         dataset_dir: folder with dataset.json.
         teacher: `output_dir` of the teacher's training, with versions.json and models/model.pt.
         output: folder to write: soft_labels, distilled and tskd, whose models/model.pt is the result.
-        num_labelled: the labelled budget, None for all of the training list.
+        num_labelled: the labelled budget: a number of images, "3 patients", or None for all of the training list.
         transfer_files: more dataset.json files to learn from, such as that of synthetic images.
         overlays: names of overlays of train.json for both trainings, such as segresnet or images_2d.
         every: keys for both trainings.
@@ -40,7 +41,7 @@ class Distillation:
     dataset_dir: Path
     teacher: Path
     output: Path
-    num_labelled: int | None = None
+    num_labelled: Budget = None
     transfer_files: Sequence[Path] = ()
     overlays: Sequence[str] = ()
     every: Mapping[str, str] = field(default_factory=dict)

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from tskd.data.budget import groups_of
 from tskd.files import sha256
 from tskd.workflow import warm
 from tskd.workflow.step import explain
@@ -61,10 +62,14 @@ def shipped_student(study: Study, dataset: str) -> Step | None:
     if not methods:
         return None
     cells = list(study.cells(dataset))
-    budgets = study.config["datasets"][dataset]["budgets"]
-    largest = "all" if "all" in budgets else max(budgets)
-    cell = next(cell for cell in cells if cell.budget == largest)
+    cell = max(cells, key=lambda cell: _budget_order(cell.budget))  # the first of several seeds
     return study.model(cell, reference if reference in methods else methods[-1])
+
+
+def _budget_order(budget: int | str) -> tuple[bool, bool, int]:
+    """Sort key of budgets: all of the training list, then whole patients, then numbers of images."""
+    patients = groups_of(budget)
+    return budget == "all", patients is not None, patients or (budget if isinstance(budget, int) else 0)
 
 
 def _ship(study: Study, dataset: str, environment: Mapping[str, str]) -> Iterator[str]:

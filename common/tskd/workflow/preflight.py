@@ -127,8 +127,14 @@ def _compare(study: Study, dataset: str, cell: Cell, file: Path, found: Prefligh
     ]
     problems += [
         f"{place}/budgets: expected at most the {labelled} labelled training images ({cell.fold}), found {budget}"
-        for budget in settings["budgets"]
+        for budget in settings.get("budgets", [])
         if isinstance(budget, int) and budget > labelled
+    ]
+    patients = len({entry["group"] for entry in content["training"]})
+    problems += [
+        f"{place}/num_labelled_groups: expected at most the {patients} training patients ({cell.fold}), found {count}"
+        for count in settings.get("num_labelled_groups", [])
+        if count > patients
     ]
     problems += [
         f"{place}: expected images in the list {n}, found none" for n in ("validation", "test") if not content[n]

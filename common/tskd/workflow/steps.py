@@ -71,13 +71,18 @@ class Cell(NamedTuple):
 
     dataset: str
     fold: str
-    budget: int | str  # labelled training images: a number, or "all"
+    budget: int | str  # labelled training images: a number, "3 patients" or "all"
     seed: int
 
     @property
     def arm(self) -> str:
         """Folder of what depends on the labels and the seed."""
-        return f"budget-{self.budget}/seed-{self.seed}"
+        return f"budget-{self.budget_name}/seed-{self.seed}"
+
+    @property
+    def budget_name(self) -> str:
+        """The budget as a part of a folder's name."""
+        return str(self.budget).replace(" ", "-")
 
 
 @dataclass(frozen=True)

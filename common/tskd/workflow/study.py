@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
+from tskd.data.budget import whole_patients
 from tskd.workflow.commands import (
     BUNDLES,
     DDPM,
@@ -50,10 +51,15 @@ class Study:
         """Methods that are run on a data set."""
         return [name for name, method in self.config["methods"].items() if dataset in method.get("datasets", [dataset])]
 
+    def budgets(self, dataset: str) -> list[int | str]:
+        """Labelled budgets of a data set: numbers of images, "all", and whole patients ("3 patients")."""
+        settings = self.config["datasets"][dataset]
+        return [*settings.get("budgets", []), *map(whole_patients, settings.get("num_labelled_groups", []))]
+
     def cells(self, dataset: str) -> Iterator[Cell]:
         """Folds x budgets x seeds of a data set."""
         for fold in self.folds:
-            for budget in self.config["datasets"][dataset]["budgets"]:
+            for budget in self.budgets(dataset):
                 for seed in self.config["seeds"]:
                     yield Cell(dataset, fold, budget, seed)
 
@@ -133,18 +139,18 @@ class Study:
     def _generator_images(self, cell: Cell) -> Step:
         """The step whose dataset.json the generator is trained on: all real images, or the labelled ones only."""
         prepared = self.prepare(cell)
-        return self._first(cell, prepared, "labelled", cell.budget) if self._generator_part(cell) else prepared
+        return self._first(cell, prepared, "labelled", cell.budget_name) if self._generator_part(cell) else prepared
 
     def _generator_part(self, cell: Cell) -> str:
         """What the names of a generator's folders end with where it depends on the budget."""
-        return f"-labelled-{cell.budget}" if self.config["synthesis"].get("real") == "labelled" else ""
+        return f"-labelled-{cell.budget_name}" if self.config["synthesis"].get("real") == "labelled" else ""
 
     def transfer(self, cell: Cell, sizes: Mapping[str, Any]) -> dict[str, Step]:
         """The steps whose dataset.json a student learns from: of real images, of synthetic ones or both."""
         lists = {}
         if real := sizes.get("real"):
             source = self.prepare(cell)
-            lists["real"] = source if real is True else self._first(cell, source, "labelled", cell.budget)
+            lists["real"] = source if real is True else self._first(cell, source, "labelled", cell.budget_name)
         if synthetic := sizes.get("synthetic"):
             source = self.synthesise(cell)
             part = f"synthetic{self._generator_part(cell)}"

@@ -161,8 +161,17 @@ def test_the_labelled_budget_is_that_of_the_training(conditional, cohort, tmp_pa
         item.update({key: str(cohort.parent / item[key]) for key in ("image", "label")})
     write(tmp_path / "other.json", {**data, "training": data["training"][::-1]})
     for num_labelled in (None, 2):
-        with pytest.raises(TskdError, match="at the head of 'training', found others"):
+        with pytest.raises(TskdError, match="with in 'training', found others"):
             labels_for(conditional, tmp_path / "other.json", 0, num_labelled, pipeline)
+
+
+def test_label_maps_of_whole_patients_are_known_again(conditional, cohort, tmp_path):
+    items = entries(cohort, "labelled", "2 patients")
+    pipeline = export_model(conditional, SCHEDULER, tmp_path, record=training_record(items))
+    assert labels_for(conditional, cohort, pipeline_dir=pipeline).paths == [item["label"] for item in items]
+    assert len(labels_for(conditional, cohort, 0, "1 patient", pipeline).paths) < len(items)
+    with pytest.raises(TskdError, match="num_labelled: expected at most"):
+        labels_for(conditional, cohort, 0, "3 patients", pipeline)
 
 
 def test_training_takes_the_same_pixels_of_a_label_map_as_sampling(tmp_path):

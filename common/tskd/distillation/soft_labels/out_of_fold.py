@@ -7,12 +7,13 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from tskd.data.budget import Budget
 from tskd.errors import TskdError
 
 logger = logging.getLogger(__name__)
 
 
-def fold_teachers(models: Sequence[str | Path], num_labelled: int | None = None) -> list[str | Path]:
+def fold_teachers(models: Sequence[str | Path], num_labelled: Budget = None) -> list[str | Path]:
     """The weights files as they are, after a look at the trainings that wrote them.
 
     A model in another fold's place would teach the very cases that it was trained on.
