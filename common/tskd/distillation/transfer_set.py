@@ -35,8 +35,8 @@ def transfer_entries(
 ) -> list[dict[str, str]]:
     """Training and unlabelled images of several data sets, each marked with the part that it belongs to.
 
-    "labelled" are the training images of `dataset_file` within its budget; "synthetic" are the images of data sets whose
-    provenance says `"source": "synthetic..."`, as ours does; all others are "unlabelled".
+    "labelled" are the training images of `dataset_file` within its budget; "synthetic" are the images of data sets
+    whose provenance says `"source": "synthetic..."`, as ours does; all others are "unlabelled".
 
     Args:
         files: dataset.json files to learn from.
