@@ -20,6 +20,7 @@ app = App(
     result_action="return_value",
 )
 app.command("tskd.commands.prepare:prepare", name="prepare", help="Write a data set's dataset.json.")
+app.command(data_sets.init)
 app.command(data_sets.check)
 app.command(data_sets.weights)
 app.command(training.train)

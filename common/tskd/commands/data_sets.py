@@ -1,4 +1,4 @@
-"""Commands on data sets and pretrained weights."""
+"""Commands on data sets, studies of them and pretrained weights."""
 
 from __future__ import annotations
 
@@ -6,9 +6,37 @@ from pathlib import Path
 
 from cyclopts import App
 
-from tskd.commands.arguments import Flag
+from tskd.commands.arguments import Flag, names
 
 weights = App(name="weights", help="Pretrained weights.")
+
+
+def init(
+    images: Path,
+    masks: Path | None = None,
+    /,
+    *,
+    output: Path = Path("study.yaml"),
+    labels: str | None = None,
+    weights: Path | None = None,
+    channel: int = 0,
+    overwrite: Flag = False,
+) -> None:
+    """Look at a folder of images and masks, and write a commented STUDY.yaml that fits it.
+
+    Args:
+        images: folder of pictures, NIfTI volumes or DICOM series at any depth, in nnU-Net's, the Decathlon's or any
+            other layout.
+        masks: folder of the masks; without it names say what is a mask.
+        output: file to write.
+        labels: names of mask values 1, 2, ... with commas between them.
+        weights: file with MobileSAM's weights.
+        channel: which one to take where each case has several files, such as nnU-Net's _0000 and _0001.
+        overwrite: replace files that are there.
+    """
+    from tskd.new_study.write_study import new_study
+
+    print(new_study(images, masks, output, names(labels) if labels else (), weights, channel, overwrite))
 
 
 def check(dataset_file: Path, *, unlabelled: Flag = False) -> None:

@@ -12,7 +12,7 @@ from tskd.data.prepare.image_checks import UNKNOWN_PATIENTS, Findings, Picture, 
 from tskd.data.prepare.image_writer import prepare_images
 from tskd.data.prepare.inventory import Inventory
 from tskd.data.prepare.patients import group_in_name, refuse_alike, warn_of_several
-from tskd.data.prepare.table import SECTIONS, read_table
+from tskd.data.prepare.table import SECTIONS, case_names, read_table
 from tskd.data.split import draw_lists
 from tskd.errors import TskdError
 
@@ -122,8 +122,9 @@ def _from_folders(images: Path, masks: Path, mask_suffix: str) -> Source:
 
 def _from_table(path: Path) -> Source:
     table = read_table(path)
-    pictures = [Picture(row.image.stem, row.group, row.image, row.label) for row in table.rows]
-    sections = {row.image.stem: row.section for row in table.rows if row.section}
+    names = case_names([row.image for row in table.rows], lambda image: image.stem)
+    pictures = [Picture(names[row.image], row.group, row.image, row.label) for row in table.rows]
+    sections = {names[row.image]: row.section for row in table.rows if row.section}
     inventory = Inventory(sum(1 + (row.label is not None) for row in table.rows) + len(table.unused))
     inventory.leave("columns of the table", table.unused)
     return Source(pictures, sections, "column of the table" if table.has_groups else "", inventory)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,6 +86,18 @@ def read_table(path: Path) -> Table:
     if problems:
         raise TskdError("\n  - ".join([f"{path}: {len(problems)} problems", *problems[:20]]))
     return Table(found, "group" in columns, unused)
+
+
+def case_names(images: Sequence[Path], stem: Callable[[Path], str]) -> dict[Path, str]:
+    """A name for each image that no other has: its stem, with the folders above it where several share one."""
+    depth, names = 1, {path: stem(path) for path in images}
+    while True:
+        count = Counter(names.values())
+        alike = [path for path in names if count[names[path]] > 1 and len(path.parts) > depth + 1]
+        if not alike:
+            return names
+        names |= {path: "_".join([*path.parts[-1 - depth : -1], stem(path)]) for path in alike}
+        depth += 1
 
 
 def _columns(path: Path, names: Sequence[str]) -> tuple[dict[str, int], list[str]]:

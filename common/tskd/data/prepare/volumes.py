@@ -9,7 +9,7 @@ from tskd.data.datalist import label_names
 from tskd.data.io.intensity import KEY, Intensity, preset
 from tskd.data.io.nifti import NIFTI
 from tskd.data.prepare.inventory import Inventory
-from tskd.data.prepare.table import SECTIONS, read_table
+from tskd.data.prepare.table import SECTIONS, case_names, read_table
 from tskd.data.prepare.volume_checks import Patient, known_patients
 from tskd.data.prepare.volume_writer import fingerprint, preparation, prepare_volumes
 from tskd.data.split import draw_lists
@@ -137,8 +137,9 @@ def _from_table(path: Path, inventory: Inventory) -> tuple[list[Patient], dict[s
     table = read_table(path)
     inventory.found = sum(1 + (row.label is not None) for row in table.rows) + len(table.unused)
     inventory.leave("columns of the table", table.unused)
-    patients = [Patient(row.group, row.image, row.label, case=_code(row.image)) for row in table.rows]
-    return patients, {_code(row.image): row.section for row in table.rows if row.section}
+    names = case_names([row.image for row in table.rows], _code)
+    patients = [Patient(row.group, row.image, row.label, case=names[row.image]) for row in table.rows]
+    return patients, {names[row.image]: row.section for row in table.rows if row.section}
 
 
 def _code(path: Path) -> str:

@@ -1,0 +1,107 @@
+"""How a study names its files: two folders where these suffice, else a table of image, mask, patient and list."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from tskd.data.prepare.patients import refuse_alike
+from tskd.data.split import share_out
+from tskd.new_study import names
+from tskd.new_study.tree import Case, Tree
+
+VALIDATION = 0.1  # share of the training patients, where folders say what is for testing
+
+
+def patients(tree: Tree) -> dict[str, str]:
+    """Path of an image -> patient, where the names of files or folders say who it is; empty where none does."""
+    cases = tree.cases
+    ids = {case.image.patient for case in cases}
+    if len(ids) > 1 and "" not in ids:
+        return {}  # `tskd prepare` compares them and writes none of them anywhere
+    folders = [names.kept_parents(case.image.relative) for case in cases]
+    if tree.cases[0].image.kind != "series" and all(folders) and 1 < len({each[0] for each in folders}) < len(cases):
+        return {str(case.image.path): each[0] for case, each in zip(cases, folders, strict=True)}
+    shared = names.patients([case.image.stem for case in cases])
+    if len(set(shared.values())) < 2:
+        return {}
+    return {str(case.image.path): shared.get(case.image.stem, case.image.stem) for case in cases}
+
+
+def lists(tree: Tree, groups: dict[str, str]) -> dict[str, str]:
+    """Path of an image -> list, where folders say what is for testing; empty where the lists are to be drawn."""
+    named = {case.section for case in tree.cases if case.mask}
+    if "training" not in named or not named & {"test", "validation"}:
+        return {}
+    test = "test" if "test" in named else "validation"
+    chosen = {str(case.image.path): "test" if case.section == test else (case.section or "training")
+              for case in tree.cases if case.mask}  # fmt: skip
+    if "validation" not in chosen.values():
+        own = {path: groups.get(path, path) for path, section in chosen.items() if section == "training"}
+        drawn = share_out(own.values(), 0, VALIDATION, 0)["validation"]
+        chosen |= {path: "validation" for path, group in own.items() if group in drawn}
+    return {**{str(case.image.path): "training" for case in tree.cases if case.mask is None}, **chosen}
+
+
+def folders(tree: Tree, groups: dict[str, str], sections: dict[str, str]) -> dict[str, str]:
+    """The preparer's options that name the folders; empty where a table is needed."""
+    labelled = [case for case in tree.cases if case.mask]
+    other = [case for case in tree.cases if not case.mask]
+    images, extra = _parents([case.image.path for case in labelled]), _parents([case.image.path for case in other])
+    masks = _parents([case.mask.path for case in labelled if case.mask])
+    plain = not groups and not sections and tree.channels == 1 and len(images) == len(masks) == 1 and len(extra) < 2
+    if not plain or len({*images, *masks, *extra}) < 2 + len(extra):
+        return {}
+    endings = {_endings(case) for case in labelled}
+    if len(endings) > 1:
+        return {}
+    ((image_ending, mask_ending),) = endings
+    if (image_ending and not tree.volumes) or (tree.volumes and _repeats([case.image.path for case in tree.cases])):
+        return {}
+    found = {"images": str(images[0]), "masks": str(masks[0])}
+    found |= {"unlabelled": str(extra[0])} if extra else {}
+    found |= {"image-suffix": image_ending} if image_ending else {}
+    return found | ({"mask-suffix": mask_ending} if mask_ending else {})
+
+
+def table(tree: Tree, groups: dict[str, str], sections: dict[str, str]) -> str:
+    """A CSV file of all images."""
+    text = io.StringIO()
+    columns = ["image", "label", *(["group"] if groups else []), *(["split"] if sections else [])]
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(columns)
+    refuse_alike(groups.values())
+    for case in tree.cases:
+        path = str(case.image.path)
+        row = [case.image.path.resolve(), case.mask.path.resolve() if case.mask else ""]
+        rows.writerow([*row, *([groups[path]] if groups else []), *([sections[path]] if sections else [])])
+    return text.getvalue()
+
+
+def patients_of(tree: Tree, groups: dict[str, str], labelled: bool = True) -> set[str]:
+    """The patients, of labelled images alone if so wanted."""
+    return {
+        groups.get(str(case.image.path)) or case.image.patient or str(case.image.path)
+        for case in tree.cases
+        if case.mask or not labelled
+    }
+
+
+def _parents(paths: Sequence[Path]) -> list[Path]:
+    return sorted({path.parent for path in paths})
+
+
+def _endings(case: Case) -> tuple[str, str]:
+    """What the names of an image and its mask have after what they share."""
+    assert case.mask
+    image = case.image.path.name if case.image.kind == "series" else names.stem(case.image.path.name)
+    mask = names.stem(case.mask.path.name)
+    shared = next((n for n, (a, b) in enumerate(zip(image, mask, strict=False)) if a != b), min(len(image), len(mask)))
+    return image[shared:], mask[shared:]
+
+
+def _repeats(paths: Sequence[Path]) -> bool:
+    return max(Counter(path.name for path in paths).values()) > 1
