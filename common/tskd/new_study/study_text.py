@@ -27,7 +27,7 @@ class DataSet:
         convert: whether pictures are converted to so many channels, as they differ.
         size: pixels along a side of the student's images.
         one_piece: structures of which only the largest part is kept.
-        weights: file of MobileSAM's weights.
+        weights: file of MobileSAM's weights; None: they are downloaded.
         comments: key -> what stands beside it.
         seen: lines at the head.
     """
@@ -43,7 +43,7 @@ class DataSet:
     convert: bool = False
     size: int = 128
     one_piece: Sequence[int] = ()
-    weights: str = "mobile_sam.pth"
+    weights: str | None = None
     comments: Mapping[str, str] = field(default_factory=dict)
     seen: Sequence[str] = ()
 
@@ -107,4 +107,7 @@ def _setting(line: str, data: DataSet) -> str:
     line = re.sub(r"(teacher: .*image_size: )(\d+)", lambda m: f"{m[1]}{max(int(m[2]), data.size)}", line)
     line = re.sub(r"(student: .*image_size: )(\d+)", lambda m: f"{m[1]}{data.size}", line)
     line = re.sub(r"(largest_component: )\[[\d, ]*\]", lambda m: f"{m[1]}{list(data.one_piece)}", line)
-    return re.sub(r"(weights: )mobile_sam\.pth", lambda m: f"{m[1]}{_text(data.weights)}", line)
+    if data.weights is None or "vfm: mobile_sam," not in line:
+        return line
+    weights = f"vfm: mobile_sam, weights: {json.dumps(data.weights)},"
+    return line.partition("   #")[0].replace("vfm: mobile_sam,", weights)

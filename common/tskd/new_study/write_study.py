@@ -12,6 +12,7 @@ from tskd.data.datalist import label_names
 from tskd.data.split import share_out
 from tskd.errors import TskdError
 from tskd.files import write_text
+from tskd.networks.weight_store import cache_folder
 from tskd.new_study import sources
 from tskd.new_study.described import Description, read_description
 from tskd.new_study.look import SIZES, Look, look
@@ -20,7 +21,6 @@ from tskd.new_study.study_text import DataSet, study_text
 from tskd.new_study.tree import Tree, read_tree
 from tskd.workflow.preflight import FEW_IMAGES, FEW_PATIENTS
 
-WEIGHTS = "https://github.com/ChaoningZhang/MobileSAM/raw/master/weights/mobile_sam.pt"
 KINDS = {  # words of a folder's name -> modality
     "US": ("us", "ultrasound", "usgra", "busi", "echo"),
     "dermoscopy": ("dermoscopy", "isic", "isic2017", "isic2018", "skin", "ph2", "derm"),
@@ -191,15 +191,15 @@ def _modality(
     return chosen
 
 
-def _weights(weights: Path | None, study: NewStudy) -> str:
-    tried = [Path(folder, name) for folder in (".", "weights") for name in ("mobile_sam.pth", "mobile_sam.pt")]
-    found = weights or next((path for path in tried if path.is_file()), None)
+def _weights(weights: Path | None, study: NewStudy) -> str | None:
+    """Return MobileSAM's file: the one given, one that lies here or in the cache, or None, which downloads it."""
     if weights is not None and not weights.is_file():
         raise TskdError(f"--weights: expected MobileSAM's file of weights, found none at {weights}")
-    if found is None:
-        study.notes.append(f"the teacher's weights are not here: save {WEIGHTS} as mobile_sam.pth")
-        return "mobile_sam.pth"
-    return str(found.resolve())
+    here = [Path(folder, name) for folder in (".", "weights") for name in ("mobile_sam.pth", "mobile_sam.pt")]
+    file = weights or next((path for path in here if path.is_file()), None)
+    if file is None and not (cache_folder() / "mobile_sam.pth").is_file():
+        study.notes.append("the teacher's weights (MobileSAM, 39 MB) are downloaded when the study starts")
+    return None if file is None else str(file.resolve())
 
 
 def _patients(

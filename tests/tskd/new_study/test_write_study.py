@@ -56,6 +56,7 @@ def made(folder: Path, *arguments: str | Path) -> tuple[dict[str, Any], dict[str
     weights.touch()
     assert main(["init", *map(str, arguments), "--output", str(folder / "study.yaml"), "--weights", str(weights)]) == 0
     config = read_yaml(folder / "study.yaml")
+    assert config["teachers"]["mobile_sam"]["overrides"]["weights"] == str(weights.resolve())
     study = check_study(config, "study.yaml")
     step = study.prepare(next(study.cells("mine")))
     assert step.folder
@@ -227,7 +228,10 @@ def test_thin_structures_ask_for_a_larger_image(tmp_path: Path) -> None:
     assert shared["student"]["image_size"] == shared["teacher"]["image_size"] == 256
 
 
-def test_a_file_is_written_over_only_if_that_is_asked_for(decathlon: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_is_written_over_only_if_that_is_asked_for(
+    decathlon: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TSKD_CACHE", str(decathlon / "cache"))
     file = decathlon / "study.yaml"
     file.write_text("mine")
     assert main(["init", str(decathlon), "--output", str(file)]) == 2
@@ -235,7 +239,7 @@ def test_a_file_is_written_over_only_if_that_is_asked_for(decathlon: Path, capsy
     assert file.read_text() == "mine"
     assert main(["init", str(decathlon), "--output", str(file), "--overwrite", "--labels", "a,b"]) == 0
     said = capsys.readouterr().out
-    assert "the teacher's weights are not here: save https://" in said
+    assert "the teacher's weights (MobileSAM, 39 MB) are downloaded" in said
     assert said.splitlines()[-1] == f"next: tskd train {file} --dry-run"
     assert read_yaml(file)["datasets"]["mine"]["prepare"]["options"]["labels"] == "a,b"
 
