@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from tskd.commands.arguments import Flag, KeyValues, Paths, Texts, key_values
+from tskd.commands.arguments import Flag, KeyValues, Paths, Texts, given, key_values, settings
 
 
 def train(
@@ -85,6 +85,38 @@ def distil(
         soft_label=key_values(soft_label_set), soft_labels=soft_labels,
     )  # fmt: skip
     print(chain.distil(request, dry_run))
+
+
+def preview_augmentation(
+    dataset: Path,
+    /,
+    *,
+    output: Path = Path("augmentation.png"),
+    teacher: Flag = False,
+    overlay: Texts = (),
+    modality: str | None = None,
+    image_size: int = 192,
+    keys: KeyValues = (),
+    seed: int = 0,
+) -> None:
+    """Draw what the random augmentation makes of a data set's images: 16 samples beside four originals.
+
+    Args:
+        dataset: dataset.json, or its folder.
+        output: PNG file to write.
+        teacher: the augmentation of the teacher's training in place of the student's.
+        overlay: configs on train.json; with `semi` (and those it stands on) the strong view.
+        modality: a preset by its name, in place of the one for the data set's modality.
+        image_size: pixels along a side.
+        keys: KEY=VALUE ..., keys of the config, such as augmentation#rotate=30.
+        seed: of the draws.
+    """
+    from tskd.workflow.preview_augmentation import Preview, write_preview
+
+    changes = {"image_size": image_size, **given(**{"augmentation#modality": modality}), **settings(keys)}
+    file = dataset / "dataset.json" if dataset.is_dir() else dataset
+    write_preview(Preview(file, teacher, list(overlay), changes, seed), output)
+    print(f"{output}: 16 augmented samples")
 
 
 def search(file: Path, /, *, output: Path) -> None:

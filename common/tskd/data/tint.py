@@ -16,9 +16,16 @@ def colour(structure: int) -> str:
     return COLOURS[(structure - 1) % len(COLOURS)]
 
 
-def blend(image: NDArray, label: NDArray, strength: float = 0.35) -> NDArray:
-    """An image [H, W] or [H, W, 3] with its structures tinted and outlined, as [H, W, 3] in [0, 1]."""
-    low, high = np.percentile(image, [0.5, 99.5])
+def blend(image: NDArray, label: NDArray, strength: float = 0.35, limits: tuple[float, float] | None = None) -> NDArray:
+    """An image [H, W] or [H, W, 3] with its structures tinted and outlined, as [H, W, 3] in [0, 1].
+
+    Args:
+        image: intensities of any scale.
+        label: class indices [H, W].
+        strength: share of the tint inside a structure; its outline has the full colour.
+        limits: intensities that are black and white; None takes the percentiles 0.5 and 99.5 of the image.
+    """
+    low, high = np.percentile(image, [0.5, 99.5]) if limits is None else limits
     scaled = np.clip((image.astype(float) - low) / max(high - low, 1e-6), 0, 1)
     picture = scaled[..., :3] if scaled.ndim == 3 else np.repeat(scaled[..., None], 3, axis=2)
     picture = picture.copy()
