@@ -20,11 +20,12 @@ def shown(preview: Preview, target: Path, monkeypatch: pytest.MonkeyPatch) -> li
     """The samples that are drawn: the images as they are, then four augmented batches."""
     drawn: list[dict[str, torch.Tensor]] = []
     draw = preview_augmentation._draw
-    monkeypatch.setattr(
-        preview_augmentation,
-        "_draw",
-        lambda preview, samples, path: (drawn.extend(samples), draw(preview, samples, path)),
-    )
+
+    def noting(preview: Preview, samples: list[dict[str, torch.Tensor]], path: Path) -> None:
+        drawn.extend(samples)
+        draw(preview, samples, path)
+
+    monkeypatch.setattr(preview_augmentation, "_draw", noting)
     write_preview(preview, target)
     return drawn
 

@@ -71,13 +71,12 @@ def _augmentation(preview: Preview) -> tuple[list[Any], Any]:
     plain, full = ConfigParser(), ConfigParser()
     plain.read_config(list(config_files(bundle, ["train"])))
     full.read_config(list(config_files(bundle, ["train", *preview.overlays])))
-    for parser in (plain, full):
-        for key, value in {**own, **preview.overrides}.items():
-            if parser is plain and key.split("#")[0] not in parser.config:
-                continue  # a key of an overlay
-            parser.set(value, key)
+    for key, value in {**own, **preview.overrides}.items():
+        full.set(value, key)
+        if key.split("#")[0] in plain.get():  # else a key of an overlay
+            plain.set(value, key)
     try:
-        steps = [full.get_parsed_content(key) for key in ("augmentation", "strong_view") if key in full.config]
+        steps = [full.get_parsed_content(key) for key in ("augmentation", "strong_view") if key in full.get()]
         return steps, plain.get_parsed_content("train#preprocessing")
     except RuntimeError as error:  # of MONAI, where a part of the config cannot be made
         raise TskdError(user_message(error) or f"{bundle}: {error}") from error
