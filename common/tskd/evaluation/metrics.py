@@ -61,24 +61,24 @@ def case_metrics(
     """
     pred, label = np.asarray(pred), np.asarray(label)
     names = {int(index): name for index, name in labels.items()}
-    _check(pred, label, names, spacing, ignore_index)
+    _check_inputs(pred, label, names, spacing, ignore_index)
     known = label != ignore_index
     size = np.asarray(spacing, dtype=float)
     diagonal = float(np.linalg.norm(np.asarray(pred.shape) * size))
 
     rows: list[Row] = []
     for index in sorted(set(names) - {0, ignore_index}):
-        truth, guess = label == index, (pred == index) & known
-        box = _surroundings(truth | guess)
+        truth, predicted = label == index, (pred == index) & known
+        box = _padded_bounding_box(truth | predicted)
         if box is None:
             continue
-        values = _organ_metrics(guess[box], truth[box], size, tolerance_mm, diagonal)
+        values = _organ_metrics(predicted[box], truth[box], size, tolerance_mm, diagonal)
         rows += [(names[index], metric, value) for metric, value in values.items()]
     return rows
 
 
 def surface_distances(a: NDArray, b: NDArray, spacing: Sequence[float] | NDArray) -> tuple[NDArray, NDArray]:
-    """Distances between the surfaces of two non-empty masks: from a to b, and from b to a.
+    """Return the distances between the surfaces of two non-empty masks: from a to b, and from b to a.
 
     The surface of a mask is its pixels with a face neighbour outside it; the image's border counts as outside. An axis
     of length 1 has no neighbours, so a volume of one slice is measured as an image.
@@ -96,41 +96,41 @@ def surface_distances(a: NDArray, b: NDArray, spacing: Sequence[float] | NDArray
     size = [float(spacing[axis]) for axis in axes] or [1.0]
     edges = get_mask_edges(a.reshape(shape), b.reshape(shape), crop=False)
     edges_a, edges_b = np.asarray(edges[0], dtype=bool), np.asarray(edges[1], dtype=bool)
-    there = get_surface_distance(edges_a, edges_b, spacing=size)
-    back = get_surface_distance(edges_b, edges_a, spacing=size)
-    return np.asarray(there, dtype=float), np.asarray(back, dtype=float)
+    a_to_b = get_surface_distance(edges_a, edges_b, spacing=size)
+    b_to_a = get_surface_distance(edges_b, edges_a, spacing=size)
+    return np.asarray(a_to_b, dtype=float), np.asarray(b_to_a, dtype=float)
 
 
 def _organ_metrics(
-    guess: NDArray, truth: NDArray, spacing: NDArray, tolerance: float, diagonal: float
+    pred: NDArray, truth: NDArray, spacing: NDArray, tolerance: float, diagonal: float
 ) -> dict[str, float]:
-    n_guess, n_truth = int(guess.sum()), int(truth.sum())
-    n_both = int((guess & truth).sum())
+    n_pred, n_truth = int(pred.sum()), int(truth.sum())
+    n_both = int((pred & truth).sum())
     values = {
-        "dice": 2 * n_both / (n_guess + n_truth),
-        "iou": n_both / (n_guess + n_truth - n_both),
-        "precision": n_both / n_guess if n_guess else 0.0,
+        "dice": 2 * n_both / (n_pred + n_truth),
+        "iou": n_both / (n_pred + n_truth - n_both),
+        "precision": n_both / n_pred if n_pred else 0.0,
         "recall": n_both / n_truth if n_truth else 0.0,
     }
-    if n_guess and n_truth:
-        there, back = surface_distances(guess, truth, spacing)
-        both = np.concatenate([there, back])
-        values["hd95"] = float(max(np.percentile(there, 95), np.percentile(back, 95)))
-        values["assd"] = float(both.mean())
+    if n_pred and n_truth:
+        pred_to_truth, truth_to_pred = surface_distances(pred, truth, spacing)
+        distances = np.concatenate([pred_to_truth, truth_to_pred])
+        values["hd95"] = float(max(np.percentile(pred_to_truth, 95), np.percentile(truth_to_pred, 95)))
+        values["assd"] = float(distances.mean())
         # MONAI's distances are float32: without the slack one of exactly the tolerance may fall outside it
-        values["nsd"] = float((both <= tolerance + 1e-5).mean())
+        values["nsd"] = float((distances <= tolerance + 1e-5).mean())
     else:
         values |= {"hd95": diagonal, "assd": diagonal, "nsd": 0.0}
-    difference = (n_guess - n_truth) * float(np.prod(spacing))
-    if guess.ndim == 3:
+    difference = (n_pred - n_truth) * float(np.prod(spacing))
+    if pred.ndim == 3:
         values["volume_difference"] = difference / 1000
     else:
         values["area_difference"] = difference
     return values
 
 
-def _surroundings(mask: NDArray) -> tuple[slice, ...] | None:
-    """The bounding box and a pixel around it, so that what is flat in a thicker image keeps its neighbours."""
+def _padded_bounding_box(mask: NDArray) -> tuple[slice, ...] | None:
+    """Return the bounding box and a pixel around it, so that what is flat in a thicker image keeps its neighbours."""
     box = []
     for axis in range(mask.ndim):
         hits = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
@@ -140,7 +140,7 @@ def _surroundings(mask: NDArray) -> tuple[slice, ...] | None:
     return tuple(box)
 
 
-def _check(
+def _check_inputs(
     pred: NDArray, label: NDArray, names: Mapping[int, str], spacing: Sequence[float], ignore_index: int
 ) -> None:
     if pred.shape != label.shape or pred.ndim not in (2, 3):
@@ -150,12 +150,12 @@ def _check(
         )
     if len(spacing) != pred.ndim or not all(np.isfinite(s) and s > 0 for s in spacing):
         raise TskdError(f"expected {pred.ndim} positive spacings in mm, found {tuple(spacing)}.")
-    for what, mask, allowed in (("label", label, {*names, ignore_index}), ("prediction", pred, set(names) | {0})):
+    for name, mask, allowed in (("label", label, {*names, ignore_index}), ("prediction", pred, set(names) | {0})):
         unknown = sorted(set(np.unique(mask).tolist()) - allowed - {0})
-        if what == "prediction":  # whatever is predicted where the truth is unknown does not count
+        if name == "prediction":  # whatever is predicted where the truth is unknown does not count
             unknown = [value for value in unknown if bool(((mask == value) & (label != ignore_index)).any())]
         if unknown:
             raise TskdError(
-                f"{what}: expected class indices among {sorted(allowed)} (`labels`), found {unknown[:8]}. "
+                f"{name}: expected class indices among {sorted(allowed)} (`labels`), found {unknown[:8]}. "
                 "Correct the file, or add the classes to `labels` of dataset.json."
             )

@@ -1,4 +1,4 @@
-"""Label files of the data set scored as a method: how far a second observer agrees with the first."""
+"""Score label files of the data set as a method: inter-observer agreement."""
 
 from pathlib import Path
 from typing import Any

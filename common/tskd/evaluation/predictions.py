@@ -1,4 +1,4 @@
-"""Where a mask lies in the world, and files of predicted masks on the grid of their image."""
+"""Index masks and grid of a case, and files of predicted masks on the grid of their image."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +18,7 @@ from tskd.files import atomic
 
 
 def index_mask(item: Mapping[str, Any], key: str) -> NDArray:
-    """The mask `item[key]` [1, X, Y(, Z)] as an integer array [X, Y(, Z)]."""
+    """Return the mask `item[key]` [1, X, Y(, Z)] as an integer array [X, Y(, Z)]."""
     value = item[key]
     mask = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
     if mask.ndim not in (3, 4) or mask.shape[0] != 1:
@@ -26,14 +26,14 @@ def index_mask(item: Mapping[str, Any], key: str) -> NDArray:
             f"case {item.get('case')!r}, {key!r}: expected one channel of class indices, [1, X, Y] or [1, X, Y, Z]; "
             f"found {tuple(mask.shape)}. End the postprocessing with AsDiscreted(argmax=True)."
         )
-    whole = mask[0].astype(np.int64)
-    if not np.array_equal(whole, mask[0]):
+    indices = mask[0].astype(np.int64)
+    if not np.array_equal(indices, mask[0]):
         raise TskdError(f"case {item.get('case')!r}, {key!r}: expected class indices, found fractions.")
-    return whole
+    return indices
 
 
 def geometry(item: Mapping[str, Any]) -> tuple[NDArray, list[float], str]:
-    """Affine, spacing and unit of a case, after checking that the prediction lies on the grid of the image file.
+    """Return affine, spacing and unit of a case; check that the prediction lies on the grid of the image file.
 
     Args:
         item: has `pred` and `label` [1, X, Y(, Z)], and `image` with the metadata that LoadImaged gave it.
@@ -96,7 +96,7 @@ def save_mask(mask: NDArray, affine: NDArray, path: Path) -> Path:
 
 
 def source(item: Mapping[str, Any], key: str) -> str:
-    """Absolute path of the file that `item[key]` was loaded from, or an empty text."""
+    """Return the absolute path of the file that `item[key]` was loaded from, or an empty text."""
     value = item.get(key)
     name = value.meta.get("filename_or_obj") if isinstance(value, MetaTensor) else None
     return str(Path(str(name)).resolve()) if name else ""

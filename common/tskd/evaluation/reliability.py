@@ -1,4 +1,4 @@
-"""calibration.csv: the bins of each case; and their sums over the cases of a method."""
+"""Read and write calibration.csv, the confidence and entropy bins of each case, and pool them over cases."""
 
 import csv
 from collections.abc import Iterable, Mapping
@@ -37,7 +37,7 @@ Pooled = dict[Arm, dict[tuple[str, str], NDArray]]
 
 
 def bin_rows(key: tuple[str, str, str, str, str, str], case: Calibration) -> list[BinRow]:
-    """Lines of a case; `key` is dataset, budget, method, seed, group and case."""
+    """Return the lines of a case; `key` is dataset, budget, method, seed, group and case."""
     return [
         BinRow(*key, region, scale, index, int(pixels), float(total), int(right))
         for (region, scale), bins in case.bins.items()
@@ -69,7 +69,7 @@ def read_bins(path: Path) -> list[BinRow]:
 
 
 def pool(runs: Iterable[Run]) -> Pooled:
-    """Sums over the cases and seeds of each arm that has a calibration.csv, every pixel counting once."""
+    """Return sums over the cases and seeds of each arm that has a calibration.csv, every pixel counting once."""
     pooled: Pooled = {}
     for run in runs:
         path = run.path / "calibration.csv"
@@ -80,8 +80,8 @@ def pool(runs: Iterable[Run]) -> Pooled:
     return pooled
 
 
-def points(bins: NDArray) -> tuple[NDArray, NDArray, NDArray]:
-    """Of the bins that have pixels: mean confidence or entropy, share that is right, and share of all pixels."""
+def reliability_curve(bins: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+    """Return mean confidence or entropy, accuracy, and share of all pixels, of the bins that have pixels."""
     pixels, total, right = bins[bins[:, 0] > 0].T
     return total / pixels, right / pixels, pixels / pixels.sum()
 
@@ -94,7 +94,7 @@ def write_pooled(path: Path, pooled: Mapping[Arm, Mapping[tuple[str, str], NDArr
         for arm, regions in pooled.items():
             for key, bins in regions.items():
                 pixels = bins[bins[:, 0] > 0, 0].astype(int)
-                for mean, accuracy, count in zip(*points(bins)[:2], pixels, strict=True):
+                for mean, accuracy, count in zip(*reliability_curve(bins)[:2], pixels, strict=True):
                     writer.writerow((*arm, *key, float(mean), float(accuracy), int(count)))
 
 

@@ -1,4 +1,4 @@
-"""metrics.csv: reading, writing, and the one way its rows become a value per patient."""
+"""Read and write metrics.csv, and average its rows to a value per patient."""
 
 import csv
 from collections.abc import Iterable
@@ -60,7 +60,7 @@ def read_rows(path: Path) -> list[MetricRow]:
 
 
 def patient_values(rows: Iterable[MetricRow], metric: str, label: str = OVERALL) -> dict[str, float]:
-    """Value of a metric for each patient of one run.
+    """Return the value of a metric for each patient of one run.
 
     Cases of a patient are averaged for each organ, then, for `OVERALL`, the organs that the patient has are averaged.
 
@@ -72,23 +72,23 @@ def patient_values(rows: Iterable[MetricRow], metric: str, label: str = OVERALL)
     Returns:
         Patient -> value, in order of the patient's name; patients without the organ are left out.
     """
-    found: dict[str, dict[str, list[float]]] = {}
+    values_by_organ: dict[str, dict[str, list[float]]] = {}
     for row in rows:
         if row.metric == metric and label in (OVERALL, row.label):
-            found.setdefault(row.group, {}).setdefault(row.label, []).append(row.value)
+            values_by_organ.setdefault(row.group, {}).setdefault(row.label, []).append(row.value)
     return {
         group: float(np.mean([np.mean(values) for values in organs.values()]))
-        for group, organs in sorted(found.items(), key=lambda item: natural(item[0]))
+        for group, organs in sorted(values_by_organ.items(), key=lambda item: natural(item[0]))
     }
 
 
 def organs(rows: Iterable[MetricRow]) -> list[str]:
-    """Labels that have a Dice score, in order of appearance."""
+    """Return the labels that have a Dice score, in order of appearance."""
     return list(dict.fromkeys(row.label for row in rows if row.metric == "dice"))
 
 
 def natural(name: str) -> tuple[tuple[int, int | str], ...]:
-    """Sort key by which patient 2 comes before patient 10."""
+    """Return a natural-order sort key, by which patient 2 comes before patient 10."""
     pieces: list[tuple[int, int | str]] = []
     digits = ""
     for character in f"{name}\0":

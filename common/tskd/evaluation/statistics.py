@@ -47,7 +47,7 @@ class PairedTest:
 def bootstrap_interval(
     values: Sequence[float] | NDArray, confidence: float = 0.95, seed: int = 0, resamples: int = 5000
 ) -> Interval:
-    """Mean over patients with its BCa bootstrap interval (Efron 1987); percentile where BCa is undefined.
+    """Return the mean over patients with its BCa bootstrap interval (Efron 1987); percentile where BCa is undefined.
 
     Args:
         values: one value a patient, finite.
@@ -89,7 +89,7 @@ def bootstrap_interval(
 def hierarchical_interval(
     runs: Mapping[Any, Mapping[str, float]], confidence: float = 0.95, seed: int = 0, resamples: int = 5000
 ) -> Interval:
-    """Mean over seeds and patients, with an interval that covers both sources of chance.
+    """Return the mean over seeds and patients, with an interval that covers both sources of variance.
 
     Each bootstrap sample draws seeds and patients with replacement, the same patients for every seed, because the runs
     share their test patients. With one seed this is `bootstrap_interval`, which knows nothing of the seed's chance.
@@ -128,7 +128,7 @@ def hierarchical_interval(
 def paired_test(
     values: Mapping[str, float], reference: Mapping[str, float], seed: int = 0, comparisons: int = 1
 ) -> PairedTest:
-    """Two-sided Wilcoxon signed-rank test of `values` minus `reference` on the patients that both have.
+    """Compute a two-sided Wilcoxon signed-rank test of `values` minus `reference` on the patients both have.
 
     Pairs without a difference are dropped (Wilcoxon's rule). The null distribution is exact, with or without ties, up
     to 200 pairs. The effect size is the matched-pairs rank-biserial correlation (Kerby 2014): +1 where `values` is
@@ -166,7 +166,7 @@ def paired_test(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction (1979): adjusted p values, in the order given."""
+    """Return p values after Holm's step-down correction (1979), in the order given."""
     order = np.argsort(p_values, kind="stable")
     adjusted, largest = [0.0] * len(order), 0.0
     for step, index in enumerate(order):
@@ -176,7 +176,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _exact_p(ranks: NDArray, statistic: float) -> float:
-    """Two-sided p of a signed-rank sum at most `statistic`, over all 2^n signs; ranks may be halves (ties)."""
+    """Return the two-sided p of a signed-rank sum up to `statistic`, over all 2^n signs; ranks may be halves."""
     doubled = np.rint(2 * ranks).astype(int)
     chance = np.zeros(int(doubled.sum()) + 1)
     chance[0] = 1.0

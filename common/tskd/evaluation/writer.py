@@ -1,4 +1,4 @@
-"""Ignite handler that scores the predictions of an evaluation run and writes them per patient."""
+"""Score the predictions of an evaluation run and write them per patient: an Ignite handler."""
 
 import json
 import logging
@@ -11,7 +11,7 @@ import numpy as np
 from ignite.engine import Engine, Events
 
 from tskd.errors import TskdError
-from tskd.evaluation.calibration import Calibration, calibrate, calibration_error
+from tskd.evaluation.calibration import Calibration, calibration_error, calibration_sums
 from tskd.evaluation.metrics import Labels, case_metrics
 from tskd.evaluation.predictions import geometry, index_mask, save_mask, source
 from tskd.evaluation.reliability import BinRow, bin_rows, write_bins
@@ -142,7 +142,7 @@ class MetricsWriter:
         affine, spacing, unit = geometry(item)
         values = case_metrics(pred, label, self.labels, spacing, self.ignore_index, self.tolerance_mm)
         if item.get("prob") is not None:
-            calibration = calibrate(np.asarray(item["prob"].detach().cpu()), label, self.ignore_index)
+            calibration = calibration_sums(np.asarray(item["prob"].detach().cpu()), label, self.ignore_index)
             values += _calibration_rows(calibration)
             self.bins += bin_rows((*self.run, group, case), calibration)
         self.rows += [MetricRow(*self.run, group, case, *value) for value in values]
@@ -160,7 +160,7 @@ class MetricsWriter:
             self.cases[case]["prediction"] = str(path.resolve())
 
     def _gather(self) -> tuple[dict[str, dict[str, Any]], list[MetricRow], list[BinRow]]:
-        """Cases, rows and bins of all processes; a sampler may have given one case to two of them."""
+        """Gather cases, rows and bins of all processes; a sampler may have given one case to two of them."""
         parts = [(self.cases, self.rows, self.bins)]
         if idist.get_world_size() > 1:
             parts = idist.all_gather(parts[0])  # type: ignore[assignment,arg-type]
@@ -179,17 +179,17 @@ class MetricsWriter:
 
 
 def _calibration_rows(case: Calibration) -> list[tuple[str, str, float]]:
-    """Rows for the label `all organs`; none where no pixel counts, no `ece_foreground` where no organ is."""
+    """Return rows for the label `all organs`; none where no pixel counts, no `ece_foreground` where no organ is."""
     values = {
         "ece": calibration_error(case.bins["all pixels", "confidence"]),
         "ece_foreground": calibration_error(case.bins["foreground", "confidence"]),
-        "brier": case.squares / case.pixels if case.pixels else None,
+        "brier": case.squared_error / case.pixels if case.pixels else None,
     }
     return [(OVERALL, metric, value) for metric, value in values.items() if value is not None]
 
 
 def summarise(rows: list[MetricRow], cases: Mapping[str, object], labels: Mapping[int, str]) -> dict[str, Any]:
-    """Mean of each metric over patients, for each organ, and the mean Dice over organs and patients.
+    """Return the mean of each metric over patients, for each organ, and the mean Dice over organs and patients.
 
     Args:
         rows: rows of one run.
@@ -203,12 +203,12 @@ def summarise(rows: list[MetricRow], cases: Mapping[str, object], labels: Mappin
     result: dict[str, Any] = {}
     names = [name for index, name in sorted(labels.items()) if index]
     for organ in [*names, *sorted({row.label for row in rows} - set(names))]:
-        own = [row for row in rows if row.label == organ]
+        organ_rows = [row for row in rows if row.label == organ]
         values: dict[str, Any] = {}
-        for metric in dict.fromkeys(row.metric for row in own):
-            patients = patient_values(own, metric, organ)
+        for metric in dict.fromkeys(row.metric for row in organ_rows):
+            patients = patient_values(organ_rows, metric, organ)
             values[metric] = {"mean": float(np.mean(list(patients.values()))), "n": len(patients)}
-        values["absent_cases"] = len(cases) - len({row.case for row in own})
+        values["absent_cases"] = len(cases) - len({row.case for row in organ_rows})
         result[organ] = values
     dice = patient_values(rows, "dice") if organs(rows) else {}
     mean = float(np.mean(list(dice.values()))) if dice else None

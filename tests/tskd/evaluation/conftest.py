@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tskd.evaluation import MetricRow, write_rows
-from tskd.evaluation.calibration import Calibration, calibrate
+from tskd.evaluation.calibration import Calibration, calibration_sums
 from tskd.evaluation.reliability import bin_rows, write_bins
 
 ORGANS = ("liver", "spleen")
@@ -56,7 +56,7 @@ def _write_run(folder: Path, method: str, budget: int = 80, seed: int = 0, patie
 def _calibration(rng: np.random.Generator) -> Calibration:
     """Of 200 pixels of three classes, each class as likely as its probability says."""
     prob = rng.dirichlet([1, 1, 1], size=200).T
-    return calibrate(prob, (prob.cumsum(axis=0) < rng.random(200)).sum(axis=0))
+    return calibration_sums(prob, (prob.cumsum(axis=0) < rng.random(200)).sum(axis=0))
 
 
 def _images(folder: Path, case: str) -> dict[str, str]:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from tskd.errors import TskdError
 from tskd.evaluation import calibration
-from tskd.evaluation.calibration import brier_score, calibrate, error_detection, expected_calibration_error
-from tskd.evaluation.reliability import COLUMNS, bin_rows, points, pool, read_bins, write_bins
+from tskd.evaluation.calibration import brier_score, calibration_sums, error_detection_auroc, expected_calibration_error
+from tskd.evaluation.reliability import COLUMNS, bin_rows, pool, read_bins, reliability_curve, write_bins
 from tskd.evaluation.report.runs import Arm, Run
 
 
@@ -25,7 +25,7 @@ def test_equal_plain_loops(seed: int) -> None:
     prob, label = random_case(seed)
     label[0, :3] = 255
     bins: dict[int, list[tuple[float, bool]]] = {}
-    squares = []
+    squared_error = []
     for point in np.ndindex(label.shape):
         if label[point] == 255:
             continue
@@ -33,11 +33,11 @@ def test_equal_plain_loops(seed: int) -> None:
         p = prob[position]
         edge = next(k for k in range(15) if p.max() <= (k + 1) / 15)
         bins.setdefault(edge, []).append((p.max(), int(p.argmax()) == label[point]))
-        squares.append(sum((p[c] - (label[point] == c)) ** 2 for c in range(3)))
+        squared_error.append(sum((p[c] - (label[point] == c)) ** 2 for c in range(3)))
     total = sum(map(len, bins.values()))
     ece = sum(abs(np.mean([c for c, _ in b]) - np.mean([r for _, r in b])) * len(b) / total for b in bins.values())
     assert expected_calibration_error(prob, label) == pytest.approx(ece)
-    assert brier_score(prob, label) == pytest.approx(np.mean(squares))
+    assert brier_score(prob, label) == pytest.approx(np.mean(squared_error))
 
 
 def test_extremes() -> None:
@@ -65,10 +65,10 @@ def test_errors_name_the_fault() -> None:
 def test_is_the_same_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     prob, label = random_case(2)
     label[0] = 255
-    whole = calibrate(prob, label)
-    monkeypatch.setattr(calibration, "_PIECE", 7)
-    pieces = calibrate(prob, label)
-    assert pieces.squares == pytest.approx(whole.squares)
+    whole = calibration_sums(prob, label)
+    monkeypatch.setattr(calibration, "_CHUNK", 7)
+    pieces = calibration_sums(prob, label)
+    assert pieces.squared_error == pytest.approx(whole.squared_error)
     for key, bins in whole.bins.items():
         assert np.allclose(pieces.bins[key], bins)
 
@@ -83,7 +83,7 @@ def test_pixels_that_the_network_did_not_see_are_left_out() -> None:
 def test_foreground_leaves_out_only_background_that_both_agree_on() -> None:
     prob, label = random_case(4)
     outside = (prob.argmax(0) == 0) & (label == 0)
-    whole, masked = calibrate(prob, label), calibrate(prob, np.where(outside, 255, label))
+    whole, masked = calibration_sums(prob, label), calibration_sums(prob, np.where(outside, 255, label))
     for scale in calibration.SCALES:
         assert np.allclose(whole.bins["foreground", scale], masked.bins["all pixels", scale])
 
@@ -97,19 +97,19 @@ def test_error_detection_is_the_share_of_pairs_in_order(seed: int) -> None:
     right = np.repeat(np.arange(6), bins[:, 2].astype(int))
     wrong = np.repeat(np.arange(6), (bins[:, 0] - bins[:, 2]).astype(int))
     pairs = np.sign(wrong[:, None] - right[None]).ravel() / 2 + 0.5
-    assert error_detection(bins) == (pytest.approx(pairs.mean()) if pairs.size else None)
+    assert error_detection_auroc(bins) == (pytest.approx(pairs.mean()) if pairs.size else None)
 
 
 def test_bins_of_all_cases_add_up(tmp_path: Path) -> None:
-    cases = [calibrate(*random_case(seed)) for seed in (5, 6, 7)]
-    for name, own in (("a", cases[:2]), ("b", cases[2:])):
-        rows = [r for i, c in enumerate(own) for r in bin_rows(("d", "8", "m", name, "p", f"{name}{i}"), c)]
+    cases = [calibration_sums(*random_case(seed)) for seed in (5, 6, 7)]
+    for name, seed_cases in (("a", cases[:2]), ("b", cases[2:])):
+        rows = [r for i, c in enumerate(seed_cases) for r in bin_rows(("d", "8", "m", name, "p", f"{name}{i}"), c)]
         write_bins(tmp_path / name / "calibration.csv", rows)
         assert read_bins(tmp_path / name / "calibration.csv") == rows
     (regions,) = pool([Run(tmp_path / name, rows=[]) for name in ("a", "b", "none")]).values()
     for key, bins in regions.items():
         assert np.allclose(bins, sum(case.bins[key] for case in cases))
-        mean, accuracy, share = points(bins)
+        mean, accuracy, share = reliability_curve(bins)
         filled = bins[:, 0] > 0
         assert np.allclose(mean * share, bins[filled, 1] / bins[:, 0].sum())
         assert ((accuracy >= 0) & (accuracy <= 1)).all()
@@ -128,7 +128,7 @@ def test_unreadable_bins_are_named(line: str, tmp_path: Path) -> None:
 
 
 def test_arms_are_told_apart(tmp_path: Path) -> None:
-    case = calibrate(*random_case(8))
+    case = calibration_sums(*random_case(8))
     rows = [row for method in "mn" for row in bin_rows(("d", "8", method, "0", "p", "c"), case)]
     write_bins(tmp_path / "calibration.csv", rows)
     assert set(pool([Run(tmp_path, rows=[])])) == {Arm("d", "8", "m"), Arm("d", "8", "n")}

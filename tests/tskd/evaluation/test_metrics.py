@@ -34,15 +34,15 @@ def brute_force(pred: np.ndarray, truth: np.ndarray, spacing: tuple[float, ...],
     """The metrics of two non-empty masks straight from their definitions."""
     a, b = surface(pred) * np.array(spacing), surface(truth) * np.array(spacing)
     distances = cdist(a, b)
-    there, back = distances.min(axis=1), distances.min(axis=0)
+    a_to_b, b_to_a = distances.min(axis=1), distances.min(axis=0)
     true_positive = float(np.sum(pred * truth))
     voxel = float(np.prod(spacing))
     result = {
         "dice": true_positive / ((pred.sum() + truth.sum()) / 2),
         "iou": true_positive / np.sum(np.maximum(pred, truth)),
-        "hd95": max(np.quantile(there, 0.95), np.quantile(back, 0.95)),
-        "assd": (there.sum() + back.sum()) / (len(there) + len(back)),
-        "nsd": (np.sum(there <= tolerance + 1e-5) + np.sum(back <= tolerance + 1e-5)) / (len(there) + len(back)),
+        "hd95": max(np.quantile(a_to_b, 0.95), np.quantile(b_to_a, 0.95)),
+        "assd": (a_to_b.sum() + b_to_a.sum()) / (len(a_to_b) + len(b_to_a)),
+        "nsd": (np.sum(a_to_b <= tolerance + 1e-5) + np.sum(b_to_a <= tolerance + 1e-5)) / (len(a_to_b) + len(b_to_a)),
         "precision": true_positive / pred.sum(),
         "recall": true_positive / truth.sum(),
     }
@@ -72,18 +72,18 @@ def blobs(shape: tuple[int, ...], seed: int) -> np.ndarray:
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_equals_brute_force(shape: tuple[int, ...], spacing: tuple[float, ...], seed: int) -> None:
     pred, label = blobs(shape, seed), blobs(shape, seed + 100)
-    found = {(name, metric): value for name, metric, value in case_metrics(pred, label, LABELS, spacing)}
+    scores = {(name, metric): value for name, metric, value in case_metrics(pred, label, LABELS, spacing)}
     for index, name in ((1, "liver"), (2, "spleen")):
         expected = brute_force(pred == index, label == index, spacing, 2.0)
-        assert {metric for organ, metric in found if organ == name} == set(expected) <= set(METRICS)
+        assert {metric for organ, metric in scores if organ == name} == set(expected) <= set(METRICS)
         for metric, value in expected.items():
-            assert found[name, metric] == pytest.approx(value, rel=1e-5, abs=1e-9), (name, metric)
+            assert scores[name, metric] == pytest.approx(value, rel=1e-5, abs=1e-9), (name, metric)
 
 
 def test_equals_monai_on_whole_volume() -> None:
     spacing = (1.25, 1.25, 7.7)
     pred, label = blobs((20, 18, 9), 5), blobs((20, 18, 9), 6)
-    found = {(name, metric): value for name, metric, value in case_metrics(pred, label, LABELS, spacing)}
+    scores = {(name, metric): value for name, metric, value in case_metrics(pred, label, LABELS, spacing)}
     one_hot = [torch.stack([torch.as_tensor(mask == k) for k in range(3)])[None].float() for mask in (pred, label)]
     reference = {
         "dice": compute_dice(*one_hot, include_background=False),
@@ -92,7 +92,7 @@ def test_equals_monai_on_whole_volume() -> None:
     }
     for metric, values in reference.items():
         for name, value in zip(("liver", "spleen"), values[0], strict=True):
-            assert found[name, metric] == pytest.approx(value.item(), rel=1e-5), (name, metric)
+            assert scores[name, metric] == pytest.approx(value.item(), rel=1e-5), (name, metric)
 
 
 @settings(max_examples=25, deadline=None)
@@ -177,12 +177,12 @@ def test_what_is_flat_in_a_thicker_image_keeps_its_neighbours(shape: tuple[int, 
     else:
         label[20, 5:55], pred[20, 15:45] = 1, 1
     spacing = (1.0, 1.0, 5.0)[: len(shape)]
-    found = {metric: value for _, metric, value in case_metrics(pred, label, LABELS, spacing)}
+    scores = {metric: value for _, metric, value in case_metrics(pred, label, LABELS, spacing)}
     one_hot = [torch.stack([torch.as_tensor(mask == k) for k in range(2)])[None].float() for mask in (pred, label)]
     hd95 = compute_hausdorff_distance(*one_hot, percentile=95, spacing=spacing)
-    assert found["hd95"] == pytest.approx(hd95.item(), rel=1e-5)
+    assert scores["hd95"] == pytest.approx(hd95.item(), rel=1e-5)
     assd = compute_average_surface_distance(*one_hot, symmetric=True, spacing=spacing)
-    assert found["assd"] == pytest.approx(assd.item(), rel=1e-5)
+    assert scores["assd"] == pytest.approx(assd.item(), rel=1e-5)
 
 
 def test_single_pixels() -> None:

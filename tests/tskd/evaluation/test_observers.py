@@ -46,9 +46,9 @@ def test_rows_are_the_metrics_of_the_two_files(dataset_file, tmp_path):
     rows = read_rows(score_labels(dataset_file, "label_2nd", "second_observer", tmp_path / "run"))
     test = datalist.read(dataset_file)["test"]
     for entry in test:
-        own = {(row.label, row.metric): row.value for row in rows if row.case == entry["case"]}
+        scores = {(row.label, row.metric): row.value for row in rows if row.case == entry["case"]}
         masks = [pixels(dataset_file, entry[key]) for key in ("label_2nd", "label")]
-        assert own == {
+        assert scores == {
             (organ, metric): value for organ, metric, value in case_metrics(masks[0], masks[1], LABELS, (1, 1))
         }
     assert {(row.dataset, row.budget, row.method) for row in rows} == {("eyes", "no", "second_observer")}

@@ -18,23 +18,23 @@ def named(values: list[float] | np.ndarray) -> dict[str, float]:
 
 def test_interval_is_near_the_t_interval_for_normal_values() -> None:
     values = np.random.default_rng(1).normal(0.8, 0.05, size=60)
-    found = bootstrap_interval(values)
+    interval = bootstrap_interval(values)
     low, high = stats.t.interval(0.95, 59, loc=values.mean(), scale=stats.sem(values))
-    assert found.mean == pytest.approx(values.mean())
-    assert (found.low, found.high) == pytest.approx((low, high), abs=0.002)
-    assert (found.n, found.method, found.note) == (60, "BCa", "")
-    assert bootstrap_interval(values) == found
-    assert bootstrap_interval(values, seed=1) != found
+    assert interval.mean == pytest.approx(values.mean())
+    assert (interval.low, interval.high) == pytest.approx((low, high), abs=0.002)
+    assert (interval.n, interval.method, interval.note) == (60, "BCa", "")
+    assert bootstrap_interval(values) == interval
+    assert bootstrap_interval(values, seed=1) != interval
 
 
 def test_interval_covers_about_as_often_as_it_says() -> None:
     rng = np.random.default_rng(0)
     hits = 0
     for _ in range(100):
-        found = bootstrap_interval(rng.normal(size=30), resamples=500)
-        assert found.low is not None
-        assert found.high is not None
-        hits += found.low <= 0 <= found.high
+        interval = bootstrap_interval(rng.normal(size=30), resamples=500)
+        assert interval.low is not None
+        assert interval.high is not None
+        hits += interval.low <= 0 <= interval.high
     assert 86 <= hits <= 100
 
 
@@ -43,10 +43,10 @@ def test_interval_covers_about_as_often_as_it_says() -> None:
     [([0.5], "none", "one patient"), ([0.5, 0.5, 0.5], "degenerate", "same value"), ([0.1, 0.4], "BCa", "2 patients")],
 )
 def test_small_samples_say_so(values: list[float], method: str, words: str) -> None:
-    found = bootstrap_interval(values)
-    assert words in found.note
-    assert found.method in (method, "percentile")
-    assert found.mean == pytest.approx(np.mean(values))
+    interval = bootstrap_interval(values)
+    assert words in interval.note
+    assert interval.method in (method, "percentile")
+    assert interval.mean == pytest.approx(np.mean(values))
 
 
 def test_percentile_where_bca_is_undefined(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,12 +59,12 @@ def test_percentile_where_bca_is_undefined(monkeypatch: pytest.MonkeyPatch) -> N
         return result
 
     monkeypatch.setattr(stats, "bootstrap", undefined)
-    found = bootstrap_interval(values)
-    assert found.method == "percentile"
-    assert "BCa is undefined" in found.note
-    assert found.low is not None
-    assert found.high is not None
-    assert values.min() <= found.low < found.mean < found.high <= values.max()
+    interval = bootstrap_interval(values)
+    assert interval.method == "percentile"
+    assert "BCa is undefined" in interval.note
+    assert interval.low is not None
+    assert interval.high is not None
+    assert values.min() <= interval.low < interval.mean < interval.high <= values.max()
 
 
 @pytest.mark.parametrize("values", [[], [0.5, float("nan")]])
@@ -95,48 +95,50 @@ def test_hierarchical_interval_of_seeds_with_patients_of_their_own() -> None:
     rng = np.random.default_rng(3)
     values = {seed: {f"{seed}_{k}": 0.7 + rng.normal(0, 0.02) for k in range(8)} for seed in range(3)}
     alike = hierarchical_interval(values)
-    assert alike.mean == pytest.approx(np.mean([v for own in values.values() for v in own.values()]))
+    assert alike.mean == pytest.approx(np.mean([v for by_patient in values.values() for v in by_patient.values()]))
     assert alike.n == 24
     assert alike.low is not None and alike.high is not None and alike.low < alike.mean < alike.high  # noqa: PT018
-    shifted = hierarchical_interval({s: {k: v + 0.1 * s for k, v in own.items()} for s, own in values.items()})
+    shifted = hierarchical_interval(
+        {s: {k: v + 0.1 * s for k, v in by_patient.items()} for s, by_patient in values.items()}
+    )
     assert shifted.low is not None and shifted.high is not None  # noqa: PT018
     assert shifted.high - shifted.low > 3 * (alike.high - alike.low)
 
 
 def test_hierarchical_interval_with_missing_values() -> None:
-    found = hierarchical_interval({0: {"a": 0.4, "b": 0.6}, 1: {"b": 0.8, "c": 1.0}})
-    assert found.mean == pytest.approx((0.4 + 0.7 + 1.0) / 3)
-    assert found.low is not None
-    assert found.high is not None
-    assert 0.4 <= found.low <= found.mean <= found.high <= 1.0
+    interval = hierarchical_interval({0: {"a": 0.4, "b": 0.6}, 1: {"b": 0.8, "c": 1.0}})
+    assert interval.mean == pytest.approx((0.4 + 0.7 + 1.0) / 3)
+    assert interval.low is not None
+    assert interval.high is not None
+    assert 0.4 <= interval.low <= interval.mean <= interval.high <= 1.0
 
 
 @pytest.mark.parametrize("n", [3, 6, 9, 25])
 def test_wilcoxon_equals_scipy(n: int) -> None:
     rng = np.random.default_rng(n)
     a, b = rng.normal(0.3, 1, size=n), rng.normal(size=n)
-    found = paired_test(named(a), named(b))
-    assert found.p == pytest.approx(stats.wilcoxon(a, b, method="exact").pvalue)
-    assert found.n == found.n_nonzero == n
-    assert found.difference.mean == pytest.approx((a - b).mean())
+    test = paired_test(named(a), named(b))
+    assert test.p == pytest.approx(stats.wilcoxon(a, b, method="exact").pvalue)
+    assert test.n == test.n_nonzero == n
+    assert test.difference.mean == pytest.approx((a - b).mean())
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.integers(-3, 3), min_size=1, max_size=9))
 def test_wilcoxon_is_exact_with_ties_and_zeros(steps: list[int]) -> None:
-    found = paired_test(named(np.array(steps) / 10 + 0.5), named(np.full(len(steps), 0.5)))
+    test = paired_test(named(np.array(steps) / 10 + 0.5), named(np.full(len(steps), 0.5)))
     moved = np.array([step for step in steps if step])
-    assert found.n_nonzero == len(moved)
+    assert test.n_nonzero == len(moved)
     if not len(moved):
-        assert (found.p, found.effect) == (1, 0)
+        assert (test.p, test.effect) == (1, 0)
         return
     ranks = stats.rankdata(np.abs(moved))
     observed = min(ranks[moved > 0].sum(), ranks[moved < 0].sum())
     signs = itertools.product((0, 1), repeat=len(moved))
     extreme = sum((ranks * sign).sum() <= observed for sign in (np.array(s) for s in signs))
-    assert found.p == pytest.approx(min(1, 2 * extreme / 2 ** len(moved)))
-    assert found.effect == pytest.approx((ranks * np.sign(moved)).sum() / ranks.sum())
-    assert found.p >= found.smallest_p - 1e-12
+    assert test.p == pytest.approx(min(1, 2 * extreme / 2 ** len(moved)))
+    assert test.effect == pytest.approx((ranks * np.sign(moved)).sum() / ranks.sum())
+    assert test.p >= test.smallest_p - 1e-12
 
 
 def test_large_samples_use_the_normal_approximation() -> None:
@@ -147,10 +149,10 @@ def test_large_samples_use_the_normal_approximation() -> None:
 
 def test_too_few_patients_are_named() -> None:
     reference = named(np.zeros(5))
-    found = paired_test(named(np.arange(1, 6) / 10), reference)
-    assert found.p == found.smallest_p == pytest.approx(0.0625)
-    assert found.effect == 1
-    assert "too few patients" in found.note
+    test = paired_test(named(np.arange(1, 6) / 10), reference)
+    assert test.p == test.smallest_p == pytest.approx(0.0625)
+    assert test.effect == 1
+    assert "too few patients" in test.note
     six = named(np.arange(1, 7) / 10)
     assert paired_test(six, named(np.zeros(6))).note == ""
     assert "after correction for 4 comparisons" in paired_test(six, named(np.zeros(6)), comparisons=4).note

@@ -91,10 +91,10 @@ def test_volumes(volumes: list[dict[str, Any]], tmp_path: Path) -> None:
     assert {(r.dataset, r.budget, r.method, r.seed) for r in rows} == {("phantom", "10", "student", "0")}
     for entry, seed in zip(volumes, (1, 2), strict=True):
         truth, pred = masks((20, 16, 3), seed)
-        found = [(r.label, r.metric, r.value) for r in rows if r.case == entry["case"]]
+        scored = [(r.label, r.metric, r.value) for r in rows if r.case == entry["case"]]
         expected = case_metrics(pred, truth, LABELS, (1.25, 1.5, 7.0))
-        assert [row[:2] for row in found] == [row[:2] for row in expected]
-        assert [row[2] for row in found] == pytest.approx([row[2] for row in expected])
+        assert [row[:2] for row in scored] == [row[:2] for row in expected]
+        assert [row[2] for row in scored] == pytest.approx([row[2] for row in expected])
         saved = nib.load(out / "predictions" / f"{entry['case']}.nii.gz")
         assert np.array_equal(np.asarray(saved.dataobj), pred)
         assert np.allclose(saved.affine, AFFINE)
@@ -175,8 +175,10 @@ def test_calibration_is_that_of_the_probabilities(tmp_path: Path) -> None:
         outside = (truth == 0) & (prob.argmax(0) == 0)
         foreground = np.where(outside, 255, truth)
         assert values["ece_foreground"] == pytest.approx(expected_calibration_error(prob, foreground))
-        own = [b for b in bins if b.case == it["case"]]
-        counts = {key: sum(b.pixels for b in own if (b.region, b.scale) == key) for key in product(REGIONS, SCALES)}
+        case_bins = [b for b in bins if b.case == it["case"]]
+        counts = {
+            key: sum(b.pixels for b in case_bins if (b.region, b.scale) == key) for key in product(REGIONS, SCALES)
+        }
         inside = int((~outside).sum())
         assert list(counts.values()) == [320, 320, inside, inside]
     run(writer(tmp_path), [item("a")])  # without probabilities: nothing of the earlier evaluation is left
@@ -222,8 +224,8 @@ def test_config_keeps_the_probabilities_of_the_prediction(bundle: str, calibrati
     parser["validate#preprocessing"] = {"_target_": "EnsureTyped", "keys": "image"}
     parser["validate#postprocessing#transforms#1"] = {"_target_": "EnsureTyped", "keys": "pred"}
     logits = torch.randn(5, 6, 7)
-    found = parser.get_parsed_content("validate#postprocessing")({"pred": logits})
-    assert ("prob" in found) == calibration
-    assert torch.equal(found["pred"][0], logits.argmax(0))
+    processed = parser.get_parsed_content("validate#postprocessing")({"pred": logits})
+    assert ("prob" in processed) == calibration
+    assert torch.equal(processed["pred"][0], logits.argmax(0))
     if calibration:
-        assert torch.allclose(found["prob"], logits.softmax(0))
+        assert torch.allclose(processed["prob"], logits.softmax(0))

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from tskd.evaluation.calibration import REGIONS, SCALES
-from tskd.evaluation.reliability import Pooled, points
+from tskd.evaluation.reliability import Pooled, reliability_curve
 from tskd.evaluation.report.runs import Arm, Arms, Run, budget_number
 from tskd.evaluation.report.summary import Number, seed_averages
 from tskd.evaluation.rows import OVERALL, organs
@@ -44,27 +44,27 @@ def save(figure: Figure, folder: Path, name: str, title: str, alt: str, caption:
 
 
 def style(methods: Sequence[str], method: str) -> tuple[str, str]:
-    """Colour and marker of a method, the same in every figure."""
+    """Return colour and marker of a method, the same in every figure."""
     index = methods.index(method)
     return COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
 
 
 def dice_boxes(arms: Arms, methods: Sequence[str]) -> Figure:
-    """Box and points of each patient's Dice, by organ and method; one row of axes a budget. Arms of one dataset."""
+    """Draw a box plot of each patient's Dice, by organ and method; one row of axes a budget. Arms of one dataset."""
     labels = organs(row for seeds in arms.values() for rows in seeds.values() for row in rows)
     labels = [OVERALL, *labels] if len(labels) > 1 else labels
     budgets = list(dict.fromkeys(arm.budget for arm in arms))
     figure, axes = _axes(len(budgets), 1, width=9.5, height=3.4)
     for ax, budget in zip(axes, budgets, strict=True):
-        own = [arm for arm in arms if arm.budget == budget]
-        width = min(0.8 / len(own), 0.3)
-        for place, arm in enumerate(own):
+        budget_arms = [arm for arm in arms if arm.budget == budget]
+        width = min(0.8 / len(budget_arms), 0.3)
+        for index, arm in enumerate(budget_arms):
             colour, marker = style(methods, arm.method)
             for position, label in enumerate(labels):
                 values = list(seed_averages(arms[arm], "dice", label).values())
                 if not values:
                     continue
-                x = position + (place - (len(own) - 1) / 2) * width
+                x = position + (index - (len(budget_arms) - 1) / 2) * width
                 ax.boxplot(
                     values,
                     positions=[x],
@@ -91,24 +91,24 @@ def dice_boxes(arms: Arms, methods: Sequence[str]) -> Figure:
 
 
 def paired_lines(arms: Arms, methods: Sequence[str]) -> Figure:
-    """Dice of each patient under each method, joined by a line; one column of axes a budget. Arms of one dataset."""
+    """Draw each patient's Dice under each method, joined by a line; a column of axes a budget. One dataset."""
     grouped: dict[str, list[Arm]] = {}
     for arm in arms:
         grouped.setdefault(arm.budget, []).append(arm)
-    grouped = {budget: own for budget, own in grouped.items() if len(own) > 1}
+    grouped = {budget: budget_arms for budget, budget_arms in grouped.items() if len(budget_arms) > 1}
     figure, axes = _axes(1, len(grouped), width=max(4.8, min(4.2 * len(grouped), 12)), height=4.0)
-    for ax, (budget, own) in zip(axes, grouped.items(), strict=True):
-        own = sorted(own, key=lambda arm: methods.index(arm.method))
-        values = [seed_averages(arms[arm], "dice") for arm in own]
+    for ax, (budget, budget_arms) in zip(axes, grouped.items(), strict=True):
+        budget_arms = sorted(budget_arms, key=lambda arm: methods.index(arm.method))
+        values = [seed_averages(arms[arm], "dice") for arm in budget_arms]
         for patient in dict.fromkeys(patient for column in values for patient in column):
             ax.plot([column.get(patient, np.nan) for column in values], "-", color="0.65", linewidth=1, zorder=1)
-        for x, (arm, column) in enumerate(zip(own, values, strict=True)):
+        for x, (arm, column) in enumerate(zip(budget_arms, values, strict=True)):
             colour, marker = style(methods, arm.method)
             ax.plot([x] * len(column), list(column.values()), marker, color=colour, markersize=5, zorder=2)
         means = [float(np.mean(list(column.values()))) for column in values]
         ax.plot(means, "-_", color="black", linewidth=2, markersize=16, markeredgewidth=2, zorder=3, label="mean")
-        ax.set_xticks(range(len(own)), [_wrap(arm.method) for arm in own])
-        ax.set_xlim(-0.4, len(own) - 0.6)
+        ax.set_xticks(range(len(budget_arms)), [_wrap(arm.method) for arm in budget_arms])
+        ax.set_xlim(-0.4, len(budget_arms) - 0.6)
         ax.set_ylabel("mean Dice of a patient")
         ax.set_title(f"{budget} labels", loc="left", fontsize=10)
         ax.legend(frameon=False, fontsize=9, loc="lower right")
@@ -117,19 +117,19 @@ def paired_lines(arms: Arms, methods: Sequence[str]) -> Figure:
 
 
 def dice_by_budget(numbers: Iterable[Number], methods: Sequence[str]) -> Figure:
-    """Mean Dice of each method against the number of labels, with 95% intervals. Numbers of one dataset."""
+    """Draw the mean Dice of each method against the number of labels, with 95% intervals. One dataset."""
     chosen = [n for n in numbers if n.metric == "dice" and n.label == OVERALL and np.isfinite(budget_number(n.budget))]
     figure, (ax,) = _axes(1, 1, width=7.5, height=4.0)
     budgets = sorted({budget_number(number.budget) for number in chosen})
     positions = {budget: index for index, budget in enumerate(budgets)}
     present = [method for method in methods if any(number.method == method for number in chosen)]
-    for place, method in enumerate(present):
-        own = sorted((n for n in chosen if n.method == method), key=lambda n: budget_number(n.budget))
+    for index, method in enumerate(present):
+        method_numbers = sorted((n for n in chosen if n.method == method), key=lambda n: budget_number(n.budget))
         colour, marker = style(methods, method)
-        x = [positions[budget_number(n.budget)] + (place - (len(present) - 1) / 2) * 0.06 for n in own]
-        mean = np.array([n.mean for n in own])
-        low = np.array([n.mean if n.low is None else n.low for n in own])
-        high = np.array([n.mean if n.high is None else n.high for n in own])
+        x = [positions[budget_number(n.budget)] + (index - (len(present) - 1) / 2) * 0.06 for n in method_numbers]
+        mean = np.array([n.mean for n in method_numbers])
+        low = np.array([n.mean if n.low is None else n.low for n in method_numbers])
+        high = np.array([n.mean if n.high is None else n.high for n in method_numbers])
         ax.errorbar(x, mean, yerr=[mean - low, high - mean], fmt=f"{marker}-", color=colour, capsize=3, label=method)
     ax.set_xticks(range(len(budgets)), [f"{budget:g}" for budget in budgets])
     ax.set_xlabel("labelled training images")
@@ -140,18 +140,18 @@ def dice_by_budget(numbers: Iterable[Number], methods: Sequence[str]) -> Figure:
 
 
 def training_curves(runs: Sequence[Run], methods: Sequence[str]) -> tuple[Figure, list[str]]:
-    """Logged values over training steps, a panel for each name; also the names that found no room."""
+    """Draw logged values over training steps, a panel for each name; also return the names left out."""
     panels: dict[tuple[str, str], list[tuple[Arm, str, int]]] = {}
     for index, run in enumerate(runs):
         arm, seed = next(iter(run.arms))
         for curve in run.curves:
             panels.setdefault((curve.stage, curve.name), []).append((arm, seed, index))
     names = sorted(panels, key=lambda key: (key[0], key[1] != "loss", not key[1].startswith("validation"), key[1]))
-    shown, rest = names[:MAX_CURVES], names[MAX_CURVES:]
-    columns = min(3, len(shown))
-    figure, axes = _axes(-(-len(shown) // columns), columns, width=3.6 * columns + 0.4, height=2.5)
+    drawn, omitted = names[:MAX_CURVES], names[MAX_CURVES:]
+    columns = min(3, len(drawn))
+    figure, axes = _axes(-(-len(drawn) // columns), columns, width=3.6 * columns + 0.4, height=2.5)
     legend: dict[str, Line2D] = {}
-    for ax, key in zip(axes, shown, strict=False):
+    for ax, key in zip(axes, drawn, strict=False):
         for arm, _, index in panels[key]:
             curve = next(curve for curve in runs[index].curves if (curve.stage, curve.name) == key)
             colour, marker = style(methods, arm.method)
@@ -165,7 +165,7 @@ def training_curves(runs: Sequence[Run], methods: Sequence[str]) -> tuple[Figure
         ax.tick_params(labelsize=8)
         ax.set_xlabel("step", fontsize=8)
         ax.grid(color="0.93")
-    for ax in axes[len(shown) :]:
+    for ax in axes[len(drawn) :]:
         ax.set_visible(False)
     order = sorted(legend, key=methods.index)
     figure.legend(
@@ -176,18 +176,18 @@ def training_curves(runs: Sequence[Run], methods: Sequence[str]) -> tuple[Figure
         frameon=False,
         fontsize=9,
     )
-    return figure, [": ".join(filter(None, key)) for key in rest]
+    return figure, [": ".join(filter(None, key)) for key in omitted]
 
 
-def reliability(pooled: Pooled, methods: Sequence[str]) -> Figure:
-    """Accuracy against confidence, and error against entropy: foreground above, all pixels below. One budget."""
+def reliability_diagram(pooled: Pooled, methods: Sequence[str]) -> Figure:
+    """Draw accuracy against confidence and error against entropy: foreground above, all pixels below. One budget."""
     figure, axes = _axes(2, 2, width=9.0, height=3.6)
-    for place, (region, scale) in enumerate((r, s) for r in reversed(REGIONS) for s in SCALES):
-        ax = axes[place]
+    for index, (region, scale) in enumerate((r, s) for r in reversed(REGIONS) for s in SCALES):
+        ax = axes[index]
         for arm, bins in pooled.items():
             if not bins[region, scale].any():
                 continue
-            mean, accuracy, share = points(bins[region, scale])
+            mean, accuracy, share = reliability_curve(bins[region, scale])
             colour, marker = style(methods, arm.method)
             height = accuracy if scale == "confidence" else 1 - accuracy
             ax.plot(mean, height, "-", color=colour, linewidth=1.2, alpha=0.8, zorder=2)
@@ -217,7 +217,7 @@ def _axes(rows: int, columns: int, width: float, height: float) -> tuple[Figure,
 
 
 def _dice_limits(axes: Sequence[Axes], arms: Arms) -> None:
-    """One range for all axes: the top at 1, the bottom just under the worst value."""
+    """Set one range for all axes: the top at 1, the bottom just under the worst value."""
     values = [row.value for seeds in arms.values() for rows in seeds.values() for row in rows if row.metric == "dice"]
     bottom = max(-0.03, np.floor(min(values) * 10) / 10 - 0.03)
     for ax in axes:

@@ -1,4 +1,4 @@
-"""A model card of each method, from what its runs recorded (after Mitchell et al., arXiv 1810.03993)."""
+"""Write a model card of each method, from what its runs recorded (after Mitchell et al., arXiv 1810.03993)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Any
 
 from tskd.evaluation.report.runs import Run, distance_unit
 from tskd.evaluation.report.summary import Number
-from tskd.evaluation.report.tables import count, heading, shown, with_interval
+from tskd.evaluation.report.tables import count, format_metric, metric_heading, with_interval
 from tskd.evaluation.rows import OVERALL
 
 FEW_PATIENTS = 20
@@ -31,7 +31,7 @@ class Card:
 
 
 def model_cards(runs: Sequence[Run], numbers: Sequence[Number], data: Mapping[str, Any] | None) -> list[Card]:
-    """One card a method; what no run recorded is left out, or said to be unknown where a reader must know it.
+    """Return one card a method; what no run recorded is left out, or said to be unknown where a reader must know it.
 
     Args:
         runs: run folders of all methods.
@@ -40,11 +40,11 @@ def model_cards(runs: Sequence[Run], numbers: Sequence[Number], data: Mapping[st
     """
     cards = []
     for method in dict.fromkeys(number.method for number in numbers):
-        own_runs = [run for run in runs if any(arm.method == method for arm, _ in run.arms)]
-        own = [number for number in numbers if number.method == method]
-        known = data if data and any(number.dataset == data["name"] for number in own) else None
+        method_runs = [run for run in runs if any(arm.method == method for arm, _ in run.arms)]
+        method_numbers = [number for number in numbers if number.method == method]
+        known = data if data and any(number.dataset == data["name"] for number in method_numbers) else None
         items = [
-            ("Model", _model(own_runs)),
+            ("Model", _model(method_runs)),
             (
                 "Intended use",
                 [
@@ -52,18 +52,18 @@ def model_cards(runs: Sequence[Run], numbers: Sequence[Number], data: Mapping[st
                     "Not a medical device, and not for clinical use: no diagnosis or treatment may depend on it.",
                 ],
             ),
-            ("Training", _training(own_runs, method)),
-            ("Data", _data(own, own_runs, known)),
-            ("Evaluation", _evaluation(own, own_runs)),
-            ("Limitations", _limitations(own, known)),
-            ("Licences", _licences(own_runs, known)),
+            ("Training", _training(method_runs, method)),
+            ("Data", _data(method_numbers, method_runs, known)),
+            ("Evaluation", _evaluation(method_numbers, method_runs)),
+            ("Limitations", _limitations(method_numbers, known)),
+            ("Licences", _licences(method_runs, known)),
         ]
         cards.append(Card(method, [(name, lines) for name, lines in items if lines]))
     return cards
 
 
 def _settings(runs: Sequence[Run], key: str) -> list[str]:
-    """Different values of a setting in all stages of the runs, in order."""
+    """Return the different values of a setting in all stages of the runs, in order."""
     values = (content.get("settings", {}).get(key) for run in runs for content in run.versions.values())
     return list(dict.fromkeys(str(value) for value in values if value not in (None, "")))
 
@@ -119,15 +119,18 @@ def _evaluation(numbers: Sequence[Number], runs: Sequence[Run]) -> list[str]:
     for dice in (n for n in numbers if (n.label, n.metric) == (OVERALL, "dice")):
         unit = distance_unit(runs, dice.dataset)
         same = [n for n in numbers if (n.dataset, n.budget) == (dice.dataset, dice.budget)]
-        organs = [f"{n.label} {shown(n.mean, 'dice')}" for n in same if n.metric == "dice" and n.label != OVERALL]
+        organs = [
+            f"{n.label} {format_metric(n.mean, 'dice')}" for n in same if n.metric == "dice" and n.label != OVERALL
+        ]
         lines.append(
             f"{dice.dataset}, {dice.budget} labels, {count(dice.patients, 'patient')}, {count(dice.seeds, 'seed')}: "
-            f"mean Dice {with_interval(dice.mean, dice.low, dice.high, 'dice')}, median {shown(dice.median, 'dice')}, "
-            f"worst patient {shown(dice.worst, 'dice')}; by organ {', '.join(organs)}."
+            f"mean Dice {with_interval(dice.mean, dice.low, dice.high, 'dice')}, "
+            f"median {format_metric(dice.median, 'dice')}, "
+            f"worst patient {format_metric(dice.worst, 'dice')}; by organ {', '.join(organs)}."
         )
         for n in (n for n in same if n.label == OVERALL and n.metric in ("hd95", "nsd", "ece_foreground")):
             score = with_interval(n.mean, n.low, n.high, n.metric)
-            lines.append(f"{dice.dataset}, {dice.budget} labels: {heading(n.metric, unit)}: {score}.")
+            lines.append(f"{dice.dataset}, {dice.budget} labels: {metric_heading(n.metric, unit)}: {score}.")
     return lines
 
 
@@ -141,7 +144,7 @@ def _limitations(numbers: Sequence[Number], data: Mapping[str, Any] | None) -> l
         lines.append("One training (seed): how much the result depends on chance is not known.")
     worst = min(dice, key=lambda n: n.worst)
     lines.append(
-        f"The mean hides failures: the worst patient has a Dice of {shown(worst.worst, 'dice')} "
+        f"The mean hides failures: the worst patient has a Dice of {format_metric(worst.worst, 'dice')} "
         f"({worst.dataset}, patient {worst.worst_patient}, {worst.budget} labels)."
     )
     where = f"{data['modality']} images of this source" if data else "the datasets named here"

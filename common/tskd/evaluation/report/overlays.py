@@ -27,21 +27,21 @@ class Case(NamedTuple):
 
 
 def choose_cases(rows: Sequence[MetricRow]) -> list[Case]:
-    """Best, median and worst case by mean Dice over organs, among the rows of one run; fewer if there are fewer."""
+    """Choose best, median and worst case of a run by mean Dice over organs; fewer where there are fewer."""
     by_case: dict[str, list[MetricRow]] = {}
     for row in (row for row in rows if row.metric == "dice"):
         by_case.setdefault(row.case, []).append(row)
-    groups = {case: own[0].group for case, own in by_case.items()}
-    scores = {case: patient_values(own, "dice")[groups[case]] for case, own in by_case.items()}
+    groups = {case: case_rows[0].group for case, case_rows in by_case.items()}
+    scores = {case: patient_values(case_rows, "dice")[groups[case]] for case, case_rows in by_case.items()}
     order = sorted(scores, key=lambda case: (scores[case], natural(case)))
-    picked = {"Only": order[0]} if len(order) == 1 else {"Best": order[-1], "Worst": order[0]}
+    chosen = {"Only": order[0]} if len(order) == 1 else {"Best": order[-1], "Worst": order[0]}
     if len(order) > 2:
-        picked = {"Best": order[-1], "Median": order[(len(order) - 1) // 2], "Worst": order[0]}
-    return [Case(rank, case, groups[case], scores[case]) for rank, case in picked.items()]
+        chosen = {"Best": order[-1], "Median": order[(len(order) - 1) // 2], "Worst": order[0]}
+    return [Case(rank, case, groups[case], scores[case]) for rank, case in chosen.items()]
 
 
 def overlay(files: Mapping[str, Any]) -> tuple[Figure, str]:
-    """Contours of truth and prediction on the slice where the truth is largest, upright (patient's right at left).
+    """Draw contours of truth and prediction on the slice where the truth is largest, upright (patient's right at left).
 
     Args:
         files: paths under `image`, `label` and `prediction`, as in cases.json.
@@ -49,19 +49,19 @@ def overlay(files: Mapping[str, Any]) -> tuple[Figure, str]:
     Returns:
         The figure, and the words for the slice ("slice 12 of 37", or "" for an image).
     """
-    (image, pixel), (truth, _), (guess, _) = (load_upright(files[key]) for key in ("image", "label", "prediction"))
-    truth, guess = np.where(truth == 255, 0, truth), np.where(truth == 255, 0, guess)  # not scored, so not shown
+    (image, pixel), (truth, _), (pred, _) = (load_upright(files[key]) for key in ("image", "label", "prediction"))
+    truth, pred = np.where(truth == 255, 0, truth), np.where(truth == 255, 0, pred)  # not scored, so not shown
     where = ""
     if image.ndim == 4:
         areas = (truth[0] > 0).sum(axis=(0, 1))
         k = int(areas.argmax()) if areas.any() else image.shape[3] // 2
         where = f"slice {k + 1} of {image.shape[3]}"
-        image, truth, guess = image[..., k], truth[..., k], guess[..., k]
+        image, truth, pred = image[..., k], truth[..., k], pred[..., k]
     height = 4.4 * image.shape[2] / image.shape[1] * pixel
     figure = Figure(figsize=(4.4, float(np.clip(height, 2.0, 7.0)) + 0.35), layout="constrained")
     ax = figure.add_subplot()
-    ax.imshow(_shown(image), cmap="gray", aspect=pixel, interpolation="nearest")
-    for mask, colour, dashes in ((truth[0], TRUTH, "solid"), (guess[0], PREDICTION, "dashed")):
+    ax.imshow(_to_display_range(image), cmap="gray", aspect=pixel, interpolation="nearest")
+    for mask, colour, dashes in ((truth[0], TRUTH, "solid"), (pred[0], PREDICTION, "dashed")):
         for index in np.unique(mask[mask > 0]):
             _contour(ax, mask == index, colour, dashes)
     ax.set_axis_off()
@@ -74,19 +74,19 @@ def overlay(files: Mapping[str, Any]) -> tuple[Figure, str]:
 
 
 def image_grid(files: Sequence[str], columns: int = 4) -> Figure:
-    """Images side by side, upright, each stretched to its own range."""
+    """Draw images side by side, upright, each stretched to its own range."""
     rows = -(-len(files) // columns)
     figure = Figure(figsize=(5.2, 5.2 / columns * rows), layout="constrained")
-    for place, file in enumerate(files):
+    for index, file in enumerate(files):
         image, _ = load_upright(file)
-        ax = figure.add_subplot(rows, columns, place + 1)
-        ax.imshow(_shown(image[..., image.shape[3] // 2] if image.ndim == 4 else image), cmap="gray")
+        ax = figure.add_subplot(rows, columns, index + 1)
+        ax.imshow(_to_display_range(image[..., image.shape[3] // 2] if image.ndim == 4 else image), cmap="gray")
         ax.set_axis_off()
     return figure
 
 
 def load_upright(file: str | Path) -> tuple[NDArray, float]:
-    """An image file as [C, X, Y] or, turned to LPS, [C, X, Y, Z], and the height of its pixels over their width."""
+    """Load an image file as [C, X, Y] or, turned to LPS, [C, X, Y, Z], with its pixels' height over width."""
     suffixes = "".join(Path(file).suffixes[-2:]).lower()
     reader = "NibabelReader" if ".nii" in suffixes else "PILReader" if suffixes.endswith(_IMAGES) else None
     image = EnsureChannelFirst()(LoadImage(reader=reader)(str(file)))
@@ -96,8 +96,8 @@ def load_upright(file: str | Path) -> tuple[NDArray, float]:
     return np.asarray(upright), float(upright.pixdim[1] / upright.pixdim[0])
 
 
-def _shown(image: NDArray) -> NDArray:
-    """[C, X, Y] -> rows x columns (x 3), in [0, 1]."""
+def _to_display_range(image: NDArray) -> NDArray:
+    """Return [C, X, Y] as rows x columns (x 3), in [0, 1]."""
     low, high = np.percentile(image, [0.5, 99.5])
     scaled = np.clip((image.astype(float) - low) / max(high - low, 1e-6), 0, 1)
     return scaled[:3].transpose(2, 1, 0) if image.shape[0] >= 3 else scaled[0].T

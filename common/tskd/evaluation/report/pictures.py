@@ -13,16 +13,16 @@ from tskd.evaluation.report import figures, overlays
 from tskd.evaluation.report.figures import Picture, save
 from tskd.evaluation.report.runs import Arm, Arms, Run, budget_number
 from tskd.evaluation.report.summary import Number
-from tskd.evaluation.report.tables import shown
+from tskd.evaluation.report.tables import format_metric
 from tskd.evaluation.rows import OVERALL
 
 
 def result_pictures(folder: Path, arms: Arms, numbers: Sequence[Number], methods: Sequence[str]) -> list[Picture]:
-    """Distribution of Dice, paired lines and Dice against budget, for the arms of one dataset."""
+    """Draw the distribution of Dice, paired lines and Dice against budget, for the arms of one dataset."""
     dataset = next(iter(arms)).dataset
     name = _file_name(dataset)
     dice = [number for number in numbers if (number.label, number.metric) == (OVERALL, "dice")]
-    means = "; ".join(f"{n.method} with {n.budget} labels {shown(n.mean, 'dice')}" for n in dice)
+    means = "; ".join(f"{n.method} with {n.budget} labels {format_metric(n.mean, 'dice')}" for n in dice)
     pictures = [
         save(
             figures.dice_boxes(arms, methods),
@@ -34,7 +34,7 @@ def result_pictures(folder: Path, arms: Arms, numbers: Sequence[Number], methods
             "within 1.5 box heights.",
         )
     ]
-    if max(sum(arm.budget == other.budget for other in arms) for arm in arms) > 1:
+    if max(sum(arm.budget == candidate.budget for candidate in arms) for arm in arms) > 1:
         pictures.append(
             save(
                 figures.paired_lines(arms, methods),
@@ -60,29 +60,31 @@ def result_pictures(folder: Path, arms: Arms, numbers: Sequence[Number], methods
 
 
 def curve_pictures(folder: Path, runs: Sequence[Run], methods: Sequence[str]) -> tuple[list[Picture], list[str]]:
-    """Training curves of all runs that have them, and notes."""
+    """Draw the training curves of all runs that have them; also return notes."""
     logged = [run for run in runs if run.curves]
     if not logged:
         return [], []
-    figure, rest = figures.training_curves(logged, methods)
+    figure, omitted = figures.training_curves(logged, methods)
     names = ", ".join(dict.fromkeys(curve.name for run in logged for curve in run.curves))
     alt = f"Logged values over training steps: {names}."
     caption = "Mean over each epoch, from train_log.csv; one line a run."
     picture = save(figure, folder, "training_curves", "Logged during training", alt, caption)
-    return [picture], [f"Not drawn, but in train_log.csv: {', '.join(rest)}."] if rest else []
+    return [picture], [f"Not drawn, but in train_log.csv: {', '.join(omitted)}."] if omitted else []
 
 
 def calibration_pictures(folder: Path, pooled: Pooled, methods: Sequence[str]) -> list[Picture]:
-    """Reliability diagram and error against entropy, for the arms of one dataset; a figure for each budget."""
+    """Draw reliability diagram and error against entropy, for the arms of one dataset; a figure for each budget."""
     pictures = []
     for budget in dict.fromkeys(arm.budget for arm in pooled):
-        own = {arm: bins for arm, bins in pooled.items() if arm.budget == budget}
-        dataset = next(iter(own)).dataset
-        found = [(arm.method, calibration_error(bins["foreground", "confidence"])) for arm, bins in own.items()]
-        gaps = ", ".join(f"{method} {error:.3f}" for method, error in found if error is not None)
+        budget_bins = {arm: bins for arm, bins in pooled.items() if arm.budget == budget}
+        dataset = next(iter(budget_bins)).dataset
+        errors = [
+            (arm.method, calibration_error(bins["foreground", "confidence"])) for arm, bins in budget_bins.items()
+        ]
+        gaps = ", ".join(f"{method} {error:.3f}" for method, error in errors if error is not None)
         pictures.append(
             save(
-                figures.reliability(own, methods),
+                figures.reliability_diagram(budget_bins, methods),
                 folder,
                 _file_name(f"{dataset}_{budget}_calibration"),
                 f"Calibration and uncertainty, {budget} labels",
@@ -96,22 +98,22 @@ def calibration_pictures(folder: Path, pooled: Pooled, methods: Sequence[str]) -
 
 
 def case_pictures(folder: Path, runs: Sequence[Run]) -> tuple[list[Picture], list[str]]:
-    """Best, median and worst case of each method at its largest budget (first seed), and notes on what is missing."""
+    """Draw best, median and worst case of each method at its largest budget (first seed); also note what is missing."""
     shown_arms: dict[tuple[str, str], tuple[Arm, str]] = {}
     for arm, seed in (key for run in runs if any(c.get("prediction") for c in run.cases.values()) for key in run.arms):
-        other = shown_arms.setdefault((arm.dataset, arm.method), (arm, seed))
-        if budget_number(arm.budget) > budget_number(other[0].budget):
+        previous = shown_arms.setdefault((arm.dataset, arm.method), (arm, seed))
+        if budget_number(arm.budget) > budget_number(previous[0].budget):
             shown_arms[arm.dataset, arm.method] = arm, seed
     pictures, notes = [], []
     for arm, seed in shown_arms.values():
-        own = [run for run in runs if (arm, seed) in run.arms]  # several where the folds have folders of their own
-        cases = {name: files for run in own for name, files in run.cases.items()}
-        for case in overlays.choose_cases([row for run in own for row in run.arms[arm, seed]]):
+        arm_runs = [run for run in runs if (arm, seed) in run.arms]  # several where the folds have folders of their own
+        cases = {name: files for run in arm_runs for name, files in run.cases.items()}
+        for case in overlays.choose_cases([row for run in arm_runs for row in run.arms[arm, seed]]):
             files = cases.get(case.case, {})
             missing = [key for key in ("image", "label", "prediction") if not Path(files.get(key) or "?").is_file()]
-            what = f"{case.rank}: {arm.method}"
+            title = f"{case.rank}: {arm.method}"
             if missing:
-                notes.append(f"{what}, case {case.case}: no picture, {' and '.join(missing)} not found.")
+                notes.append(f"{title}, case {case.case}: no picture, {' and '.join(missing)} not found.")
                 continue
             figure, where = overlays.overlay(files)
             parts = [
@@ -120,17 +122,17 @@ def case_pictures(folder: Path, runs: Sequence[Run]) -> tuple[list[Picture], lis
                 f"patient {case.group}",
                 f"case {case.case}",
                 where,
-                f"Dice {shown(case.dice, 'dice')}",
+                f"Dice {format_metric(case.dice, 'dice')}",
             ]
             words = ", ".join(filter(None, parts))
             name = f"case_{arm.dataset}_{arm.method}_{arm.budget}_{case.rank}".lower()
-            alt = f"{what}. Contours of the truth (blue, solid) and the prediction (orange, dashed): {words}."
-            pictures.append(save(figure, folder, _file_name(name), what, alt, words, small=True))
+            alt = f"{title}. Contours of the truth (blue, solid) and the prediction (orange, dashed): {words}."
+            pictures.append(save(figure, folder, _file_name(name), title, alt, words, small=True))
     return pictures, notes
 
 
 def synthetic_pictures(folder: Path, synthetic: Path, dataset: Path | None, count: int = 16) -> list[Picture]:
-    """Synthetic images, and real training images beside them where a dataset is given."""
+    """Draw synthetic images, and real training images beside them where a dataset is given."""
     pictures = []
     sources = [("Synthetic", synthetic / "dataset.json"), *([("Real", dataset)] if dataset else [])]
     for kind, file in reversed(sources):

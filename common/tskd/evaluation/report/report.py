@@ -67,8 +67,8 @@ def write_report(
     loaded.sort(key=lambda run: run_order(run, arms))
     numbers = all_numbers(arms)
     scored = {(n.dataset, n.method, n.budget) for n in numbers if n.metric == "dice"}
-    if bare := [arm for arm in arms if (arm.dataset, arm.method, arm.budget) not in scored]:
-        names = ", ".join(f"{arm.method} ({arm.dataset}, {arm.budget} labels)" for arm in bare)
+    if unscored := [arm for arm in arms if (arm.dataset, arm.method, arm.budget) not in scored]:
+        names = ", ".join(f"{arm.method} ({arm.dataset}, {arm.budget} labels)" for arm in unscored)
         raise TskdError(
             f"{names}: expected Dice in metrics.csv, found none: no case of it has a structure. Leave it out."
         )
@@ -79,23 +79,27 @@ def write_report(
     data = datalist.read(dataset) if dataset else None
     trials = search_table(Path(search)) if search else None
 
-    words = verdict(numbers, comparisons, about)
-    parts = [Section("Verdict", words), sections.summary(numbers, comparisons)]
+    verdict_lines = verdict(numbers, comparisons, about)
+    parts = [Section("Verdict", verdict_lines), sections.summary(numbers, comparisons)]
     if about:
         parts[0].tables = [table for table in (methods_table(about), stages_table(about)) if table]
     datasets = list(dict.fromkeys(arm.dataset for arm in arms))
     for name in datasets:
-        own = {arm: seeds for arm, seeds in arms.items() if arm.dataset == name}
+        dataset_arms = {arm: seeds for arm, seeds in arms.items() if arm.dataset == name}
         part = sections.results(name, loaded, numbers, comparisons, chosen, pooled, several=len(datasets) > 1)
-        part.tables.append(patients_table(own))
-        part.pictures = result_pictures(figures, own, [number for number in numbers if number.dataset == name], methods)
-        part.pictures += calibration_pictures(figures, {arm: pooled[arm] for arm in own if arm in pooled}, methods)
+        part.tables.append(patients_table(dataset_arms))
+        part.pictures = result_pictures(
+            figures, dataset_arms, [number for number in numbers if number.dataset == name], methods
+        )
+        part.pictures += calibration_pictures(
+            figures, {arm: pooled[arm] for arm in dataset_arms if arm in pooled}, methods
+        )
         parts.append(part)
-    same = comparison_pictures(figures, loaded, chosen)
-    pictures, notes = (same, []) if same else case_pictures(figures, loaded)
+    comparisons_drawn = comparison_pictures(figures, loaded, chosen)
+    pictures, notes = (comparisons_drawn, []) if comparisons_drawn else case_pictures(figures, loaded)
     volumes = any("slice" in picture.caption for picture in pictures)
     text = ["Slice with the largest true area; the patient's right is at the left. Scores are of the whole volume."]
-    heading = "The same cases under each method" if same else "Best, median and worst case"
+    heading = "The same cases under each method" if comparisons_drawn else "Best, median and worst case"
     parts.append(Section(heading, text if volumes else [], pictures=pictures, notes=notes))
     if synthetic:
         pictures = synthetic_pictures(figures, Path(synthetic), Path(dataset) if dataset else None)
@@ -112,14 +116,14 @@ def write_report(
     parts.append(Section("Model cards", cards=cards))
 
     write_numbers(output / "numbers.csv", numbers)
-    write_json(output / "verdict.json", {"verdict": words})
+    write_json(output / "verdict.json", {"verdict": verdict_lines})
     if pooled:
         write_pooled(output / "calibration.csv", pooled)
     for card in cards:
         _render("card.md.j2", output / card.file, card=card)
-    shown = [part for part in parts if not part.empty]
-    _render("report.md.j2", output / "report.md", title=title, sections=shown)
-    return _render("report.html.j2", output / "report.html", title=title, sections=shown)
+    filled = [part for part in parts if not part.empty]
+    _render("report.md.j2", output / "report.md", title=title, sections=filled)
+    return _render("report.html.j2", output / "report.html", title=title, sections=filled)
 
 
 def _render(template: str, path: Path, **content: object) -> Path:

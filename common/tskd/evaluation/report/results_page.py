@@ -1,4 +1,4 @@
-"""Tables of the pages in docs/results, written from the CSVs beside them and never by hand.
+"""Write the tables of the pages in docs/results from the CSVs beside them, never by hand.
 
 A block stands between `<!-- table of NAME.csv -->` and `<!-- end -->`; the text around it is kept. The opening
 comment may hold options: `methods=a,b`, `budgets=40,80` and `patients=2,10` choose rows, `metrics=dice,hd95` chooses
@@ -16,7 +16,7 @@ from tskd.errors import TskdError
 from tskd.evaluation.metrics import METRICS
 from tskd.evaluation.report.runs import Run, collect
 from tskd.evaluation.report.summary import all_numbers, choose_reference, compare
-from tskd.evaluation.report.tables import Table, comparison_table, methods_table, organ_table, shown
+from tskd.evaluation.report.tables import Table, comparison_table, format_metric, methods_table, organ_table
 from tskd.evaluation.rows import MetricRow, natural, patient_values, read_rows, write_rows
 from tskd.files import write_text
 
@@ -30,7 +30,7 @@ _BLOCK = re.compile(
 
 
 def add_rows(csv: str | Path, runs: Sequence[str | Path]) -> None:
-    """Adds the rows of evaluated runs to a results CSV; rows of the same method, budget, seed and case are replaced.
+    """Add the rows of evaluated runs to a results CSV; rows of the same method, budget, seed and case are replaced.
 
     Raises:
         TskdError: a run without metrics.csv, or two that hold the same case of the same method, budget and seed.
@@ -40,9 +40,9 @@ def add_rows(csv: str | Path, runs: Sequence[str | Path]) -> None:
         raise TskdError(
             f"{', '.join(missing)}: expected evaluated runs, found no metrics.csv (evaluate.json writes it)"
         )
-    given = [Run(Path(run), read_rows(Path(run) / "metrics.csv")) for run in runs]
-    collect(given)
-    new = [row for run in given for row in run.rows]
+    evaluated = [Run(Path(run), read_rows(Path(run) / "metrics.csv")) for run in runs]
+    collect(evaluated)
+    new = [row for run in evaluated for row in run.rows]
     replaced = {_key(row) for row in new}
     old = read_rows(csv) if csv.is_file() else []
     csv.parent.mkdir(parents=True, exist_ok=True)
@@ -63,12 +63,12 @@ def write_tables(page: str | Path) -> None:
     text = page.read_text(encoding="utf-8")
     if len(_OPENING.findall(text)) != len(_BLOCK.findall(text)):
         raise TskdError(f"{page}: expected `<!-- end -->` after every `<!-- table of ... -->`; a block is not closed.")
-    place = _from_docs(page)
+    page_path = _from_docs(page)
 
     def block(match: re.Match[str]) -> str:
         content = tables(page.parent / match["csv"], _options(page, match["options"]))
         csv = _from_docs(page.parent / match["csv"])
-        command = f"Command: `tskd results {place}`; rows are added with `--add RUN... --csv {csv}`.\n\n"
+        command = f"Command: `tskd results {page_path}`; rows are added with `--add RUN... --csv {csv}`.\n\n"
         return match[1] + content + command + match[4]
 
     write_text(page, _BLOCK.sub(block, text))
@@ -82,7 +82,7 @@ def _from_docs(path: Path) -> str:
 
 
 def tables(csv: str | Path, options: Mapping[str, Sequence[str]] | None = None) -> str:
-    """Markdown of a results CSV, for each dataset: methods, each metric by organ, comparison, Dice by patient.
+    """Return a results CSV as Markdown, for each dataset: methods, each metric by organ, comparison, Dice by patient.
 
     Args:
         csv: file with the columns of metrics.csv.
@@ -112,8 +112,10 @@ def tables(csv: str | Path, options: Mapping[str, Sequence[str]] | None = None) 
     parts = []
     for dataset in datasets:
         parts += [f"Dataset `{dataset}`\n"] if len(datasets) > 1 else []
-        own = [row for row in rows if row.dataset == dataset]
-        parts += [_markdown(table) for table in _tables(csv, own, metrics, options.get("reference", ()), show, unit)]
+        dataset_rows = [row for row in rows if row.dataset == dataset]
+        parts += [
+            _markdown(table) for table in _tables(csv, dataset_rows, metrics, options.get("reference", ()), show, unit)
+        ]
     return "\n" + "\n".join(parts) + "\n"
 
 
@@ -125,41 +127,43 @@ def _tables(
     show: Sequence[str],
     unit: str,
 ) -> list[Table]:
-    """Tables of one dataset."""
+    """Return the tables of one dataset."""
     arms = collect([Run(path=csv, rows=rows)])
     numbers = all_numbers(arms)
-    found = []
+    result_tables = []
     if "methods" in show:
-        others = [metric for metric in METRICS if metric in metrics and metric != "dice"]
-        found.append(methods_table(numbers, unit, others))
+        further_metrics = [metric for metric in METRICS if metric in metrics and metric != "dice"]
+        result_tables.append(methods_table(numbers, unit, further_metrics))
     if "organs" in show:
         by_organ = {row.metric for row in rows if row.label in {r.label for r in rows if r.metric == "dice"}}
-        found += [organ_table(numbers, metric, unit) for metric in METRICS if metric in metrics and metric in by_organ]
+        result_tables += [
+            organ_table(numbers, metric, unit) for metric in METRICS if metric in metrics and metric in by_organ
+        ]
     if "comparison" in show and reference:
         pairs = [pair for pair in compare(arms, choose_reference(arms, reference[0]) or "") if pair.metric in metrics]
         notes = sorted({pair.test.note for pair in pairs if pair.test.note})
-        found += [comparison_table(pairs, unit, notes)] if pairs else []
+        result_tables += [comparison_table(pairs, unit, notes)] if pairs else []
     if "patients" in show and len({row.group for row in rows}) <= PATIENT_COLUMNS:
-        found.append(_patient_table(rows))
-    return found
+        result_tables.append(_patient_table(rows))
+    return result_tables
 
 
 def _options(page: Path, text: str) -> dict[str, list[str]]:
-    found = {}
+    options = {}
     for option in text.split():
         name, _, value = option.partition("=")
         if name not in OPTIONS or not value:
             raise TskdError(
                 f"{page}: expected options among {', '.join(f'{o}=...' for o in OPTIONS)}; found {option!r}."
             )
-        found[name] = value.split(",")
-    return found
+        options[name] = value.split(",")
+    return options
 
 
 def _known(
     csv: Path, option: str, chosen: Sequence[str] | None, values: Sequence[str], default: Sequence[str] | None = None
 ) -> Sequence[str]:
-    """`chosen`, or the default (everything), after a check that the CSV holds it."""
+    """Return `chosen`, or the default (everything), after a check that the CSV holds it."""
     known = list(dict.fromkeys(values))
     if unknown := [value for value in chosen or () if value not in known]:
         raise TskdError(f"{csv}: expected {option} among {', '.join(known)}; found {', '.join(unknown)}.")
@@ -167,12 +171,12 @@ def _known(
 
 
 def _patient_table(rows: Sequence[MetricRow]) -> Table:
-    """One line a method, budget and seed, one column a patient: Dice over all organs."""
+    """Return one line a method, budget and seed, one column a patient: Dice over all organs."""
     patients = sorted({row.group for row in rows}, key=natural)
     lines = []
     for method, budget, seed in dict.fromkeys((row.method, row.budget, row.seed) for row in rows):
         values = patient_values([r for r in rows if (r.method, r.budget, r.seed) == (method, budget, seed)], "dice")
-        cells = [shown(values[p], "dice") if p in values else "–" for p in patients]
+        cells = [format_metric(values[p], "dice") if p in values else "–" for p in patients]
         lines.append([method, budget, seed, *cells])
     return Table("Mean Dice over the organs, by patient", ["Method", "Labels", "Seed", *patients], lines)
 

@@ -8,17 +8,17 @@ from tskd.evaluation.report.tables import Table
 
 
 def runs_table(runs: Sequence[Run]) -> Table:
-    """One line a run folder and arm: what was evaluated."""
+    """Return one line a run folder and arm: what was evaluated."""
     rows = []
     for run in runs:
-        for (arm, seed), own in run.arms.items():
-            cases, patients = {row.case for row in own}, {row.group for row in own}
+        for (arm, seed), arm_rows in run.arms.items():
+            cases, patients = {row.case for row in arm_rows}, {row.group for row in arm_rows}
             rows.append([run.name, arm.dataset, arm.method, arm.budget, seed, str(len(cases)), str(len(patients))])
     return Table("Runs", ["Run", "Dataset", "Method", "Labels", "Seed", "Cases", "Patients"], rows, texts=3)
 
 
 def stages_table(runs: Sequence[Run]) -> Table | None:
-    """One line a stage: configuration, its hash, settings, device and time."""
+    """Return one line a stage: configuration, its hash, settings, device and time."""
     rows = []
     for run in runs:
         for stage, content in run.versions.items():
@@ -39,7 +39,7 @@ def stages_table(runs: Sequence[Run]) -> Table | None:
 
 
 def cost_table(runs: Sequence[Run]) -> Table | None:
-    """One line a method with profile.json: parameters, multiply-adds and time of one image."""
+    """Return one line a method with profile.json: parameters, multiply-adds and time of one image."""
     budgets: dict[tuple[str, ...], list[str]] = {}
     for run in runs:
         arm = next(iter(run.arms))[0]
@@ -47,13 +47,16 @@ def cost_table(runs: Sequence[Run]) -> Table | None:
             parts = (("parameters", 1e6, 2), ("gmac", 1, 2), ("ms_per_image", 1, 1))
             cells = [f"{float(run.profile[k]) / by:.{d}f}" if k in run.profile else "–" for k, by, d in parts]
             budgets.setdefault((arm.method, *cells), []).append(arm.budget)
-    lines = [[method, ", ".join(dict.fromkeys(own)), *cells] for (method, *cells), own in budgets.items()]
+    lines = [
+        [method, ", ".join(dict.fromkeys(budgets_of_method)), *cells]
+        for (method, *cells), budgets_of_method in budgets.items()
+    ]
     columns = ["Method", "Labels", "Parameters, million", "GMAC", "ms an image"]
     return Table("Model size and speed", columns, lines) if lines else None
 
 
 def data_table(dataset: Mapping[str, Any]) -> Table:
-    """Images and patients of each list of dataset.json."""
+    """Return images and patients of each list of dataset.json."""
     rows = []
     for name in ("training", "unlabelled", "validation", "test"):
         entries = dataset.get(name, [])
@@ -62,7 +65,7 @@ def data_table(dataset: Mapping[str, Any]) -> Table:
 
 
 def duration(seconds: float) -> str:
-    """`1 h 12 min`, `3 min 5 s` or `4.2 s`."""
+    """Format seconds as `1 h 12 min`, `3 min 5 s` or `4.2 s`."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes = int(seconds // 60)
@@ -77,7 +80,7 @@ def _time(content: Mapping[str, Any]) -> str:
 
 
 def _settings(settings: Mapping[str, Any]) -> str:
-    """Scalar settings, without the folders of file names."""
+    """Format scalar settings, without the folders of file names."""
     shown_settings = []
     for key, value in settings.items():
         if isinstance(value, str | int | float) and value != "":

@@ -1,4 +1,4 @@
-"""What a finished run left in its folder, as the report reads it."""
+"""Read the files of finished runs, and group their rows by arm and seed."""
 
 import csv
 import json
@@ -47,10 +47,10 @@ class Run:
     @property
     def arms(self) -> dict[tuple[Arm, str], list[MetricRow]]:
         """Rows of each (arm, seed) in the folder; usually one."""
-        found: dict[tuple[Arm, str], list[MetricRow]] = {}
+        rows_by_arm: dict[tuple[Arm, str], list[MetricRow]] = {}
         for row in self.rows:
-            found.setdefault((Arm(row.dataset, row.budget, row.method), row.seed), []).append(row)
-        return found
+            rows_by_arm.setdefault((Arm(row.dataset, row.budget, row.method), row.seed), []).append(row)
+        return rows_by_arm
 
 
 Arms = dict[Arm, dict[str, list[MetricRow]]]
@@ -63,7 +63,7 @@ def load_runs(paths: Iterable[str | Path]) -> list[Run]:
         TskdError: as `load_run`.
     """
     folders = list(dict.fromkeys(Path(path).resolve() for path in paths))
-    return [load_run(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
+    return [load_run(folder, name) for folder, name in zip(folders, _shortest_unique_names(folders), strict=True)]
 
 
 def load_run(path: Path, name: str = "") -> Run:
@@ -88,21 +88,22 @@ def load_run(path: Path, name: str = "") -> Run:
 
 
 def collect(runs: Iterable[Run]) -> Arms:
-    """Rows of all runs by arm and seed, in order of appearance, budgets ascending within a dataset.
+    """Return the rows of all runs by arm and seed, in order of appearance, budgets ascending within a dataset.
 
     Raises:
         TskdError: two folders hold the same case of the same arm and seed.
     """
     arms: Arms = {}
-    home: dict[tuple[Arm, str, str], Path] = {}
+    folder_of: dict[tuple[Arm, str, str], Path] = {}
     for run in runs:
         for (arm, seed), rows in run.arms.items():
             for case in {row.case for row in rows}:
-                other = home.setdefault((arm, seed, case), run.path)
-                if other != run.path:
+                first_folder = folder_of.setdefault((arm, seed, case), run.path)
+                if first_folder != run.path:
                     raise TskdError(
-                        f"{run.path} and {other} both hold case {case!r} of {arm.method!r}, budget {arm.budget}, "
-                        f"seed {seed}. Give each run a `method` or `seed` of its own, or name only one of the folders."
+                        f"{run.path} and {first_folder} both hold case {case!r} of {arm.method!r}, "
+                        f"budget {arm.budget}, seed {seed}. Give each run a `method` or `seed` of its own, or name "
+                        "only one of the folders."
                     )
             arms.setdefault(arm, {}).setdefault(seed, []).extend(rows)
     datasets = list(dict.fromkeys(arm.dataset for arm in arms))
@@ -113,13 +114,13 @@ def collect(runs: Iterable[Run]) -> Arms:
 def run_order(run: Run, arms: Arms) -> tuple[object, ...]:
     """Sort key of runs: dataset, method and budget as in `arms`, then seed."""
     arm, seed = next(iter(run.arms))
-    methods = list(dict.fromkeys(other.method for other in arms))
-    datasets = list(dict.fromkeys(other.dataset for other in arms))
+    methods = list(dict.fromkeys(known.method for known in arms))
+    datasets = list(dict.fromkeys(known.dataset for known in arms))
     return datasets.index(arm.dataset), methods.index(arm.method), budget_number(arm.budget), natural(seed)
 
 
 def budget_number(budget: str) -> float:
-    """The number of labels, infinite for a budget that is no number ("all")."""
+    """Return the number of labels, infinite for a budget that is no number ("all")."""
     try:
         return float(budget)
     except ValueError:
@@ -127,7 +128,7 @@ def budget_number(budget: str) -> float:
 
 
 def distance_unit(runs: Iterable[Run], dataset: str) -> str:
-    """Unit of the distances of a dataset: "mm", or "pixels" where its files have no spacing."""
+    """Return the unit of the distances of a dataset: "mm", or "pixels" where its files have no spacing."""
     units = {
         str(case.get("unit", "mm"))
         for run in runs
@@ -139,7 +140,7 @@ def distance_unit(runs: Iterable[Run], dataset: str) -> str:
     )
 
 
-def _names(folders: Sequence[Path]) -> list[str]:
+def _shortest_unique_names(folders: Sequence[Path]) -> list[str]:
     depth = 1
     while len({folder.parts[-depth:] for folder in folders}) < len(folders):
         depth += 1

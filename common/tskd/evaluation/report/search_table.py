@@ -1,4 +1,4 @@
-"""The trials of a search of settings, as a table."""
+"""Write the trials of a hyperparameter search as a table."""
 
 import csv
 from pathlib import Path
@@ -10,7 +10,7 @@ _FIRST = ("trial", "state", "value")
 
 
 def search_table(folder: Path) -> Table:
-    """One line a trial of `trials.csv`, in the order of the trials.
+    """Return one line a trial of `trials.csv`, in the order of the trials.
 
     Args:
         folder: folder with trials.csv: trial, state, value (empty where a trial did not finish), and each setting.

@@ -1,4 +1,4 @@
-"""The parts of the report in words and tables."""
+"""Write the sections of the report: words and tables."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,7 +32,7 @@ class Section:
 
 
 def summary(numbers: Sequence[Number], comparisons: Sequence[Comparison]) -> Section:
-    """Highest mean Dice of each dataset, and the differences in Dice from the reference."""
+    """Return the highest mean Dice of each dataset, and the differences in Dice from the reference."""
     text = []
     for dataset in dict.fromkeys(number.dataset for number in numbers):
         dice = [n for n in numbers if (n.dataset, n.label, n.metric) == (dataset, OVERALL, "dice")]
@@ -49,13 +49,13 @@ def summary(numbers: Sequence[Number], comparisons: Sequence[Comparison]) -> Sec
             text.append(
                 f"{item.arm.dataset}, {item.arm.budget} labels: {item.arm.method} minus {item.reference}, mean Dice "
                 f"{tables.with_interval(gap.mean, gap.low, gap.high, 'dice')}, n = {item.test.n}, "
-                f"p (Holm) {tables.p_text(item.p_holm)}."
+                f"p (Holm) {tables.format_p(item.p_holm)}."
             )
     return Section("Summary", text)
 
 
 def what_was_run(runs: Sequence[Run], data: Mapping[str, Any] | None) -> Section:
-    """Runs, sizes of the split, stages with their settings and time, size of the networks, software."""
+    """Return runs, sizes of the split, stages with their settings and time, size of the networks, software."""
     section = Section("What was run", tables=[run_tables.runs_table(runs)])
     if data:
         section.tables.append(run_tables.data_table(data))
@@ -83,25 +83,29 @@ def results(
     pooled: Pooled,
     several: bool,
 ) -> Section:
-    """Tables of one dataset; `several` says whether the report has others."""
-    own = [number for number in numbers if number.dataset == dataset]
+    """Return the tables of one dataset; `several` says whether the report has others."""
+    dataset_numbers = [number for number in numbers if number.dataset == dataset]
     pairs = [item for item in comparisons if item.arm.dataset == dataset]
-    own_runs = [run for run in runs if any(arm.dataset == dataset for arm, _ in run.arms)]
+    dataset_runs = [run for run in runs if any(arm.dataset == dataset for arm, _ in run.arms)]
     unit = distance_unit(runs, dataset)
-    section = Section(f"Results: {dataset}" if several else "Results", tables=[tables.methods_table(own, unit)])
-    section.tables += [tables.organ_table(own, metric, unit) for metric in ("dice", "hd95")]
-    tolerances = sorted({float(run.summary["tolerance_mm"]) for run in own_runs if "tolerance_mm" in run.summary})
-    section.tables.append(tables.every_metric_table(own, unit, tolerances))
+    section = Section(
+        f"Results: {dataset}" if several else "Results", tables=[tables.methods_table(dataset_numbers, unit)]
+    )
+    section.tables += [tables.organ_table(dataset_numbers, metric, unit) for metric in ("dice", "hd95")]
+    tolerances = sorted({float(run.summary["tolerance_mm"]) for run in dataset_runs if "tolerance_mm" in run.summary})
+    section.tables.append(tables.every_metric_table(dataset_numbers, unit, tolerances))
     if pairs:
         section.tables.append(tables.comparison_table(pairs, unit))
     elif reference:
         section.notes.append(f"No paired comparison: no other method shares a number of labels with {reference}.")
-    if own_pooled := {arm: regions for arm, regions in pooled.items() if arm.dataset == dataset}:
-        section.tables.append(tables.calibration_table(own_pooled))
+    if dataset_pooled := {arm: regions for arm, regions in pooled.items() if arm.dataset == dataset}:
+        section.tables.append(tables.calibration_table(dataset_pooled))
     if len(tolerances) > 1:
-        shown = ", ".join(f"{tolerance:g}" for tolerance in tolerances)
-        section.notes.append(f"Surface Dice: the runs have different tolerances ({shown}), so do not compare it.")
-    section.notes += _warnings(own, pairs, own_runs)
+        tolerance_list = ", ".join(f"{tolerance:g}" for tolerance in tolerances)
+        section.notes.append(
+            f"Surface Dice: the runs have different tolerances ({tolerance_list}), so do not compare it."
+        )
+    section.notes += _warnings(dataset_numbers, pairs, dataset_runs)
     return section
 
 
@@ -121,9 +125,9 @@ def _warnings(numbers: Sequence[Number], pairs: Sequence[Comparison], runs: Sequ
 
 
 def _absent(runs: Sequence[Run]) -> dict[str, int]:
-    found: dict[str, int] = {}
+    absent_cases: dict[str, int] = {}
     for run in runs:
         for organ, values in run.summary.get("labels", {}).items():
             if values.get("absent_cases") and organ != OVERALL:
-                found[organ] = max(found.get(organ, 0), int(values["absent_cases"]))
-    return found
+                absent_cases[organ] = max(absent_cases.get(organ, 0), int(values["absent_cases"]))
+    return absent_cases

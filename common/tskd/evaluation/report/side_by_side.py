@@ -1,4 +1,4 @@
-"""The same cases under each method, side by side, one colour a structure."""
+"""Draw the same cases under each method, side by side, one colour a structure."""
 
 from __future__ import annotations
 
@@ -14,77 +14,75 @@ from tskd.data.tint import blend, colour
 from tskd.evaluation.report.figures import Picture, save
 from tskd.evaluation.report.overlays import choose_cases, load_upright
 from tskd.evaluation.report.runs import Arm, Run, budget_number
-from tskd.evaluation.report.tables import shown
+from tskd.evaluation.report.tables import format_metric
 from tskd.evaluation.rows import OVERALL, MetricRow, organs, patient_values
 
+KEYS = ("image", "label", "prediction")
 WIDTH = 2.3  # inches of a picture
 
 
 def comparison_pictures(folder: Path, runs: Sequence[Run], reference: str | None) -> list[Picture]:
-    """Best, median and worst case of the reference method, under all methods of its dataset and largest budget.
+    """Draw best, median and worst case of the reference method under all methods of its dataset and largest budget.
 
     Empty where fewer than two methods have predictions of the same cases.
     """
-    rows, files = _gather(runs)
+    rows, files = _rows_and_files(runs)
     pictures = []
     for dataset in dict.fromkeys(arm.dataset for arm in rows):
-        own = [arm for arm in rows if arm.dataset == dataset]
-        budget = max((arm.budget for arm in own), key=budget_number)
-        own = [arm for arm in own if arm.budget == budget]
-        base = next((arm for arm in own if arm.method == reference), own[0])
-        for case in choose_cases(rows[base]) if len(own) > 1 else ():
-            shown_arms = {arm: files[arm].get(case.case, {}) for arm in own}
-            there = {arm: f for arm, f in shown_arms.items() if all(Path(f.get(k) or "?").is_file() for k in KEYS)}
-            if len(there) < 2:
+        dataset_arms = [arm for arm in rows if arm.dataset == dataset]
+        budget = max((arm.budget for arm in dataset_arms), key=budget_number)
+        dataset_arms = [arm for arm in dataset_arms if arm.budget == budget]
+        reference_arm = next((arm for arm in dataset_arms if arm.method == reference), dataset_arms[0])
+        for case in choose_cases(rows[reference_arm]) if len(dataset_arms) > 1 else ():
+            shown_arms = {arm: files[arm].get(case.case, {}) for arm in dataset_arms}
+            available = {arm: f for arm, f in shown_arms.items() if all(Path(f.get(k) or "?").is_file() for k in KEYS)}
+            if len(available) < 2:
                 continue
-            scores = {arm: _dice(rows[arm], case.case) for arm in there}
-            names = _names(runs, base) or organs(rows[base])
-            figure, where = _figure(there, scores, names)
-            words = ", ".join(f"{arm.method} {_text(scores[arm])}" for arm in there)
+            scores = {arm: _dice(rows[arm], case.case) for arm in available}
+            names = _structure_names(runs, reference_arm) or organs(rows[reference_arm])
+            figure, where = _comparison_figure(available, scores, names)
+            words = ", ".join(f"{arm.method} {_text(scores[arm])}" for arm in available)
             about = ", ".join(filter(None, [f"case {case.case}", f"patient {case.group}", where, f"{budget} labels"]))
             name = "".join(c if c.isalnum() else "_" for c in f"same_{dataset}_{case.rank}".lower())
-            title = f"{case.rank} case of {base.method}"
+            title = f"{case.rank} case of {reference_arm.method}"
             alt = f"Truth and predictions of each method, one colour a structure: {about}. Dice: {words}."
             pictures.append(save(figure, folder, name, title, alt, f"{about}. Dice: {words}."))
     return pictures
 
 
-KEYS = ("image", "label", "prediction")
-
-
-def _gather(runs: Sequence[Run]) -> tuple[dict[Arm, list[MetricRow]], dict[Arm, dict[str, Mapping[str, Any]]]]:
-    """Rows of each arm's first seed, and its files by case."""
+def _rows_and_files(runs: Sequence[Run]) -> tuple[dict[Arm, list[MetricRow]], dict[Arm, dict[str, Mapping[str, Any]]]]:
+    """Return the rows of each arm's first seed, and its files by case."""
     rows: dict[Arm, list[MetricRow]] = {}
     files: dict[Arm, dict[str, Mapping[str, Any]]] = {}
     seeds: dict[Arm, str] = {}
     for run in runs:
-        for (arm, seed), own in run.arms.items():
+        for (arm, seed), arm_rows in run.arms.items():
             if seeds.setdefault(arm, seed) == seed:
-                rows.setdefault(arm, []).extend(own)
+                rows.setdefault(arm, []).extend(arm_rows)
                 files.setdefault(arm, {}).update(run.cases)
     return rows, files
 
 
-def _names(runs: Sequence[Run], arm: Arm) -> list[str]:
-    """Structures by class index, as summary.json lists them."""
-    summaries = [run.summary for run in runs if any(arm == own for own, _ in run.arms)]
+def _structure_names(runs: Sequence[Run], arm: Arm) -> list[str]:
+    """Return the structures by class index, as summary.json lists them."""
+    summaries = [run.summary for run in runs if any(arm == run_arm for run_arm, _ in run.arms)]
     return [name for name in summaries[0].get("labels", {}) if name != OVERALL] if summaries else []
 
 
 def _dice(rows: Sequence[MetricRow], case: str) -> float | None:
-    own = [row for row in rows if row.case == case]
-    values = patient_values(own, "dice") if own else {}
+    case_rows = [row for row in rows if row.case == case]
+    values = patient_values(case_rows, "dice") if case_rows else {}
     return float(np.mean(list(values.values()))) if values else None
 
 
 def _text(score: float | None) -> str:
-    return "–" if score is None else shown(score, "dice")
+    return "–" if score is None else format_metric(score, "dice")
 
 
-def _figure(
+def _comparison_figure(
     files: Mapping[Arm, Mapping[str, Any]], scores: Mapping[Arm, float | None], names: Sequence[str]
 ) -> tuple[Figure, str]:
-    """The truth and each method's prediction on the slice where the truth is largest."""
+    """Draw the truth and each method's prediction on the slice where the truth is largest."""
     first = next(iter(files.values()))
     (image, height), (truth, _) = load_upright(first["image"]), load_upright(first["label"])
     where, k = "", None
@@ -93,16 +91,17 @@ def _figure(
         k = int(areas.argmax()) if areas.any() else image.shape[3] // 2
         where = f"slice {k + 1} of {image.shape[3]}"
     masks = {"truth": truth} | {
-        f"{arm.method}: {_text(scores[arm])}": load_upright(own["prediction"])[0] for arm, own in files.items()
+        f"{arm.method}: {_text(scores[arm])}": load_upright(case_files["prediction"])[0]
+        for arm, case_files in files.items()
     }
-    picture = _plane(image, k)
+    picture = _slice_rows_first(image, k)
     picture = picture[..., 0] if picture.shape[-1] == 1 else picture
-    tall = WIDTH * float(np.clip(picture.shape[0] / picture.shape[1] * height, 0.4, 2.0))
-    figure = Figure(figsize=(WIDTH * len(masks), tall + 0.7), layout="constrained")
-    values = sorted({int(v) for mask in masks.values() for v in np.unique(_plane(mask, k)) if 0 < v != 255})
+    panel_height = WIDTH * float(np.clip(picture.shape[0] / picture.shape[1] * height, 0.4, 2.0))
+    figure = Figure(figsize=(WIDTH * len(masks), panel_height + 0.7), layout="constrained")
+    values = sorted({int(v) for mask in masks.values() for v in np.unique(_slice_rows_first(mask, k)) if 0 < v != 255})
     for number, (title, mask) in enumerate(masks.items()):
         ax = figure.add_subplot(1, len(masks), number + 1)
-        ax.imshow(blend(picture, _plane(mask, k)[..., 0]), aspect=height, interpolation="nearest")
+        ax.imshow(blend(picture, _slice_rows_first(mask, k)[..., 0]), aspect=height, interpolation="nearest")
         ax.set_title(title, fontsize=9)
         ax.set_axis_off()
     label = {value: names[value - 1] if value <= len(names) else f"class {value}" for value in values}
@@ -114,6 +113,6 @@ def _figure(
     return figure, where
 
 
-def _plane(array: np.ndarray, k: int | None) -> np.ndarray:
-    """[C, X, Y(, Z)] -> rows x columns x C."""
+def _slice_rows_first(array: np.ndarray, k: int | None) -> np.ndarray:
+    """Return [C, X, Y(, Z)] as rows x columns x C; `k` is the slice of a volume."""
     return (array if k is None else array[..., k]).transpose(2, 1, 0)

@@ -1,4 +1,4 @@
-"""Every number of the report, computed in one place from the rows of metrics.csv."""
+"""Compute every number of the report, in one place, from the rows of metrics.csv."""
 
 import csv
 from collections.abc import Iterable
@@ -50,25 +50,25 @@ class Comparison:
 
 
 def all_numbers(arms: Arms) -> list[Number]:
-    """Numbers of each arm, for each organ and over all organs, and each metric it has."""
-    found = []
+    """Return the numbers of each arm, for each organ and over all organs, and each metric it has."""
+    numbers = []
     for arm, seeds in arms.items():
-        rows = [row for own in seeds.values() for row in own]
+        rows = [row for seed_rows in seeds.values() for row in seed_rows]
         for label in [OVERALL, *organs(rows)]:
             for metric in dict.fromkeys(row.metric for row in rows if label in (OVERALL, row.label)):
-                found.append(_number(arm, seeds, label, metric))
-    return found
+                numbers.append(_number(arm, seeds, label, metric))
+    return numbers
 
 
 def seed_averages(seeds: dict[str, list[MetricRow]], metric: str, label: str = OVERALL) -> dict[str, float]:
-    """Value of each patient, averaged over the seeds that have it."""
+    """Return the value of each patient, averaged over the seeds that have it."""
     runs = [patient_values(rows, metric, label) for rows in seeds.values()]
     patients = dict.fromkeys(patient for values in runs for patient in values)
     return {p: float(np.mean([values[p] for values in runs if p in values])) for p in patients}
 
 
 def choose_reference(arms: Arms, reference: str | None) -> str | None:
-    """The method that the others are compared with: the one asked for, else the first, else None for one method."""
+    """Return the method to compare with: the one asked for, else the first, else None for one method."""
     methods = list(dict.fromkeys(arm.method for arm in arms))
     if reference is not None and reference not in methods:
         raise TskdError(f"reference: expected one of the methods {', '.join(methods)}; found {reference!r}.")
@@ -76,24 +76,24 @@ def choose_reference(arms: Arms, reference: str | None) -> str | None:
 
 
 def compare(arms: Arms, reference: str) -> list[Comparison]:
-    """Each arm against the reference at its budget; Holm's correction within a dataset and metric."""
-    found: list[Comparison] = []
+    """Test each arm against the reference at its budget; Holm's correction within a dataset and metric."""
+    comparisons: list[Comparison] = []
     for dataset in dict.fromkeys(arm.dataset for arm in arms):
         for metric in COMPARED:
             pairs = []
             for arm, seeds in arms.items():
-                other = arms.get(Arm(arm.dataset, arm.budget, reference))
-                if arm.dataset != dataset or arm.method == reference or other is None:
+                reference_seeds = arms.get(Arm(arm.dataset, arm.budget, reference))
+                if arm.dataset != dataset or arm.method == reference or reference_seeds is None:
                     continue
-                values, base = seed_averages(seeds, metric), seed_averages(other, metric)
-                if set(values) & set(base):
-                    pairs.append((arm, values, base))
+                values, reference_values = seed_averages(seeds, metric), seed_averages(reference_seeds, metric)
+                if set(values) & set(reference_values):
+                    pairs.append((arm, values, reference_values))
             tests = [(arm, paired_test(a, b, comparisons=len(pairs))) for arm, a, b in pairs]
             adjusted = holm([test.p for _, test in tests])
-            found += [
+            comparisons += [
                 Comparison(arm, reference, metric, test, p) for (arm, test), p in zip(tests, adjusted, strict=True)
             ]
-    return found
+    return comparisons
 
 
 def write_numbers(path: Path, numbers: Iterable[Number]) -> None:

@@ -1,4 +1,4 @@
-"""What the memorisation gate found, in short."""
+"""Summarise the memorisation gate's result for the report."""
 
 import csv
 import json
@@ -18,7 +18,7 @@ _NAMES = ("synthetic", "training_case", "feature_twin", "reason")  # texts, thou
 
 
 def memorisation_table(folder: Path) -> Table | None:
-    """Smallest, median and largest value of each measure in memorisation.csv, and how many images were flagged.
+    """Return smallest, median and largest of each measure in memorisation.csv, and the number of flagged images.
 
     Args:
         folder: folder of the synthetic images; memorisation.json adds the rule and the held-out real images.
@@ -49,7 +49,7 @@ def memorisation_table(folder: Path) -> Table | None:
 
 
 def memorisation_picture(folder: Path, figures: Path) -> Picture | None:
-    """The sheet of the most alike pairs that the gate drew, copied beside the other figures; None without one."""
+    """Copy the gate's sheet of nearest neighbours beside the other figures; None without one."""
     sheet = folder / "memorisation.png"
     if not sheet.is_file():
         return None

@@ -1,9 +1,9 @@
-"""Numbers as the text of table cells, the same in HTML and Markdown."""
+"""Format numbers as table cells, the same in HTML and Markdown."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tskd.evaluation.calibration import REGIONS, calibration_error, error_detection
+from tskd.evaluation.calibration import REGIONS, calibration_error, error_detection_auroc
 from tskd.evaluation.metrics import METRICS
 from tskd.evaluation.reliability import Pooled
 from tskd.evaluation.report.summary import Comparison, Number
@@ -35,28 +35,28 @@ class Table:
     folded: bool = False
 
 
-def shown(value: float, metric: str) -> str:
-    """A value with the decimals of its metric."""
+def format_metric(value: float, metric: str) -> str:
+    """Format a value with the decimals of its metric."""
     text = f"{value:.{_DECIMALS.get(metric, 3)}f}"
     return text.lstrip("-") if not float(text) else text
 
 
 def with_interval(value: float, low: float | None, high: float | None, metric: str) -> str:
-    """`0.873 [0.851, 0.890]`, or the value alone where there is no interval."""
+    """Format `0.873 [0.851, 0.890]`, or the value alone where there is no interval."""
     if low is None or high is None:
-        return shown(value, metric)
-    return f"{shown(value, metric)} [{shown(low, metric)}, {shown(high, metric)}]"
+        return format_metric(value, metric)
+    return f"{format_metric(value, metric)} [{format_metric(low, metric)}, {format_metric(high, metric)}]"
 
 
-def heading(metric: str, unit: str) -> str:
-    """Title of a metric with its unit; `unit` is that of distances, "mm" or "pixels"."""
-    title, own, _ = METRICS.get(metric, (metric, "", 1))
-    own = {"mm": unit, "mm²": {"mm": "mm²"}.get(unit, unit)}.get(own, own)
-    return f"{title}, {own}" if own else title
+def metric_heading(metric: str, unit: str) -> str:
+    """Return the title of a metric with its unit; `unit` is that of distances, "mm" or "pixels"."""
+    title, metric_unit, _ = METRICS.get(metric, (metric, "", 1))
+    metric_unit = {"mm": unit, "mm²": {"mm": "mm²"}.get(unit, unit)}.get(metric_unit, metric_unit)
+    return f"{title}, {metric_unit}" if metric_unit else title
 
 
 def methods_table(numbers: Sequence[Number], unit: str, others: Sequence[str] = ("hd95",)) -> Table:
-    """One line an arm: mean, median and worst Dice over all organs, and `others`' means. Numbers of one dataset."""
+    """Return one line an arm: mean, median and worst Dice over all organs, and `others`' means. One dataset."""
     cells = {
         (*_arm(n), n.metric): with_interval(n.mean, n.low, n.high, n.metric) for n in numbers if n.label == OVERALL
     }
@@ -69,15 +69,15 @@ def methods_table(numbers: Sequence[Number], unit: str, others: Sequence[str] = 
                 str(dice.seeds),
                 str(dice.patients),
                 with_interval(dice.mean, dice.low, dice.high, "dice"),
-                shown(dice.median, "dice"),
-                f"{shown(dice.worst, 'dice')} (patient {dice.worst_patient})",
+                format_metric(dice.median, "dice"),
+                f"{format_metric(dice.worst, 'dice')} (patient {dice.worst_patient})",
                 *(cells.get((*_arm(dice), metric), "–") for metric in others),
             ]
         )
     columns = ["Method", "Labels", "Seeds", "Patients", "Mean Dice [95%]", "Median Dice", "Worst Dice"]
     return Table(
         "Methods, mean over all organs",
-        [*columns, *(f"Mean {heading(metric, unit)} [95%]" for metric in others)],
+        [*columns, *(f"Mean {metric_heading(metric, unit)} [95%]" for metric in others)],
         rows,
         note="Labels: labelled training images. [95%]: bootstrap interval over patients, and over seeds where there "
         "are several; with one seed it leaves out the chance of training. Median and worst are over patients.",
@@ -85,27 +85,27 @@ def methods_table(numbers: Sequence[Number], unit: str, others: Sequence[str] = 
 
 
 def organ_table(numbers: Sequence[Number], metric: str, unit: str) -> Table:
-    """One line an arm, one column an organ: mean of a metric with its interval. Numbers of one dataset."""
+    """Return one line an arm, one column an organ: mean of a metric with its interval. Numbers of one dataset."""
     labels = list(dict.fromkeys(n.label for n in numbers if n.metric == metric and n.label != OVERALL))
     cells = {(*_arm(n), n.label): with_interval(n.mean, n.low, n.high, metric) for n in numbers if n.metric == metric}
     arms = list(dict.fromkeys(_arm(n) for n in numbers))
     rows = [[method, budget, *(cells.get((method, budget, label), "–") for label in labels)] for method, budget in arms]
-    title, _, units = heading(metric, unit).partition(", ")
+    title, _, units = metric_heading(metric, unit).partition(", ")
     return Table(
         ", ".join(filter(None, [f"{title} by organ", units, "mean [95%]"])), ["Method", "Labels", *labels], rows
     )
 
 
 def every_metric_table(numbers: Sequence[Number], unit: str, tolerances: Sequence[float] = ()) -> Table:
-    """One line an arm and metric, over all organs: mean, median and worst patient. Numbers of one dataset."""
+    """Return one line an arm and metric, over all organs: mean, median and worst patient. One dataset."""
     rows = [
         [
             n.method,
-            heading(n.metric, unit),
+            metric_heading(n.metric, unit),
             n.budget,
             with_interval(n.mean, n.low, n.high, n.metric),
-            shown(n.median, n.metric),
-            f"{shown(n.worst, n.metric)} (patient {n.worst_patient})",
+            format_metric(n.median, n.metric),
+            f"{format_metric(n.worst, n.metric)} (patient {n.worst_patient})",
         ]
         for metric in METRICS
         for n in _pick(numbers, OVERALL, metric)
@@ -125,14 +125,14 @@ def every_metric_table(numbers: Sequence[Number], unit: str, tolerances: Sequenc
 
 
 def calibration_table(pooled: Pooled) -> Table:
-    """One line an arm and region: confidence, accuracy, their gap over the bins, and what entropy says of errors."""
+    """Return one line an arm and region: confidence, accuracy, calibration error, AUROC of entropy for errors."""
     rows = []
     for arm, bins in pooled.items():
         for region in REGIONS:
             pixels, confidence, right = bins[region, "confidence"].sum(axis=0)
             if not pixels:
                 continue
-            measures = calibration_error(bins[region, "confidence"]), error_detection(bins[region, "entropy"])
+            measures = calibration_error(bins[region, "confidence"]), error_detection_auroc(bins[region, "entropy"])
             values = (confidence / pixels, right / pixels, *measures)
             cells = ("–" if value is None else f"{value:.3f}" for value in values)
             rows.append([arm.method, region, arm.budget, f"{pixels / 1e6:.3f}", *cells])
@@ -149,7 +149,7 @@ def calibration_table(pooled: Pooled) -> Table:
 
 
 def comparison_table(comparisons: Sequence[Comparison], unit: str, notes: Sequence[str] = ()) -> Table:
-    """One line an arm and metric: difference from the reference, effect size, p before and after Holm's correction.
+    """Return one line an arm and metric: difference from the reference, effect size, p, p after Holm's correction.
 
     `notes` are warnings that follow the table's own note.
     """
@@ -161,13 +161,13 @@ def comparison_table(comparisons: Sequence[Comparison], unit: str, notes: Sequen
             [
                 item.arm.method,
                 item.arm.budget,
-                heading(item.metric, unit),
+                metric_heading(item.metric, unit),
                 str(test.n),
                 with_interval(gap.mean, gap.low, gap.high, item.metric),
                 "equal" if not gap.mean else "better" if better else "worse",
                 f"{test.effect:+.2f}",
-                p_text(test.p),
-                p_text(item.p_holm),
+                format_p(test.p),
+                format_p(item.p_holm),
             ]
         )
     columns = ["Method", "Labels", "Metric", "Patients", "Difference [95%]", "Which is", "Effect", "p", "p (Holm)"]
@@ -181,13 +181,13 @@ def comparison_table(comparisons: Sequence[Comparison], unit: str, notes: Sequen
     )
 
 
-def p_text(p: float) -> str:
-    """A p value with four decimals."""
+def format_p(p: float) -> str:
+    """Format a p value with four decimals."""
     return "<0.0001" if p < 0.0001 else f"{p:.4f}"
 
 
 def count(number: int, noun: str) -> str:
-    """`1 patient`, `2 patients`."""
+    """Format `1 patient`, `2 patients`."""
     return f"{number} {noun}{'s' * (number != 1)}"
 
 

@@ -1,4 +1,4 @@
-"""What a report comes to, in words: "better" only where a test says so, and which method is the cheaper one."""
+"""State the result in words: "better" only where a test says so, and which method is the cheaper one."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ class About:
 
 
 def verdict(numbers: Sequence[Number], comparisons: Sequence[Comparison], about: About | None = None) -> list[str]:
-    """A sentence for each comparison of mean Dice; for a method that stands alone, its mean."""
+    """Return a sentence for each comparison of mean Dice; for a method that stands alone, its mean."""
     methods = about.methods if about else {}
     lines = list(_weak(numbers))
     several = len({(c.arm.dataset, c.arm.budget) for c in comparisons}) > 1
     for item in (item for item in comparisons if item.metric == "dice"):
-        place = f"{item.arm.dataset}, {item.arm.budget} labels: " if several else ""
-        lines.append(place + _sentence(item, methods))
+        prefix = f"{item.arm.dataset}, {item.arm.budget} labels: " if several else ""
+        lines.append(prefix + _sentence(item, methods))
     return lines
 
 
@@ -67,7 +67,7 @@ def _sentence(item: Comparison, methods: Mapping[str, Method]) -> str:
     ends = sorted(end if gap.mean > 0 else -end for end in (gap.low, gap.high) if end is not None)
     low, high = ends if len(ends) == 2 else (None, None)
     score = tables.with_interval(abs(gap.mean), low, high, "dice")
-    facts = f"{count(item.test.n, 'patient')}, p = {tables.p_text(item.p_holm)}"
+    facts = f"{count(item.test.n, 'patient')}, p = {tables.format_p(item.p_holm)}"
     if item.p_holm < ALPHA:
         return f"{first} was better than {second}: mean Dice higher by {score} ({facts})."
     text = f"No difference was shown between {item.reference} and {item.arm.method}"
@@ -78,8 +78,8 @@ def _sentence(item: Comparison, methods: Mapping[str, Method]) -> str:
     return f"{text}; {cheaper}." if cheaper else f"{text}."
 
 
-def _cheaper(one: str, other: str, methods: Mapping[str, Method]) -> str:
-    students = [name for name in (one, other) if name in methods and not methods[name].teacher]
+def _cheaper(first_method: str, second_method: str, methods: Mapping[str, Method]) -> str:
+    students = [name for name in (first_method, second_method) if name in methods and not methods[name].teacher]
     times = {name: methods[name].seconds for name in students}  # a teacher is the dearer one to use, whatever it took
     known = {name: seconds for name, seconds in times.items() if seconds is not None}
     if len(known) < 2:
@@ -93,12 +93,13 @@ def _weak(numbers: Sequence[Number]) -> Iterator[str]:
         if (number.label, number.metric) == (OVERALL, "dice") and number.mean < NEAR_ZERO:
             yield (
                 f"{number.method} ({number.budget} labels) has not learned the task: mean Dice "
-                f"{tables.shown(number.mean, 'dice')}. It needs more steps, more labels or another learning rate."
+                f"{tables.format_metric(number.mean, 'dice')}. "
+                "It needs more steps, more labels or another learning rate."
             )
 
 
 def methods_table(about: About) -> Table | None:
-    """What each method is, and the time of its training with all that comes before it."""
+    """Return what each method is, and the time of its training with all that comes before it."""
     rows = [
         [name, method.what, "–" if method.seconds is None else duration(method.seconds)]
         for name, method in about.methods.items()
@@ -107,7 +108,7 @@ def methods_table(about: About) -> Table | None:
 
 
 def stages_table(about: About) -> Table | None:
-    """The time of every stage of every method; a stage that methods share has the same time in each."""
+    """Return the time of every stage of every method; a stage that methods share has the same time in each."""
     rows = [
         [name, stage, "–" if seconds is None else duration(seconds)]
         for name, method in about.methods.items()
@@ -118,12 +119,21 @@ def stages_table(about: About) -> Table | None:
 
 
 def patients_table(arms: Arms) -> Table:
-    """The mean Dice of each patient under each method and budget, worst patient first."""
+    """Return the mean Dice of each patient under each method and budget, worst patient first."""
     values = {arm: seed_averages(seeds, "dice") for arm, seeds in arms.items()}
-    patients = dict.fromkeys(patient for own in values.values() for patient in own)
-    means = {p: [own[p] for own in values.values() if p in own] for p in patients}
+    patients = dict.fromkeys(patient for dice_by_patient in values.values() for patient in dice_by_patient)
+    means = {p: [dice_by_patient[p] for dice_by_patient in values.values() if p in dice_by_patient] for p in patients}
     order = sorted(patients, key=lambda patient: sum(means[patient]) / len(means[patient]))
-    rows = [[p, *(tables.shown(own[p], "dice") if p in own else "–" for own in values.values())] for p in order]
+    rows = [
+        [
+            p,
+            *(
+                tables.format_metric(dice_by_patient[p], "dice") if p in dice_by_patient else "–"
+                for dice_by_patient in values.values()
+            ),
+        ]
+        for p in order
+    ]
     budgets = len({arm.budget for arm in arms}) > 1
     columns = ["Patient", *(f"{arm.method}, {arm.budget}" if budgets else arm.method for arm in arms)]
     return Table("Dice of each patient", columns, rows, folded=True)

@@ -22,7 +22,7 @@ from tskd.evaluation.metrics import METRICS
 from tskd.evaluation.report.overlays import TRUTH, choose_cases, load_upright, overlay
 from tskd.evaluation.report.run_tables import duration
 from tskd.evaluation.report.search_table import search_table
-from tskd.evaluation.report.tables import heading, p_text, shown, with_interval
+from tskd.evaluation.report.tables import format_metric, format_p, metric_heading, with_interval
 from tskd.evaluation.rows import MetricRow, read_rows, write_rows
 
 METHODS = ("scratch", "teacher", "student")
@@ -130,13 +130,13 @@ def test_tables_hold_the_numbers_of_the_csv(report: Path, page: Page) -> None:
         for method, budget, *cells in lines:
             assert cells == [cell(method, budget, label, metric) for label in columns[2:]]
     every = page.tables["Every metric, mean over all organs"]
-    names = {heading(metric, "pixels"): metric for metric in METRICS}
+    names = {metric_heading(metric, "pixels"): metric for metric in METRICS}
     assert len(every) == 1 + 6 * 3
     for method, name, budget, mean, median, worst in every[1:]:
         number = numbers[method, budget, "all organs", names[name]]
         assert mean == cell(method, budget, "all organs", names[name])
-        assert median == shown(float(number["median"]), names[name])
-        assert worst == f"{shown(float(number['worst']), names[name])} (patient {number['worst_patient']})"
+        assert median == format_metric(float(number["median"]), names[name])
+        assert worst == f"{format_metric(float(number['worst']), names[name])} (patient {number['worst_patient']})"
 
 
 def test_calibration_table_is_that_of_the_csv(report: Path, page: Page) -> None:
@@ -145,12 +145,14 @@ def test_calibration_table_is_that_of_the_csv(report: Path, page: Page) -> None:
     lines = page.tables["Calibration, all pixels of all cases together"][1:]
     assert len(lines) == 6 * 2
     for method, region, budget, pixels, confidence, accuracy, error, _ in lines:
-        own = [b for b in bins if (b["method"], b["budget"], b["region"]) == (method, budget, region)]
-        own = [[float(b[k]) for k in ("pixels", "mean", "accuracy")] for b in own if b["scale"] == "confidence"]
-        n, mean, right = np.array(own).T
+        region_bins = [b for b in bins if (b["method"], b["budget"], b["region"]) == (method, budget, region)]
+        region_bins = [
+            [float(b[k]) for k in ("pixels", "mean", "accuracy")] for b in region_bins if b["scale"] == "confidence"
+        ]
+        n, mean, correct = np.array(region_bins).T
         assert pixels == f"{n.sum() / 1e6:.3f}"
-        assert (confidence, accuracy) == tuple(f"{np.average(v, weights=n):.3f}" for v in (mean, right))
-        assert error == f"{np.average(np.abs(mean - right), weights=n):.3f}"
+        assert (confidence, accuracy) == tuple(f"{np.average(v, weights=n):.3f}" for v in (mean, correct))
+        assert error == f"{np.average(np.abs(mean - correct), weights=n):.3f}"
 
 
 def test_every_method_has_a_model_card(report: Path, page: Page) -> None:
@@ -159,8 +161,8 @@ def test_every_method_has_a_model_card(report: Path, page: Page) -> None:
         numbers = [n for n in csv.DictReader(stream) if (n["label"], n["metric"]) == ("all organs", "dice")]
     for method in METHODS:
         card = (report / f"model_card_{method}.md").read_text()
-        own = [n for n in numbers if n["method"] == method]
-        facts = [with_interval(float(n["mean"]), float(n["low"]), float(n["high"]), "dice") for n in own]
+        method_numbers = [n for n in numbers if n["method"] == method]
+        facts = [with_interval(float(n["mean"]), float(n["low"]), float(n["high"]), "dice") for n in method_numbers]
         facts += ["Architecture: UNETR", "5.90 million", "not for clinical use", "Only 7 patients", "Data phantom: CC0"]
         facts += ["config hash 0123456789ab", "training 6 of 3 patients"]
         for fact in facts:
@@ -206,9 +208,9 @@ def test_page_fits_a_phone(report: Path, tmp_path: Path) -> None:
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000", "--dump-dom"]
     command = [chromium, *options, f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / "frame.html").as_uri()]
     text = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
-    found = re.search(r"scrollWidth=(\d+)", text)
-    assert found, text
-    assert int(found[1]) <= 420
+    width = re.search(r"scrollWidth=(\d+)", text)
+    assert width, text
+    assert int(width[1]) <= 420
 
 
 def test_page_says_what_was_run_and_names_no_folder(report: Path, page: Page) -> None:
@@ -354,10 +356,10 @@ def _rgb(colour: str) -> tuple[float, ...]:
 
 
 def test_text_of_numbers() -> None:
-    assert shown(-0.0004, "dice") == "0.000"
+    assert format_metric(-0.0004, "dice") == "0.000"
     assert with_interval(12.34, 1.0, 99.99, "hd95") == "12.3 [1.0, 100.0]"
     assert with_interval(0.5, None, None, "dice") == "0.500"
-    assert (p_text(0.00001), p_text(0.03125)) == ("<0.0001", "0.0312")
+    assert (format_p(0.00001), format_p(0.03125)) == ("<0.0001", "0.0312")
     assert [duration(s) for s in (4.21, 185, 4350)] == ["4.2 s", "3 min 5 s", "1 h 12 min"]
 
 

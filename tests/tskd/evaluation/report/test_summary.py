@@ -57,15 +57,15 @@ def test_numbers_equal_the_rows(arms: Arms) -> None:
 
 
 def test_comparisons_equal_scipy_and_holm(arms: Arms) -> None:
-    found = [item for item in compare(arms, "scratch") if item.metric == "dice"]
-    assert [(item.arm.budget, item.arm.method) for item in found] == [
+    comparisons = [item for item in compare(arms, "scratch") if item.metric == "dice"]
+    assert [(item.arm.budget, item.arm.method) for item in comparisons] == [
         (b, m) for b in ("80", "100") for m in ("teacher", "student")
     ]
-    for item in found:
-        own = values(arms, item.arm, "dice", None).mean(axis=0)
-        base = values(arms, item.arm._replace(method="scratch"), "dice", None).mean(axis=0)
-        assert item.test.p == pytest.approx(stats.wilcoxon(own, base, method="exact").pvalue)
-        assert item.test.difference.mean == pytest.approx((own - base).mean())
+    for item in comparisons:
+        arm_values = values(arms, item.arm, "dice", None).mean(axis=0)
+        reference_values = values(arms, item.arm._replace(method="scratch"), "dice", None).mean(axis=0)
+        assert item.test.p == pytest.approx(stats.wilcoxon(arm_values, reference_values, method="exact").pvalue)
+        assert item.test.difference.mean == pytest.approx((arm_values - reference_values).mean())
         assert item.p_holm == pytest.approx(min(1, 4 * item.test.smallest_p))  # all four are as small as can be
         assert "after correction for 4 comparisons" in item.test.note
 
@@ -81,8 +81,10 @@ def test_reference(arms: Arms) -> None:
 def test_an_organ_that_only_one_seed_has_is_noted() -> None:
     arm = Arm("set", "1", "net")
     seeds = {
-        seed: [MetricRow(*arm, seed, str(p), str(p), organ, "dice", 0.1 * p) for p in (1, 2, 3) for organ in own]
-        for seed, own in {"0": ("liver",), "1": ("liver", "spleen")}.items()
+        seed: [
+            MetricRow(*arm, seed, str(p), str(p), organ, "dice", 0.1 * p) for p in (1, 2, 3) for organ in seed_organs
+        ]
+        for seed, seed_organs in {"0": ("liver",), "1": ("liver", "spleen")}.items()
     }
     spleen = next(number for number in all_numbers({arm: seeds}) if number.label == "spleen")
     assert spleen.seeds == 1

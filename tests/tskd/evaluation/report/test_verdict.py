@@ -13,12 +13,12 @@ from tskd.evaluation.rows import MetricRow
 
 def arms(patients: int, gain: float, noise: float, level: float = 0.7) -> Arms:
     random = np.random.default_rng(0)
-    found: Arms = {}
+    by_arm: Arms = {}
     for method, shift in (("tskd", gain), ("scratch", 0.0)):
         values = np.clip(level + shift + noise * random.standard_normal(patients), 0, 1)
         rows = [MetricRow("d", "20", method, "0", f"p{k}", f"c{k}", "liver", "dice", v) for k, v in enumerate(values)]
-        found[Arm("d", "20", method)] = {"0": rows}
-    return found
+        by_arm[Arm("d", "20", method)] = {"0": rows}
+    return by_arm
 
 
 def said(about: About | None = None, **values: float) -> list[str]:
