@@ -1,15 +1,19 @@
-"""Draw docs/img/results.svg, the README's figure of results, from the CSVs in docs/results: `make figures`."""
+"""Draw docs/img/results.svg and write the README's table of results, from the CSVs in docs/results: `make figures`."""
 
 from __future__ import annotations
 
-import argparse
+import re
+from functools import cache
 from pathlib import Path
 
-from tskd.evaluation.report.runs import Run, collect
-from tskd.evaluation.report.summary import OVERALL, Number, all_numbers
+from tskd.evaluation.report.runs import Arms, Run, collect
+from tskd.evaluation.report.summary import OVERALL, Number, all_numbers, compare
 from tskd.evaluation.rows import read_rows
+from tskd.evaluation.statistics import ALPHA
 
 DOCS = Path(__file__).resolve().parent
+README = DOCS.parent / "README.md"
+TABLE = re.compile(r"(<!-- results table[^>]*-->\n)(.*?)(<!-- end -->)", re.DOTALL)
 SHAPES = {"teacher": "square", "from scratch": "circle", "distilled": "diamond"}
 # one line of the figure: title, CSV, number of labels, methods in the order of SHAPES
 LINES: list[tuple[str, str, str, tuple[str, str, str]]] = [
@@ -23,6 +27,14 @@ LINES: list[tuple[str, str, str, tuple[str, str, str]]] = [
      ("teacher_full_x3", "scratch_flexible_unet_x2", "tskd_flexible_unet_x2")),
     ("CHASE_DB1 vessels, 10 labels", "chase_db1", "10", ("teacher", "scratch", "tskd")),
 ]  # fmt: skip
+# lines of the figure that the README's table has, in words
+ROWS = {
+    "CHAOS MR, 20 labels": ("CHAOS MR, 4 organs, 20 slices", "patients"),
+    "CHAOS MR, 100 labels": ("CHAOS MR, 100 slices", "patients"),
+    "USGRA nerves, vessels, 80 labels": ("USGRA ultrasound, 80 images", "images"),
+    "ISIC 2017 lesions, 40 labels": ("ISIC 2017 skin lesions, 40 images", "images"),
+    "CHASE_DB1 vessels, 10 labels": ("CHASE_DB1 retinal vessels, 10 images", "patients"),
+}
 LEFT, WIDTH, TOP, STEP, LOW, HIGH = 270, 900, 70, 62, 0.4, 1.0
 
 STYLE = """
@@ -36,13 +48,21 @@ STYLE = """
 """
 
 
-def intervals(csv: str, budget: str, method: str) -> Number:
-    """Return the mean Dice over patients with its 95% interval, as the tables of the results pages have it."""
-    rows = [r for r in read_rows(DOCS / "results" / f"{csv}.csv") if (r.method, r.budget) == (method, budget)]
-    if not rows:
-        raise SystemExit(f"{csv}.csv: expected rows of {method} with {budget} labels, found none")
-    numbers = all_numbers(collect([Run(path=DOCS / "results" / f"{csv}.csv", rows=rows)]))
-    return next(number for number in numbers if (number.label, number.metric) == (OVERALL, "dice"))
+@cache
+def dice(csv: str, budget: str, methods: tuple[str, ...]) -> Arms:
+    """Return the Dice rows of a results CSV, by method and seed."""
+    path = DOCS / "results" / f"{csv}.csv"
+    rows = [row for row in read_rows(path) if row.metric == "dice" and row.budget == budget and row.method in methods]
+    if missing := set(methods) - {row.method for row in rows}:
+        raise SystemExit(f"{csv}.csv: expected rows of {', '.join(missing)} with {budget} labels, found none")
+    return collect([Run(path=path, rows=rows)])
+
+
+@cache
+def means(csv: str, budget: str, methods: tuple[str, ...]) -> list[Number]:
+    """Return each method's mean Dice over patients with its 95% interval, as the results pages have it."""
+    numbers = {n.method: n for n in all_numbers(dice(csv, budget, methods)) if n.label == OVERALL}
+    return [numbers[method] for method in methods]
 
 
 def _mark(shape: str, style: str, x: float, y: float) -> str:
@@ -79,7 +99,7 @@ def figure() -> str:
         parts.append(f'<text class="small" x="{at:.1f}" y="{bottom + 20}" text-anchor="middle">{tenth / 10:.1f}</text>')
     for i, (title, csv, budget, methods) in enumerate(LINES):
         middle = TOP + STEP * i + STEP / 2 - 4
-        drawn = [intervals(csv, budget, method) for method in methods]
+        drawn = means(csv, budget, methods)
         unit = "images" if csv in ("usgra", "isic2017") else "patients"
         parts.append(f'<text x="16" y="{middle}">{title}</text>')
         parts.append(f'<text class="small" x="16" y="{middle + 17}">{drawn[0].patients} test {unit}</text>')
@@ -94,11 +114,43 @@ def figure() -> str:
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
+def table() -> str:
+    """Return the README's table in Markdown: Dice of the three methods, and the paired test of the two students.
+
+    The student that the test finds better is set in bold. Holm's correction is over teacher and student from scratch,
+    each compared with the distilled student, as on the results pages.
+    """
+    lines = [
+        "| data, labels | test | teacher | from scratch | distilled | distilled against scratch |",
+        "| --- | --- | ---: | ---: | ---: | --- |",
+    ]
+    for title, csv, budget, methods in LINES:
+        if title not in ROWS:
+            continue
+        name, unit = ROWS[title]
+        numbers = means(csv, budget, methods)
+        patients, seeds = numbers[2].patients, numbers[2].seeds
+        compared = compare(dice(csv, budget, methods), methods[2])
+        p = next(item.p_holm for item in compared if item.arm.method == methods[1])
+        cells = [f"{number.mean:.3f}" for number in numbers]
+        if 2 / 2**patients > ALPHA:
+            words = "too few to test"
+        elif p > ALPHA:
+            words = f"no difference shown, p = {p:.2f}"
+        else:
+            better = 2 if numbers[2].mean > numbers[1].mean else 1
+            cells[better] = f"**{cells[better]}**"
+            words = f"{'better' if better == 2 else 'worse'}, p {'< 0.0001' if p < 0.0001 else f'= {p:.4f}'}"
+        test = f"{patients} {unit}" + (f", {seeds} seeds" if seeds > 1 else "")
+        lines.append(f"| {name} | {test} | {' | '.join(cells)} | {words} |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
-    """Write the figure."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, default=DOCS / "img" / "results.svg")
-    parser.parse_args().output.write_text(figure(), encoding="utf-8")
+    """Write the figure, and the table into the README."""
+    (DOCS / "img" / "results.svg").write_text(figure(), encoding="utf-8")
+    text = README.read_text(encoding="utf-8")
+    README.write_text(TABLE.sub(lambda match: match[1] + table() + match[3], text), encoding="utf-8")
 
 
 if __name__ == "__main__":

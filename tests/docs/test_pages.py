@@ -3,6 +3,7 @@
 import re
 import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ PAGES = sorted(
     for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("bundles/*/docs/*.md"))
     if page.name != "shipped.md"
 )
+TABLE = re.compile(r"<!-- results table.*?<!-- end -->", re.DOTALL)
 GENERATED = {"reference/cli.md", "reference/configs.md", "reference/study.md", "reference/api.md", "changes.md"}
 
 
@@ -48,21 +50,39 @@ def test_links_and_anchors_lead_somewhere(page: Path) -> None:
     assert not broken
 
 
-def test_the_figure_of_results_is_that_of_the_csvs() -> None:
-    figure = runpy.run_path(str(ROOT / "docs/draw_results.py"))["figure"]
-    assert figure() == (ROOT / "docs/img/results.svg").read_text(encoding="utf-8")
+@pytest.fixture(scope="module")
+def drawing() -> dict[str, Any]:
+    return runpy.run_path(str(ROOT / "docs/draw_results.py"))
 
 
-def test_the_readmes_table_has_the_figures_numbers() -> None:
-    """Every mean Dice of the README's table stands in the figure, which is drawn from the CSVs."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| (?:CHAOS|USGRA|ISIC|CHASE).*$", text, re.MULTILINE)
-    assert 3 <= len(rows) <= 5
-    drawn = re.findall(r">(0\.\d{3})</text>", (ROOT / "docs/img/results.svg").read_text(encoding="utf-8"))
-    for row in rows:
-        numbers = re.findall(r"\b0\.\d{3}\b", row.rsplit("|", 2)[0])
-        assert len(numbers) == 3
-        assert any(drawn[i : i + 3] == numbers for i in range(0, len(drawn), 3)), row
+def test_the_figure_of_results_is_that_of_the_csvs(drawing: dict[str, Any]) -> None:
+    assert drawing["figure"]() == (ROOT / "docs/img/results.svg").read_text(encoding="utf-8")
+
+
+def test_the_readmes_table_is_that_of_the_csvs(drawing: dict[str, Any]) -> None:
+    """Means, test patients, seeds and p values."""
+    found = drawing["TABLE"].search((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert found
+    assert found[2] == drawing["table"]()
+    assert 3 <= len(found[2].splitlines()) - 2 <= 5
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/results.md", "docs/how-to/images.md", "docs/explanation/method.md"]
+)
+def test_a_number_of_a_summary_stands_on_a_page_it_links_to(page: str) -> None:
+    """Dice, p values and hours of a paragraph or table row are those of the results pages that are linked there.
+
+    The tables of the results pages are compared with the CSVs elsewhere.
+    """
+    text = (ROOT / page).read_text(encoding="utf-8")
+    wrong = []
+    for part in re.split(r"\n\n|(?<=\|)\n(?=\|)", TABLE.sub("", text)):
+        links = [link for link in re.findall(r"\]\(([^)#\s]+\.md)", part) if "results" in link]
+        numbers = re.findall(r"\b0\.\d{3,4}\b|\b\d+\.\d hours", part)
+        pages = "".join((ROOT / page).parent.joinpath(link).read_text(encoding="utf-8") for link in links)
+        wrong += [f"{number} in: {part[:80]}" for number in numbers if number not in pages]
+    assert not wrong, "\n".join(wrong)
 
 
 def test_pictures_are_small() -> None:
