@@ -32,8 +32,8 @@ source() { :; }; cd() { :; }; export() { :; }; basename() { printf '%s' "${1##*/
 
 
 # docs/results/about.md says what these are; the letters of folds, seeds and budgets get one of their values
-RESULTS = """T=bundles/teacher_segmentation/configs D=bundles/ddpm_synthesis/configs S=bundles/student_segmentation/configs
-F=0 N=20 R=0 K=2 M=tskd
+RESULTS = """T=bundles/teacher_segmentation/configs D=bundles/ddpm_synthesis/configs
+S=bundles/student_segmentation/configs F=0 N=20 R=0 K=2 M=tskd
 """
 
 
@@ -112,7 +112,8 @@ def test_the_check_finds_what_is_wrong() -> None:
     assert "max_epochs" in found[2]
     with pytest.raises(ValueError, match="unbound"):
         commands("```bash\ntskd check $NOWHERE\n```\n")
-    assert unknown_option("tskd ship --runs RUN") and unknown_option("tskd shipp")
+    assert unknown_option("tskd ship --runs RUN")
+    assert unknown_option("tskd shipp")
     assert not unknown_option("tskd ship --run RUN")
 
 
