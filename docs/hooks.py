@@ -1,4 +1,4 @@
-"""Pages of the documentation site that are made from the project: command line, configs, study files, API, changes."""
+"""Pages of the documentation site that are made from the project: command line, bundles, study files, API, changes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ def _about(file: Path) -> str:
 def pages() -> Iterator[tuple[str, str]]:
     """Yield the path and the Markdown of every generated page."""
     yield "reference/cli.md", command_line()
-    yield "reference/configs.md", configs()
+    for name in BUNDLES:
+        yield f"reference/bundles/{name}.md", bundle(name)
     yield "reference/study.md", study()
     rooms = dict(api())
     yield "reference/api.md", _api_index(rooms)
@@ -69,24 +70,10 @@ def command_line() -> str:
     return re.sub(r"<(?=[A-Z])", "&lt;", text).replace("[@", r"\[@")
 
 
-def configs() -> str:
-    """Return the settings of the three bundles, from the page that each bundle ships with."""
-    parts = [
-        "# Configs\n\nA stage is a MONAI bundle: its settings are the keys of `configs/train.json`. Any of them can be "
-        "overridden on the command line (`--max_epochs 12`, `--loss#terms#logits_kl#weight 0.5`); a mistyped key is an "
-        "error that lists the close names. An overlay is a second config file with a few keys, put behind the first.\n"
-    ]
-    for bundle in BUNDLES:
-        text = (ROOT / "bundles" / bundle / "docs" / "README.md").read_text(encoding="utf-8")
-        parts.append(f"## {bundle}\n")
-        for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
-            if table.startswith("| overlay"):
-                parts.append(f"### Overlays of {bundle}\n\n{table}")
-        settings = re.search(r"^## Settings\n(.*?)(?=^## )", text, re.DOTALL | re.MULTILINE)
-        if settings is None:
-            raise RuntimeError(f"bundles/{bundle}/docs/README.md: expected a section `## Settings`, found none")
-        parts.append(f"### Settings of {bundle}\n{settings[1]}")
-    return "\n".join(parts)
+def bundle(name: str) -> str:
+    """Return the page that a bundle ships with, without links to files that are not on the site."""
+    text = (ROOT / "bundles" / name / "docs" / "README.md").read_text(encoding="utf-8")
+    return re.sub(r"\[([^]]+)\]\((?!http)[^)]+\)", r"`\1`", text)
 
 
 def study() -> str:
