@@ -10,7 +10,6 @@ import pytest
 from tskd.cli import app, main
 
 
-
 def parse(*tokens: str) -> tuple[str, dict[str, Any]]:
     """Name and arguments of the function that a command line calls."""
     command, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
