@@ -1,5 +1,6 @@
 """The docs: length of the README, links and anchors, the figure of results, sizes of pictures."""
 
+import json
 import re
 import runpy
 from pathlib import Path
@@ -85,6 +86,23 @@ def test_a_number_of_a_summary_stands_on_a_page_it_links_to(page: str) -> None:
         pages = "".join((ROOT / page).parent.joinpath(link).read_text(encoding="utf-8") for link in links)
         wrong += [f"{number} in: {part[:80]}" for number in numbers if number not in pages]
     assert not wrong, "\n".join(wrong)
+
+
+def test_what_no_result_was_measured_with_is_marked_experimental() -> None:
+    """Overlays and loss terms are named on a results page, or under Experimental on the page of promises."""
+    pages = [page for page in (ROOT / "docs/results").glob("*.md") if not page.name.startswith(("about", "plan"))]
+    measured = "".join(page.read_text(encoding="utf-8") for page in pages)
+    marked = (ROOT / "docs/explanation/promises.md").read_text(encoding="utf-8").partition("## Experimental")[2]
+    configs = [file for file in (ROOT / "bundles").glob("*/configs/*.json") if file.name != "metadata.json"]
+    terms = json.loads((ROOT / "bundles/student_segmentation/configs/distill.json").read_text(encoding="utf-8"))
+    names = {file.stem for file in configs} | set(terms["loss"]["terms"])
+    plain = {"train", "evaluate", "inference", "inference_2d", "images_2d", "soft_labels", "distill"}
+    unsaid = [
+        name
+        for name in sorted(names - plain)
+        if not re.search(rf"\b{name}(\b|_)", measured) and not re.search(rf"`{name}(\.json)?`", marked)
+    ]
+    assert not unsaid
 
 
 def test_pictures_are_small() -> None:
