@@ -58,6 +58,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CycloptsError as error:
         help_command = " ".join(["tskd", *(error.command_chain or ()), "--help"])
         print(f"error: {' '.join(str(error).split())} See `{help_command}`.", file=sys.stderr)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("tskd"):
+            raise
+        print(
+            f"error: this needs the package {error.name}, which is not installed: pip install 'tskd[train]', "
+            "or for masks alone 'tskd[predict]' and `--backend onnx`",
+            file=sys.stderr,
+        )
     except (TskdError, OSError) as error:
         message = user_message(error)
         if message is None:

@@ -1,7 +1,7 @@
 """Masks of a mixture of files: geometry, names, damaged files, nothing overwritten, nothing heavy imported."""
 
 import csv
-import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +15,8 @@ from tests.bundles.standalone import write_volumes
 from tskd.data.io.dicom_series import read_series
 from tskd.errors import TskdError
 from tskd.predict.predict_files import predict
+
+PYPROJECT = (Path(__file__).resolve().parents[3] / "pyproject.toml").read_text(encoding="utf-8")
 
 
 def _rows(folder: Path) -> list[dict[str, str]]:
@@ -92,14 +94,20 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path, pictures_bundle: Path) -
     assert _rows(masks)[0]["mask"] == "a_seg.png"
 
 
-def test_onnx_needs_neither_torch_nor_monai(tmp_path: Path, volumes_bundle: Path, series: Path) -> None:
+def test_onnx_needs_no_package_of_training(tmp_path: Path, volumes_bundle: Path, series: Path) -> None:
+    names = re.findall(r'"([\w-]+)', re.search(r"^train = \[(.*?)^\]", PYPROJECT, re.DOTALL | re.MULTILINE)[1])
+    modules = [{"pytorch-ignite": "ignite", "scikit-image": "skimage", "pyyaml": "yaml"}.get(n, n) for n in names]
+    assert {"torch", "monai", "peft", "diffusers"} < set(modules)
     program = (
-        "import sys; from tskd.cli import main; status = main(sys.argv[1:]);"
-        "heavy = sorted({'torch', 'monai', 'skimage', 'ignite', 'matplotlib'} & set(sys.modules));"
-        "sys.exit(str(heavy) if heavy else status)"
+        f"import sys; sys.modules.update(dict.fromkeys({[m.replace('-', '_') for m in modules]}));"  # as not installed
+        "from tskd.cli import main; sys.exit(main(sys.argv[1:]))"
     )
-    options = ["predict", str(volumes_bundle), str(series), "--output", str(tmp_path / "m"), "--backend", "onnx"]
-    command = [sys.executable, "-W", "ignore", "-c", program, *options, "--overlay"]
-    run = subprocess.run(command, env=os.environ.copy(), capture_output=True, text=True, timeout=120)
+    options = ["predict", str(volumes_bundle), str(series), "--output", str(tmp_path / "m"), "--backend"]
+    command = [sys.executable, "-W", "ignore", "-c", program, *options]
+    run = subprocess.run([*command, "onnx", "--overlay"], capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr[-500:]
     assert len(_rows(tmp_path / "m")) == 1
+    run = subprocess.run([*command, "torch", "--overwrite"], capture_output=True, text=True, timeout=120)
+    assert run.returncode == 2
+    assert run.stderr.startswith("error: this needs the package ")
+    assert "pip install 'tskd[train]'" in run.stderr
