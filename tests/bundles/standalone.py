@@ -22,7 +22,7 @@ from tskd.export.ship import ship_student
 from tskd.state import save_weights
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "student_segmentation"
-IMAGE_SIZE = 64
+IMAGE_SIZE = 32
 LABELS = {"0": "background", "1": "liver", "2": "right kidney", "3": "left kidney"}
 
 # Runs `python -m MODULE ARGUMENTS` for each command line of a JSON list, where nothing can be imported that the student
@@ -136,7 +136,7 @@ def probabilities(network: nn.Module, slices: Tensor) -> Tensor:
     """What the student gives for B x C x X x Y in [0, 1], in plain torch: B x classes x X x Y."""
     size = slices.shape[2:]
     with torch.no_grad():
-        logits = network(F.interpolate(slices, (IMAGE_SIZE, IMAGE_SIZE), mode="bilinear", align_corners=False))
+        logits = network(F.interpolate(slices, (IMAGE_SIZE, IMAGE_SIZE), mode="bilinear", antialias=True))
     return F.interpolate(logits.softmax(1), size, mode="bilinear", align_corners=False)
 
 

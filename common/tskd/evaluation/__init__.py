@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tskd.evaluation.calibration import brier_score, expected_calibration_error
+    from tskd.evaluation.mean_dice import MeanDice
     from tskd.evaluation.metrics import case_metrics
     from tskd.evaluation.report.report import write_report
     from tskd.evaluation.rows import MetricRow, patient_values, read_rows, write_rows
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from tskd.evaluation.writer import MetricsWriter
 
 _HOME = {
+    "MeanDice": "mean_dice",
     "MetricRow": "rows",
     "MetricsWriter": "writer",
     "bootstrap_interval": "statistics",
@@ -30,6 +32,7 @@ _HOME = {
 }
 
 __all__ = [
+    "MeanDice",
     "MetricRow",
     "MetricsWriter",
     "bootstrap_interval",

@@ -22,6 +22,12 @@ Network = Callable[[np.ndarray], np.ndarray]  # float32 [B, channels, size, size
 _READ_ELSEWHERE = {"LoadImaged", "EnsureChannelFirstd", "EnsureTyped", "Orientationd", "CastToTyped", "SaveImaged"}
 _AFTER = {"Activationsd", "Invertd", "AsDiscreted", "SqueezeDimd", "KeepLargestConnectedComponentd"}
 _NUMBER = r"([-+0-9.e]+)"
+_KEPT_WHOLE = {"_target_": "CopyItemsd", "keys": "image", "names": "full"}  # for the function below
+ANTIALIAS = (  # the function that inference.json resizes with
+    "$lambda item: (lambda image, full: (image.copy_(torch.nn.functional.interpolate(full.reshape(*full.shape[:3], -1)"
+    ".movedim(3, 0), image.shape[1:3], mode='bilinear', antialias=True).movedim(0, 3).reshape(image.shape)), item)[1])"
+    "(item['image'], item.pop('full').as_tensor())"
+)
 
 
 class NumpyPipeline:
@@ -72,7 +78,9 @@ class NumpyPipeline:
             self.scale = _scaling(step, self.bundle)
         elif target == "Resized":
             self.shrink = resize_matrices.smoothed if step.get("anti_aliasing") else resize_matrices.linear
-        elif target not in _READ_ELSEWHERE:
+        elif target == "Lambda" and step.get("func") == ANTIALIAS:
+            self.shrink = resize_matrices.antialiased
+        elif target not in _READ_ELSEWHERE and step != _KEPT_WHOLE:
             raise _unknown(self.bundle, [target])
 
     def _filled(self, array: np.ndarray) -> np.ndarray:

@@ -46,7 +46,8 @@ def smoothed(size: int, target: int) -> np.ndarray:
     """Gaussian smoothing, then linear interpolation (MONAI's anti_aliasing=True), float32 [target, size].
 
     The Gaussian has sigma = (size / target - 1) / 2 pixels and meets zeros beyond the border, as in
-    `monai.transforms.GaussianSmooth`; an axis that grows is not smoothed.
+    `monai.transforms.GaussianSmooth`, so that borders darken; an axis that grows is not smoothed. Older bundles
+    have it in their inference.json.
     """
     sigma = max(0.0, (size / target - 1) / 2)
     if sigma == 0:
