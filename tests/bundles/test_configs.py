@@ -217,8 +217,8 @@ def test_student_inference_has_the_network_that_is_trained():
     assert validation[3] == test[3] == "@scale_intensity"
     assert inference["scale_intensity"] == PERCENTILES.transform()
     resized = test.index({"_target_": "Lambda", "func": "@antialias"})  # the three stock ones are one of ours
-    assert validation[4].pop("_target_") == "tskd.data.antialias.AntialiasedResized"
-    assert test.pop(resized - 1) == {"_target_": "Resized", **validation.pop(4)}
+    assert validation[5].pop("_target_") == "tskd.data.antialias.AntialiasedResized"
+    assert test.pop(resized - 1) == {"_target_": "Resized", **validation.pop(5)}
     del test[resized - 2 : resized]
     for one, other in zip(validation, test, strict=True):  # the same, without the label
         if one == other:

@@ -138,7 +138,7 @@ def test_a_grey_picture_is_read_as_it_is_meant_however_it_is_stored(root: Path, 
 
 
 @pytest.mark.parametrize(
-    ("kind", "pattern"), [("nii.gz", r"misspelt/\*\.nii\*"), ("png", r"misspelt/\*\.png"), ("deep", "'I;16'")]
+    ("kind", "pattern"), [("nii.gz", r"misspelt/\*\.nii\*"), ("png", r"misspelt/\*\.png"), ("deep", "found mode I;16")]
 )
 def test_a_folder_without_images_and_pixels_of_16_bits_are_refused(alone: Alone, kind: str, pattern: str) -> None:
     assert alone.refused[kind].returncode != 0

@@ -21,6 +21,7 @@ from monai.bundle import ConfigParser
 from tskd.data.datalist import read
 from tskd.data.io.intensity import Intensity
 from tskd.errors import TskdError
+from tskd.export.bundle_scripts import RUN, write_scripts
 from tskd.state import load_weights
 
 _OVERLAYS = {"inference.json": "inference_2d.json", "train.json": "images_2d.json"}  # for data sets of 2-D images
@@ -120,7 +121,7 @@ def ship_student(
         for name, overlay in _OVERLAYS.items():
             config = _parser([configs / name, configs / overlay] if flat else [configs / name]).get()
             config.pop(ConfigParser.meta_key, None)
-            extra = {"resume": "never"} if name == "train.json" else {}
+            extra: dict[str, Any] = {"resume": "never"} if name == "train.json" else dict(RUN)
             if network is not None:
                 student = json.loads((configs / network).read_text())
                 extra |= student if name == "train.json" else {"network_def": student["network_def"]}
@@ -129,6 +130,7 @@ def ship_student(
         load_weights(network_def, model)
         _describe(configs / "metadata.json", dataset, sizes, flat, network_def)
         _write_readme(draft, dataset, settings, flat, network_def, dice)
+        write_scripts(draft / "scripts")
         (draft / "models").mkdir()
         shutil.copyfile(model, draft / "models" / "model.pt")
         if output.exists():

@@ -22,6 +22,7 @@ Network = Callable[[np.ndarray], np.ndarray]  # float32 [B, channels, size, size
 _READ_ELSEWHERE = {"LoadImaged", "EnsureChannelFirstd", "EnsureTyped", "Orientationd", "CastToTyped", "SaveImaged"}
 _AFTER = {"Activationsd", "Invertd", "AsDiscreted", "SqueezeDimd", "KeepLargestConnectedComponentd"}
 _NUMBER = r"([-+0-9.e]+)"
+_CLIPPED = {"_target_": "Lambdad", "keys": "image", "func": "$lambda x: x.clamp(0, 1)"}
 _KEPT_WHOLE = {"_target_": "CopyItemsd", "keys": "image", "names": "full"}  # for the function below
 ANTIALIAS = (  # the function that inference.json resizes with
     "$lambda item: (lambda image, full: (image.copy_(torch.nn.functional.interpolate(full.reshape(*full.shape[:3], -1)"
@@ -74,6 +75,8 @@ class NumpyPipeline:
         target = step["_target_"]
         if target == "SignalFillEmptyd":
             self.fill_empty = True
+        elif step == _CLIPPED:
+            pass  # our scalings clip
         elif target in ("ScaleIntensityRanged", "ScaleIntensityRangePercentilesd", "Lambdad"):
             self.scale = _scaling(step, self.bundle)
         elif target == "Resized":

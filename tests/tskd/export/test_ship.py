@@ -15,6 +15,11 @@ from tskd.data import datalist
 from tskd.errors import TskdError
 from tskd.export.ship import ship_run, ship_student
 
+SEGMENTS_FILE_BY_FILE = {  # what a shipped inference.json has beyond the bundle's own
+    "segment": {"_target_": "scripts.segment_files.segment", "_mode_": "callable"},
+    "run": ["$@segment(@evaluator, @postprocessing, @datalist, @input_dir, @mask_dir, @in_channels)"],
+}
+
 
 def _json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text())
@@ -48,7 +53,7 @@ def test_the_copy_has_the_settings_of_the_run(tmp_path: Path, kind: str, in_chan
     assert pred["num_channels"] == 4
     assert pred["channel_def"] == LABELS
     assert [path.name for path in (copy / "models").iterdir()] == ["model.pt"]
-    assert {path.name for path in copy.iterdir()} == {"LICENSE", "configs", "docs", "models"}
+    assert {path.name for path in copy.iterdir()} == {"LICENSE", "configs", "docs", "models", "scripts"}
     assert (copy / "models/model.pt").read_bytes() == (tmp_path / "weights.pt").read_bytes()
     parser = ConfigParser()
     parser.read_config(str(copy / "configs/inference.json"))
@@ -101,13 +106,15 @@ def test_images_get_the_configs_for_images(tmp_path: Path) -> None:
         expected.update({"image_size": IMAGE_SIZE, "num_classes": 4})
         if name == "train.json":
             expected["resume"] = "never"
+        else:
+            expected.update(SEGMENTS_FILE_BY_FILE)
         assert _json(configs / name) == {key: value for key, value in expected.get().items() if key != "_meta_"}
     assert "Orientationd" not in set(_values(_json(configs / "inference.json")))
 
 
 def test_volumes_keep_the_configs_for_volumes(tmp_path: Path) -> None:
     own = {**_json(BUNDLE / "configs/inference.json"), "image_size": IMAGE_SIZE, "in_channels": 1, "num_classes": 4}
-    assert _json(ship(tmp_path, "nii.gz") / "configs/inference.json") == own
+    assert _json(ship(tmp_path, "nii.gz") / "configs/inference.json") == {**own, **SEGMENTS_FILE_BY_FILE}
 
 
 def test_the_window_of_the_training_goes_along(tmp_path: Path) -> None:

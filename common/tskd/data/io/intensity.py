@@ -80,8 +80,8 @@ class Intensity:
     def scale(self, array: np.ndarray) -> np.ndarray:
         """A volume as float32 in [0, 1]."""
         low, high = self._limits(array)
-        if high <= low:
-            return np.zeros(array.shape, np.float32)
+        if high <= low:  # almost nothing in the volume: as MONAI's transforms scale it, and clipped
+            return np.clip(array.astype(np.float32) - np.float32(low), 0, 1)
         return np.clip((array.astype(np.float32) - np.float32(low)) / np.float32(high - low), 0, 1)
 
     def transform(self, keys: str = "image") -> dict[str, Any]:

@@ -11,7 +11,6 @@ import nibabel as nib
 import numpy as np
 from nibabel import orientations
 
-from tskd.data.io.dicom_series import read_series
 from tskd.data.io.geometry import HALF, displacement, header_affine, orthogonal, same_place
 from tskd.errors import TskdError
 
@@ -38,6 +37,8 @@ def load_volume(path: str | os.PathLike[str], affine: str | None = None) -> tupl
             `header_affine`), or a DICOM series that is not one regular volume.
     """
     if Path(path).is_dir():
+        from tskd.data.io.dicom_series import read_series  # not with a shipped bundle, which reads files only
+
         array, matrix = read_series(path)
         return compact(array), matrix
     image = read_nifti(path)
