@@ -1,4 +1,4 @@
-"""A shipped bundle's `scripts/`: the modules of tskd that read files as they are meant, with their imports made local."""
+"""A shipped bundle's `scripts/`: the modules of tskd that read files as they are meant, importing each other."""
 
 from __future__ import annotations
 
