@@ -88,6 +88,26 @@ def test_a_number_of_a_summary_stands_on_a_page_it_links_to(page: str) -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_the_architecture_page_has_the_real_tree() -> None:
+    """Each folder of the package, each file at its top and each top folder has its line, in its place."""
+    block = re.search(
+        r"^```text\n(.*?)^```", (ROOT / "docs/explanation/architecture.md").read_text("utf-8"), re.M | re.S
+    )
+    assert block
+    drawn, above = set(), [""]
+    for line in block[1].splitlines():
+        names, depth = re.split(r" {3,}", line.strip())[0].split("  "), (len(line) - len(line.lstrip())) // 2
+        drawn |= {"/".join([*above[1 : depth + 1], name.rstrip("/")]) for name in names}
+        above[depth + 1 :] = [names[-1].rstrip("/")]
+    package = ROOT / "common/tskd"
+    folders = {file.parent for file in package.rglob("__init__.py")} | set((ROOT / "bundles").glob("*_*"))
+    files = {file for file in package.glob("*.py") if file.name != "__init__.py"}
+    real = {path.relative_to(ROOT).as_posix() for path in folders | files}
+    missing = real - drawn
+    assert not missing
+    assert not [path for path in drawn if not (ROOT / path).exists()]
+
+
 def test_what_no_result_was_measured_with_is_marked_experimental() -> None:
     """Overlays and loss terms are named on a results page, or under Experimental on the page of promises."""
     pages = [page for page in (ROOT / "docs/results").glob("*.md") if not page.name.startswith(("about", "plan"))]
