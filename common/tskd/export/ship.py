@@ -22,8 +22,10 @@ from tskd.data.datalist import read
 from tskd.data.io.intensity import Intensity
 from tskd.errors import TskdError
 from tskd.export.bundle_scripts import RUN, write_scripts
+from tskd.export.terms import data_licence, front_matter, write_terms
 from tskd.state import load_weights
 
+_CONFIGS = ("inference.json", "inference_2d.json", "train.json", "metadata.json", "logging.conf")  # what goes along
 _OVERLAYS = {"inference.json": "inference_2d.json", "train.json": "images_2d.json"}  # for data sets of 2-D images
 
 LEAST = 0.1  # mean Dice of a model that has learned something
@@ -80,6 +82,7 @@ def ship_student(
     network: str | None = None,
     largest_component: Sequence[int] = (),
     dice: str = "It was not evaluated.",
+    teacher: str | None = None,
 ) -> Path:
     """Copies a student bundle with the weights and settings of a training; in one step, all or nothing.
 
@@ -96,6 +99,7 @@ def ship_student(
         network: the bundle's config that names another network than train.json, such as "segresnet.json".
         largest_component: classes of which only the largest connected component is kept.
         dice: how well it did, in a sentence, for its README.
+        teacher: foundation model behind its soft labels; "" for none, None where that is not known.
 
     Returns:
         The output folder.
@@ -116,7 +120,6 @@ def ship_student(
         draft = Path(folder) / output.name
         for name in ("configs", "docs"):
             shutil.copytree(bundle / name, draft / name)
-        shutil.copy(bundle / "LICENSE", draft)
         configs = draft / "configs"
         for name, overlay in _OVERLAYS.items():
             config = _parser([configs / name, configs / overlay] if flat else [configs / name]).get()
@@ -131,6 +134,9 @@ def ship_student(
         _describe(configs / "metadata.json", dataset, sizes, flat, network_def)
         _write_readme(draft, dataset, settings, flat, network_def, dice)
         write_scripts(draft / "scripts")
+        write_terms(draft, dataset, teacher)
+        for file in set(configs.iterdir()) - {configs / name for name in _CONFIGS}:
+            file.unlink()
         (draft / "models").mkdir()
         shutil.copyfile(model, draft / "models" / "model.pt")
         if output.exists():
@@ -175,7 +181,7 @@ def _network_overlay(configs: Path, names: list[str]) -> str | None:
 
 
 def _check_folders(bundle: Path, output: Path) -> None:
-    missing = [name for name in ("LICENSE", "configs", "docs/shipped.md") if not (bundle / name).exists()]
+    missing = [name for name in ("configs", "docs/shipped.md") if not (bundle / name).exists()]
     if missing:
         raise TskdError(f"{bundle}: expected the student's bundle folder, found none of {', '.join(missing)} in it")
     if "segmentation" not in output.name.lower():
@@ -231,6 +237,7 @@ def _write_readme(
         *["scikit-image"] * bool(kept),
         *["pillow"] * flat,
     ]
+    head = front_matter(dataset, [type(network).__name__.lower(), dataset["modality"].lower()])
     text = Template((draft / "docs" / "shipped.md").read_text(encoding="utf-8")).substitute(
         dice=dice,
         network=type(network).__name__,
@@ -242,11 +249,13 @@ def _write_readme(
         files="PNG and JPEG" if flat else "`.nii` and `.nii.gz`",
         values=", ".join(f"{index} {name}" for index, name in dataset["labels"].items()),
         modality=dataset["modality"],
+        data=dataset["name"],
+        licence=data_licence(dataset),
         scaling="" if flat else " Intensities are scaled as `scale_intensity` in inference.json says.",
         components=f" Of {', '.join(kept)} only the largest connected piece is kept." if kept else "",
     )
     (draft / "docs" / "shipped.md").unlink()
-    (draft / "docs" / "README.md").write_text(text, encoding="utf-8")
+    (draft / "docs" / "README.md").write_text(head + text, encoding="utf-8")
 
 
 def _structures(dataset: dict[str, Any]) -> str:
