@@ -1,11 +1,14 @@
 """Shared fixtures."""
 
 import os
+from collections.abc import Generator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
 
+from tests import forked
 from tests.cpu_seconds import (  # noqa: F401
     pytest_addoption,
     pytest_collection_finish,
@@ -35,3 +38,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if not {mark.name for mark in item.iter_markers()} & set(KINDS.values()):
             item.add_marker(KINDS[item.path.relative_to(ROOT / "tests").parts[0]])
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtestloop() -> Generator[None, object, object]:
+    """Have a process that others are forked from, which has seen no test."""
+    with TemporaryDirectory(prefix="tskd-") as folder:
+        forked.start(Path(folder))
+        return (yield)

@@ -1,33 +1,80 @@
-"""Processes that are forked from one that has imported MONAI, instead of each importing it for 6 CPU-seconds.
+"""Processes that are forked from one that has imported MONAI, instead of each importing it for 8 CPU-seconds.
 
-The standard library's fork server is started with the first one. A child has its own arguments, environment, working
-directory and output, as one of `python -m MODULE` has.
+That one is itself a fork of pytest's process, made before the first test, which has imported what the tests need. A
+child has its own arguments, environment, working directory and output, as one of `python -m MODULE` has. Without a fork
+(Windows, macOS) processes are started in the ordinary way.
 """
 
 from __future__ import annotations
 
-import atexit
-import multiprocessing
+import base64
+import logging
 import os
-import runpy
+import pickle
+import select
+import signal
 import socket
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NoReturn
 
-PRELOAD = [
-    "monai.bundle", "mlflow", "torch.utils.tensorboard", "diffusers", "pytest", "tskd.data", "tskd.distillation",
-    "tskd.evaluation", "tskd.handlers", "tskd.losses", "tskd.networks", "tskd.inferers", "tskd.schedules",
-]  # fmt: skip
-TIMEOUT = 300.0  # seconds
+from tskd.workflow import warm
 
-_context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
-if sys.platform == "linux":
-    _context.set_forkserver_preload(PRELOAD)
+TESTS = Path(__file__).resolve().parent
+MODULES = (*warm.MODULES, "diffusers", "mlflow", "torch.utils.tensorboard")
+TIMEOUT = 1200  # seconds of one process
+
+
+class Server:
+    """The process that is forked from; `address` is None where there is no fork."""
+
+    address: str | None = None
+    pid = 0
+
+
+def start(folder: Path) -> None:
+    """Make the server; it ends with this process.
+
+    Args:
+        folder: for its socket and its log; a short path, as the system allows about 100 characters.
+    """
+    if sys.platform != "linux":
+        return
+    listener, (parent, ours) = warm.listen(str(folder / "fork")), os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    Server.pid = os.fork()
+    if Server.pid == 0:
+        os.close(ours)
+        _serve(listener, parent, folder / "fork.log")
+    os.close(parent)
+    listener.close()
+    Server.address = str(folder / "fork")
+
+
+def environment() -> dict[str, str]:
+    """Variables with which `tskd.workflow.warm` and `commands` start processes here."""
+    return {warm.VARIABLE: Server.address} if Server.address else {}
+
+
+def commands(folder: Path) -> dict[str, str]:
+    """Variables with which a shell's `python -m` and `tskd` are forked; the two are put into `folder`."""
+    begin = f"#!{sys.executable} -IS\nimport os, runpy, sys\nstart = runpy.run_path({warm.__file__!r})['start']\n"
+    for name, arguments in (("python", "sys.argv[2:]"), ("tskd", "['tskd.cli', *sys.argv[1:]]")):
+        program = folder / name
+        program.write_text(f"{begin}sys.exit(start({arguments}, None, os.environ).wait())\n")
+        program.chmod(0o755)
+    return {
+        **environment(),
+        "PATH": f"{folder}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
 
 
 def run_module(
@@ -44,7 +91,19 @@ def run_module(
     Returns:
         The worst exit status and the output of all.
     """
-    return run(_module, list(arguments), cwd=cwd, env=env, processes=processes)
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", **environment(), **(env or {})}
+    given = {key: value for key, value in variables.items() if value is not None}
+    ranks = [given] if processes == 1 else [given | rank for rank in _ranks(processes)]
+    with TemporaryDirectory() as folder, _in(cwd or Path.cwd()):
+        texts = [[Path(folder, f"{number}.{kind}") for kind in ("out", "err")] for number in range(processes)]
+        started = []
+        for (output, errors), rank in zip(texts, ranks, strict=True):
+            with output.open("w") as first, errors.open("w") as second:
+                started.append(warm.start(arguments, first, rank, second))
+                assert not Server.address or isinstance(started[-1], warm.WarmProcess), "the server has gone"
+        status = max((process.wait() for process in started), key=abs)
+        printed, said = ("".join(rank[kind].read_text() for rank in texts) for kind in (0, 1))
+    return subprocess.CompletedProcess(list(arguments), status, printed, said)
 
 
 def run(
@@ -55,36 +114,29 @@ def run(
     processes: int = 1,
 ) -> subprocess.CompletedProcess[str]:
     """Call `target(*arguments)` in new processes; the rest is as for `run_module`."""
-    given = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
-    variables = {key: value for key, value in given.items() if value is not None}
-    ranks = [variables] if processes == 1 else [variables | rank for rank in _ranks(processes)]
-    with TemporaryDirectory() as folder:
-        outputs = [Path(folder) / str(number) for number in range(processes)]
-        children = [
-            _context.Process(target=_child, args=(target, arguments, str(output), str(cwd or Path.cwd()), rank))
-            for output, rank in zip(outputs, ranks, strict=True)
-        ]
-        for child in children:
-            child.start()
-        for child in children:
-            child.join(TIMEOUT)
-            if child.exitcode is None:
-                child.kill()
-                child.join()
-        texts = [["".join(path.with_suffix(end).read_text() for path in outputs)] for end in (".out", ".err")]
-    status = max((child.exitcode or 0 for child in children), key=abs)
-    return subprocess.CompletedProcess(list(map(str, arguments)), status, texts[0][0], texts[1][0])
+    call = pickle.dumps((sys.path, pickle.dumps((target, arguments))))
+    paths = os.pathsep.join([str(TESTS.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    variables = {"PYTHONPATH": paths, **(env or {})}
+    return run_module(["tests.call", base64.b64encode(call).decode()], cwd=cwd, env=variables, processes=processes)
 
 
 def cpu_seconds() -> float:
-    """CPU seconds of the fork server and the children that it has seen end (Linux)."""
-    server = sys.modules.get("multiprocessing.forkserver")
-    pid = server._forkserver._forkserver_pid if server else None
-    stat = Path(f"/proc/{pid}/stat")
-    if not stat.is_file():
+    """CPU seconds of the server and the children that it has seen end."""
+    stat = Path(f"/proc/{Server.pid}/stat")
+    if not Server.pid or not stat.is_file():
         return 0.0
     fields = stat.read_text().rpartition(")")[2].split()
     return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def _in(folder: Path) -> Iterator[None]:
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 def _ranks(processes: int) -> list[dict[str, str]]:
@@ -95,32 +147,36 @@ def _ranks(processes: int) -> list[dict[str, str]]:
     return [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
 
 
-def _child(
-    target: Callable[..., None], arguments: tuple[Any, ...], output: str, cwd: str, variables: dict[str, str]
-) -> None:
-    for stream, end in ((1, ".out"), (2, ".err")):
-        os.dup2(os.open(output + end, os.O_CREAT | os.O_WRONLY), stream)
-    os.environ.clear()
-    os.environ.update(variables)
-    os.chdir(cwd)
-    sys.modules["torch"].set_num_threads(1)
-    status = 1
+# --- the server ------------------------------------------------------------------------------------------------------
+
+
+def _serve(listener: socket.socket, parent: int, log: Path) -> NoReturn:
     try:
-        target(*arguments)
-        status = 0
-    except SystemExit as end:
-        status = end.code if isinstance(end.code, int) else int(end.code is not None)
-        if isinstance(end.code, str):
-            print(end.code, file=sys.stderr)
+        os.setsid()
+        _forget_pytest(log)
+        with os.fdopen(parent) as ending:
+            select.select([ending, listener], [], [])  # imports only once there is something to do
+            request = warm.serve(listener, MODULES, ending)
+        if request is not None:
+            signal.alarm(TIMEOUT)
+            warm.leave(request)
     except BaseException:
-        traceback.print_exc() if sys.excepthook is sys.__excepthook__ else sys.excepthook(*sys.exc_info())
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)  # without the second in which Python clears away thousands of modules
+        traceback.print_exc()
+    os._exit(0)
 
 
-def _module(arguments: list[str]) -> None:
-    sys.argv = arguments
-    sys.path[0] = os.getcwd()
-    runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+def _forget_pytest(log: Path) -> None:
+    """Streams, warnings, logging and module paths as a new process has them, and no temporary folder to remove."""
+    for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
+        finalizer.detach()
+    descriptor = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    for stream, name in ((1, "stdout"), (2, "stderr")):
+        os.dup2(descriptor, stream)
+        setattr(sys, name, os.fdopen(stream, "w", closefd=False))
+        setattr(sys, f"__{name}__", getattr(sys, name))
+    logging.root.handlers.clear()
+    logging.root.setLevel(logging.WARNING)
+    warnings.resetwarnings()
+    for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+        warnings.simplefilter("ignore", category)
+    sys.path = ["", *(path for path in sys.path if not Path(path).is_relative_to(TESTS))]

@@ -3,10 +3,11 @@
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests import forked
 
 ROOT = Path(__file__).resolve().parents[2]
 # a teacher of random weights in place of the published ones, which the tests do not download
@@ -19,16 +20,15 @@ def test_the_tutorials_commands_run(tmp_path: Path) -> None:
     text = (ROOT / "docs/tutorial.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```(bash|output)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     assert [kind for kind, _ in blocks].count("bash") >= 6
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    (tmp_path / "bin").mkdir()
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", **forked.commands(tmp_path / "bin")}
     printed = ""
     for kind, block in blocks:
         block = block.replace(*TEACHER).replace("tutorial/", f"{tmp_path}/")
         if kind == "output":
             assert not [line for line in block.splitlines() if line not in printed], printed
             continue
-        run = subprocess.run(
-            ["bash", "-ec", block], cwd=ROOT, env={**os.environ, "PATH": path}, capture_output=True, text=True
-        )
+        run = subprocess.run(["bash", "-ec", block], cwd=ROOT, env=variables, capture_output=True, text=True)
         assert run.returncode == 0, f"{block}\n{run.stdout[-3000:]}\n{run.stderr[-3000:]}"
         printed = run.stdout
     assert (tmp_path / "report/report.html").is_file()

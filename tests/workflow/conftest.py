@@ -3,14 +3,13 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 
+from tests import forked
 from tskd.data import prepare_phantom
-from tskd.workflow import warm
 from tskd.workflow.schema import WORKFLOW
 
 Snakemake = Callable[..., subprocess.CompletedProcess[str]]
@@ -23,24 +22,16 @@ def cohort(tmp_path: Path) -> Path:
     return prepare_phantom(tmp_path / "cohort", num_patients=4, seed=1, **options)
 
 
-@pytest.fixture(scope="module")
-def warm_steps() -> Iterator[dict[str, str]]:
-    """Environment in which the steps of a study are forked from a process that has imported MONAI."""
-    with TemporaryDirectory() as folder, warm.server(Path(folder), Path(folder) / "log") as environment:
-        yield environment
-
-
 @pytest.fixture
-def snakemake(tmp_path: Path, request: pytest.FixtureRequest) -> Snakemake:
+def snakemake(tmp_path: Path) -> Snakemake:
     """Runs Snakemake on a study file in `tmp_path`; options come after the file."""
 
     def run(study: Path, *options: str) -> subprocess.CompletedProcess[str]:
-        steps = {} if "--dry-run" in options else request.getfixturevalue("warm_steps")
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(WORKFLOW / "Snakefile"), "--configfile"]
         return subprocess.run(
             [*command, str(study), "--rerun-triggers", "mtime", "params", "input", "--cores", "2", *options],
             cwd=tmp_path, capture_output=True, text=True, timeout=1800,
-            env={**os.environ, "OMP_NUM_THREADS": "1", **steps},
+            env={**os.environ, "OMP_NUM_THREADS": "1", **forked.environment()},
         )  # fmt: skip
 
     return run

@@ -2,10 +2,9 @@
 
 import json
 import shlex
-import subprocess
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from fire.parser import DefaultParseValue
@@ -122,16 +121,25 @@ def test_a_key_without_a_value_is_refused(study, capsys):
     assert "expected KEY=VALUE, found 'learning_rate'" in capsys.readouterr().err
 
 
+class Ended(NamedTuple):
+    """A process that has ended."""
+
+    status: int
+
+    def wait(self) -> int:
+        return self.status
+
+
 @pytest.fixture
 def recorded(monkeypatch) -> list[list[str]]:
     """The commands that would have been run."""
     commands: list[list[str]] = []
 
-    def run(command: list[str]) -> subprocess.CompletedProcess[bytes]:
+    def start(command: list[str], *_: object) -> "Ended":
         commands.append(command)
-        return subprocess.CompletedProcess(command, 0)
+        return Ended(0)
 
-    monkeypatch.setattr("tskd.workflow.distil.subprocess.run", run)
+    monkeypatch.setattr("tskd.workflow.warm.start", start)
     return commands
 
 
@@ -147,11 +155,11 @@ def test_the_three_steps_run_and_soft_labels_are_the_writers_matter(study, recor
 
 
 def test_a_step_that_fails_is_named_and_is_the_last(study, recorded, monkeypatch, capsys):
-    def run(command: list[str]) -> subprocess.CompletedProcess[bytes]:
+    def start(command: list[str], *_: object) -> Ended:
         recorded.append(command)
-        return subprocess.CompletedProcess(command, int(steps([command]) == ["distilled"]))
+        return Ended(int(steps([command]) == ["distilled"]))
 
-    monkeypatch.setattr("tskd.workflow.distil.subprocess.run", run)
+    monkeypatch.setattr("tskd.workflow.warm.start", start)
     assert call(study) == 2
     assert steps(recorded) == ["out", "distilled"]
     assert "distillation failed, see above" in capsys.readouterr().err

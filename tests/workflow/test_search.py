@@ -9,6 +9,7 @@ import optuna
 import pytest
 import yaml
 
+from tests import forked
 from tskd.errors import TskdError
 from tskd.workflow import read_yaml
 from tskd.workflow.schema import WORKFLOW
@@ -34,7 +35,11 @@ def _write(path: Path, **changes: Any) -> Path:
     return path
 
 
-def test_two_trials_without_the_test_images_the_second_after_an_interruption(cohort: Path, tmp_path: Path) -> None:
+def test_two_trials_without_the_test_images_the_second_after_an_interruption(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key, value in forked.environment().items():
+        monkeypatch.setenv(key, value)
     for entry in json.loads(cohort.read_text())["test"]:
         (cohort.parent / entry["image"]).unlink()
         (cohort.parent / entry["label"]).unlink()

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests import forked
 from tests.workflow.conftest import Snakemake
 from tests.workflow.test_snakefile import TOY, jobs
 from tskd.evaluation.rows import read_rows
@@ -40,7 +41,8 @@ class Ran:
     def _train(self) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-m", "tskd.cli", "train", "toy.yaml", "--cores", "1"], cwd=self.folder, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **forked.environment()},
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background may ignore it
         )  # fmt: skip
 

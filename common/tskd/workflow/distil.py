@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shlex
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +15,7 @@ from typing import Any
 from tskd.data import fingerprint, read
 from tskd.data.budget import Budget
 from tskd.errors import TskdError
+from tskd.workflow import warm
 from tskd.workflow.commands import STUDENT, TEACHER, bundle_command, config_files
 
 logger = logging.getLogger(__name__)
@@ -160,7 +161,7 @@ def distil(request: Distillation, dry_run: bool = False) -> Path:
         print(f"# {name}\n{shlex.join(['python', *command[1:]])}", flush=True)
         if dry_run:
             continue
-        if subprocess.run(command).returncode != 0:
+        if warm.start(command[2:], None, os.environ).wait() != 0:
             raise TskdError(
                 f"{name} failed, see above. Once that is mended, the same command goes on from the last epoch that was "
                 "finished; --set resume=never starts anew."

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +13,7 @@ from tskd import data
 from tskd.errors import TskdError
 from tskd.files import atomic
 from tskd.options import unknown_key
+from tskd.workflow import warm
 from tskd.workflow.check_study import unknown_names
 from tskd.workflow.commands import BUNDLES, bundle_command, config_files, merged_config
 from tskd.workflow.schema import read_yaml, refuse, schema_problems
@@ -159,17 +158,14 @@ def _run(study: optuna.Study, trial: Trial, settings: Mapping[str, Any], dataset
     folder.mkdir(parents=True, exist_ok=True)
     log, began = folder / "trial.log", time.monotonic()
     with log.open("a") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *command], stdout=file, stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONWARNINGS": "ignore"},
-        )  # fmt: skip
+        process = warm.start(command, file, {**os.environ, "PYTHONWARNINGS": "ignore"})
         try:
             pruned = _watch(process, trial, folder / "train_log.csv", settings["metric"])
         finally:
             process.terminate()
-            process.wait()
+            status = process.wait()
     scores = read_scores(folder / "train_log.csv", settings["metric"])
-    failed = not pruned and (process.returncode != 0 or not scores)
+    failed = not pruned and (status != 0 or not scores)
     state = TrialState.PRUNED if pruned else TrialState.FAIL if failed else TrialState.COMPLETE
     if failed and not any(other.state == TrialState.COMPLETE for other in study.trials):
         end = "".join(log.read_text().splitlines(True)[-15:])
@@ -179,7 +175,7 @@ def _run(study: optuna.Study, trial: Trial, settings: Mapping[str, Any], dataset
     print(f"trial {trial.number}: {state.name.lower()}, {result}, {time.monotonic() - began:.0f} s;", _flags(values))
 
 
-def _watch(process: subprocess.Popen[bytes], trial: Trial, log: Path, metric: str) -> bool:
+def _watch(process: warm.Process, trial: Trial, log: Path, metric: str) -> bool:
     """Waits for the run's end; whether the pruner has ended it early."""
     reported: set[int] = set()
     while process.poll() is None:

@@ -16,6 +16,7 @@ import gc
 import json
 import os
 import runpy
+import select
 import selectors
 import signal
 import socket
@@ -38,6 +39,9 @@ GRACE = 10.0  # seconds between asking a child to end and killing it
 class Process(Protocol):
     """What `start` returns: the part of `subprocess.Popen` that a step uses."""
 
+    def poll(self) -> int | None:
+        """The exit status as from `wait`, or None where it has not ended yet."""
+
     def wait(self) -> int:
         """Wait for the end; the exit status, or minus the number of the signal that ended it."""
 
@@ -50,13 +54,23 @@ class WarmProcess:
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
+        self._status: int | None = None
+
+    def poll(self) -> int | None:
+        """The exit status as from `wait`, or None where it has not ended yet."""
+        if self._status is None and not select.select([self._connection], [], [], 0)[0]:
+            return None
+        return self.wait()
 
     def wait(self) -> int:
         """Wait for the end; the exit status, or minus the number of the signal that ended it."""
-        answer = b""
-        while part := self._connection.recv(64):
-            answer += part
-        return int(answer) if answer else -int(signal.SIGKILL)  # the server was killed, its children with it
+        if self._status is None:
+            answer = b""
+            while part := self._connection.recv(64):
+                answer += part
+            # without an answer the server was killed, its children with it
+            self._status = int(answer) if answer else -int(signal.SIGKILL)
+        return self._status
 
     def terminate(self) -> None:
         """Ask the process to end."""
@@ -64,8 +78,22 @@ class WarmProcess:
             self._connection.sendall(b"t")
 
 
-def start(command: Sequence[str], output: IO[str], environment: Mapping[str, str]) -> Process:
-    """Start `python -m` with `command` (a module and its arguments), both streams to the file `output`."""
+def start(
+    command: Sequence[str],
+    output: IO[str] | None,
+    environment: Mapping[str, str],
+    errors: IO[str] | None = None,
+) -> Process:
+    """Start `python -m` with `command`.
+
+    Args:
+        command: a module and its arguments.
+        output: file for its output; None for this process's own two streams.
+        environment: its variables; `VARIABLE` says where the server is.
+        errors: file for its standard error, `output` by default.
+    """
+    first = 1 if output is None else output.fileno()
+    second = errors.fileno() if errors is not None else 2 if output is None else first
     address = environment.get(VARIABLE)
     if address and hasattr(socket, "AF_UNIX"):
         with contextlib.suppress(OSError):
@@ -73,17 +101,19 @@ def start(command: Sequence[str], output: IO[str], environment: Mapping[str, str
             connection.connect(address)
             request = {"command": list(command), "environment": dict(environment), "folder": os.getcwd()}
             content = json.dumps(request).encode()
-            socket.send_fds(connection, [len(content).to_bytes(8, "big")], [output.fileno()])
+            socket.send_fds(connection, [len(content).to_bytes(8, "big")], [first, second])
             connection.sendall(content)
             return WarmProcess(connection)
     return subprocess.Popen(
-        [sys.executable, "-m", *command], stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment
+        [sys.executable, "-m", *command], stdin=subprocess.DEVNULL, stdout=first, stderr=second, env=environment
     )
 
 
 @contextlib.contextmanager
 def server(folder: Path, log: Path, modules: Sequence[str] = MODULES) -> Iterator[dict[str, str]]:
     """A server for the time of the block, and the environment that lets `start` find it; empty where there is no fork.
+
+    One that is there already (this process is a fork of it) serves as well.
 
     Args:
         folder: where the socket is made; a short path, as the system allows about 100 characters.
@@ -92,6 +122,9 @@ def server(folder: Path, log: Path, modules: Sequence[str] = MODULES) -> Iterato
     """
     if not hasattr(os, "fork") or sys.platform == "darwin":  # there the system's libraries do not survive a fork
         yield {}
+        return
+    if VARIABLE in os.environ:
+        yield {VARIABLE: os.environ[VARIABLE]}
         return
     address = folder / "warm.sock"
     # or a first look at the GPU, in the server, would spoil CUDA in all its children
@@ -115,26 +148,31 @@ def server(folder: Path, log: Path, modules: Sequence[str] = MODULES) -> Iterato
 # --- the server ------------------------------------------------------------------------------------------------------
 
 
-def _serve(address: str, modules: Sequence[str]) -> dict[str, Any] | None:
-    """Listen and fork; returns the request in a child, and None in the server when its standard input ends."""
+def listen(address: str) -> socket.socket:
+    """The server's socket; a client that comes before `serve` waits."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
-    listener.listen(64)  # a client that comes during the imports waits
+    listener.listen(64)
+    return listener
+
+
+def serve(listener: socket.socket, modules: Sequence[str], parent: IO[str]) -> dict[str, Any] | None:
+    """Import and fork; returns the request in a child, for `leave`, and None in the server when `parent` ends."""
     for module in modules:
         import_module(module)
     gc.freeze()  # a collection in a child would copy all that it visits
     children: dict[int, socket.socket] = {}
     with selectors.DefaultSelector() as selector:
-        selector.register(sys.stdin, selectors.EVENT_READ)
+        selector.register(parent, selectors.EVENT_READ)
         selector.register(listener, selectors.EVENT_READ)
         while True:
             for key, _ in selector.select(timeout=0.1):
-                if key.fileobj is sys.stdin:
+                if key.fileobj is parent:
                     _end(children)
                     return None
                 if key.fileobj is listener:
                     connection, _ = listener.accept()
-                    request, descriptor = _receive(connection)
+                    request, descriptors = _receive(connection)
                     pid = os.fork() if request else -1
                     if pid == 0:
                         os.setpgid(0, 0)
@@ -142,8 +180,9 @@ def _serve(address: str, modules: Sequence[str]) -> dict[str, Any] | None:
                         listener.close()
                         for other in (connection, *children.values()):
                             other.close()
-                        return {**request, "descriptor": descriptor}
-                    os.close(descriptor) if descriptor >= 0 else None
+                        return {**request, "descriptors": descriptors}
+                    for descriptor in descriptors:
+                        os.close(descriptor)
                     if pid > 0:
                         children[pid] = connection
                         selector.register(connection, selectors.EVENT_READ, pid)
@@ -154,15 +193,15 @@ def _serve(address: str, modules: Sequence[str]) -> dict[str, Any] | None:
             _reap(children, selector)
 
 
-def _receive(connection: socket.socket) -> tuple[dict[str, Any], int]:
-    """A request and the file descriptor for its output; empty and -1 from a client that broke off."""
-    head, descriptors, _, _ = socket.recv_fds(connection, 8, 1)
+def _receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """A request, empty from a client that broke off, and the file descriptors for its output and errors."""
+    head, descriptors, _, _ = socket.recv_fds(connection, 8, 2)
     size, content = int.from_bytes(head, "big"), b""
     while len(content) < size and (part := connection.recv(size - len(content))):
         content += part
-    if not descriptors or len(content) < size:
-        return {}, descriptors[0] if descriptors else -1
-    return json.loads(content), descriptors[0]
+    if len(descriptors) < 2 or len(content) < size:
+        return {}, list(descriptors)
+    return json.loads(content), list(descriptors)
 
 
 def _reap(children: dict[int, socket.socket], selector: selectors.BaseSelector) -> None:
@@ -200,10 +239,10 @@ def _signal(pid: int, number: int) -> None:
 
 def _run(request: Mapping[str, Any]) -> None:
     """Be the module: as `python -m` with the request's arguments would."""
-    for stream in (1, 2):
-        os.dup2(request["descriptor"], stream)
+    for stream, descriptor in enumerate(request["descriptors"], start=1):
+        os.dup2(descriptor, stream)
+        os.close(descriptor)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.close(request["descriptor"])
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
@@ -225,7 +264,7 @@ def _run(request: Mapping[str, Any]) -> None:
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
-def _leave(request: Mapping[str, Any]) -> None:
+def leave(request: Mapping[str, Any]) -> None:
     """Run the request and end this process, without the second that Python takes to clear away 6,500 modules."""
     status = 1
     try:
@@ -248,6 +287,6 @@ def _leave(request: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    wanted = _serve(sys.argv[1], sys.argv[2:])
+    wanted = serve(listen(sys.argv[1]), sys.argv[2:], sys.stdin)
     if wanted is not None:
-        _leave(wanted)
+        leave(wanted)
