@@ -6,7 +6,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-import torch
 
 from tests import forked
 from tests.cpu_seconds import (  # noqa: F401
@@ -18,7 +17,8 @@ from tests.cpu_seconds import (  # noqa: F401
 
 ROOT = Path(__file__).resolve().parents[1]
 
-torch.set_num_threads(1)  # tiny tensors: a second thread costs more than it gives, on a busy machine far more
+# read when torch is loaded: for tiny tensors a second thread costs more than it gives, on a busy machine far more
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(scope="session")
@@ -33,16 +33,28 @@ def shared() -> Path:
 KINDS = {"docs": "unit", "tskd": "unit", "bundles": "bundle", "workflow": "process"}
 
 
+# the longest files first, so that of two workers none is left with one of them at the end
+FIRST = ("workflow/test_train.py", "docs/test_tutorial.py", "bundles/test_multi_gpu.py", "workflow", "bundles")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test with its kind, by its folder where the file or the test does not say another one."""
+    """Mark each test with its kind, by its folder where the file or the test does not say another one; sort them."""
     for item in items:
         if not {mark.name for mark in item.iter_markers()} & set(KINDS.values()):
             item.add_marker(KINDS[item.path.relative_to(ROOT / "tests").parts[0]])
+    items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> int:
+    path = item.path.relative_to(ROOT / "tests").as_posix()
+    return next((number for number, part in enumerate(FIRST) if path.startswith(part)), len(FIRST))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtestloop() -> Generator[None, object, object]:
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
     """Have a process that others are forked from, which has seen no test."""
+    if not getattr(session, "items", None):  # this process runs none: it has workers
+        return (yield)
     with TemporaryDirectory(prefix="tskd-") as folder:
         forked.start(Path(folder))
         return (yield)

@@ -1,13 +1,11 @@
 """A mistyped override is an error that lists the close names; all that MONAI takes is let through."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.forked import run_module
 from tskd.errors import TskdError
 from tskd.options import check_overrides, command_line, file_list
 
@@ -146,10 +144,8 @@ def test_typo_ends_monai_with_the_message_alone(tmp_path):
     """A bundle's own configs through MONAI's command line, as a user starts them."""
     configs = Path(__file__).parents[2] / "bundles" / "student_segmentation" / "configs"
     files = str([str(configs / name) for name in ("train.json", "distill.json")])
-    command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", "--config_file", files]
-    command += ["--tap", "vit.norm", "--max_epochss", "1"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    command = ["monai.bundle", "run", "--config_file", files, "--tap", "vit.norm", "--max_epochss", "1"]
+    done = run_module(command, cwd=tmp_path, env={"PYTHONWARNINGS": "ignore"})
     assert done.returncode != 0
     last = done.stderr.strip().splitlines()[-1]
     assert last == "error: unknown override: --max_epochss: no such key; close names: max_epochs"

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from tests.bundles.conftest import BUNDLES
+from tests.forked import run_module
 from tskd.cli import main
 from tskd.profile import profile_network, profile_table
 
@@ -47,21 +48,14 @@ def test_another_student_of_the_bundle(tmp_path, capsys):
         assert found["parameters"] * 4 / 2**20 < found["peak_memory_mb"] < 100
 
 
-def test_another_size_of_the_student(capsys):
+def test_another_size_of_the_student():
+    """In a fork of a process that has imported all, as in a study; the test above starts Python anew."""
     sizes = []
     for features in (8, 16):
-        command = [
-            "profile",
-            str(STUDENT),
-            "--image_size",
-            "32",
-            "--repeats",
-            "1",
-            "--set",
-            f"network_def#feature_size={features}",
-        ]
-        assert main(command) == 0
-        sizes.append(json.loads(capsys.readouterr().out)["parameters"])
+        options = ["--image_size", "32", "--repeats", "1", "--set", f"network_def#feature_size={features}"]
+        done = run_module(["tskd.cli", "profile", str(STUDENT), *options])
+        assert done.returncode == 0, done.stderr
+        sizes.append(json.loads(done.stdout)["parameters"])
     assert sizes[0] < sizes[1]
 
 
