@@ -155,7 +155,7 @@ def _serve(listener: socket.socket, parent: int, log: Path) -> NoReturn:
         os.setsid()
         _forget_pytest(log)
         with os.fdopen(parent) as ending:
-            select.select([ending, listener], [], [])  # imports only once there is something to do
+            select.select([ending.fileno(), listener.fileno()], [], [])  # imports only once there is something to do
             request = warm.serve(listener, MODULES, ending)
         if request is not None:
             signal.alarm(TIMEOUT)
