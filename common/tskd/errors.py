@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator
 from types import TracebackType
 
+_ONE_VALUE = tuple(f"Expected more than 1 {what} when training" for what in ("value per channel", "spatial element"))
+
 
 class TskdError(ValueError):
     """Input, configuration or file that cannot be used: says what was expected, what was found, where, and the fix."""
@@ -18,7 +20,7 @@ def plain_errors() -> None:
 
 
 def user_message(error: BaseException) -> str | None:
-    """What a user should read of an exception: a `TskdError` among its causes, or a full disk; None for any other."""
+    """What a user should read of an exception: None where nothing is known of its causes."""
     for cause in _causes(error):
         if isinstance(cause, TskdError):
             return str(cause)
@@ -26,6 +28,12 @@ def user_message(error: BaseException) -> str | None:
         if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
             place = f"{cause.filename}: " if cause.filename else ""
             return f"{place}no space left on the disk. Free some and run the command again; what is finished is kept."
+    for cause in _causes(error):
+        if isinstance(cause, ValueError) and str(cause).startswith(_ONE_VALUE):
+            return (
+                "batch_size, image_size: expected more than one value a channel in every normalisation of the network, "
+                f"found one ({str(cause).rpartition(', got ')[2]}). Raise batch_size to 2 or more, or image_size."
+            )
     return None
 
 

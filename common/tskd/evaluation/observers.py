@@ -6,7 +6,8 @@ from typing import Any
 from ignite.engine import Engine
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged
 
-from tskd.data.datalist import IGNORE, entries, read
+from tskd.data.checks import file_problems
+from tskd.data.datalist import IGNORE, LISTS, entries, raise_if, read
 from tskd.errors import TskdError
 from tskd.evaluation.writer import MetricsWriter
 
@@ -33,7 +34,7 @@ def score_labels(
         Path of metrics.csv.
 
     Raises:
-        TskdError: entries without the key, or as `MetricsWriter`.
+        TskdError: entries without the key, files that `tskd check` refuses, or as `MetricsWriter`.
     """
     data = read(dataset_file)
     cases = entries(dataset_file, section)
@@ -43,6 +44,8 @@ def score_labels(
             f"{dataset_file}: expected the key '{prediction_key}' in every entry of '{section}', found none in "
             f"{', '.join(without[:5])} ({len(without)} of {len(cases)}). Add the files, or name another key or section."
         )
+    only: dict[str, Any] = {**data, **{name: [] for name in LISTS if name != section}}
+    raise_if(file_problems(only, Path(dataset_file).resolve().parent), dataset_file)
     keys = list(dict.fromkeys(("image", "label", prediction_key)))
     load = Compose([LoadImaged(keys, image_only=True), EnsureChannelFirstd(keys)])
 

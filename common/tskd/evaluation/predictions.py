@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tskd.data.io.geometry import same_grid
-from tskd.data.io.nifti import clean_image
+from tskd.data.io.nifti import ROUNDING, clean_image
 from tskd.errors import TskdError
 from tskd.files import atomic
 
@@ -26,8 +26,8 @@ def index_mask(item: Mapping[str, Any], key: str) -> NDArray:
             f"case {item.get('case')!r}, {key!r}: expected one channel of class indices, [1, X, Y] or [1, X, Y, Z]; "
             f"found {tuple(mask.shape)}. End the postprocessing with AsDiscreted(argmax=True)."
         )
-    indices = mask[0].astype(np.int64)
-    if not np.array_equal(indices, mask[0]):
+    indices = np.rint(mask[0]).astype(np.int64)
+    if not (np.abs(indices - mask[0]) <= ROUNDING).all():  # NaN is off, too
         raise TskdError(f"case {item.get('case')!r}, {key!r}: expected class indices, found fractions.")
     return indices
 

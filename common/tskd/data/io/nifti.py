@@ -15,11 +15,9 @@ from tskd.data.io.geometry import HALF, displacement, header_affine, orthogonal,
 from tskd.errors import TskdError
 
 NIFTI = (".nii", ".nii.gz")
-
-
 MAX_BYTES = 16 * 2**30  # that a file may unpack to
 _NIFTI2 = (b"\x1c\x02\0\0", b"\0\0\x02\x1c")  # how a NIfTI-2 file begins
-_ROUNDING = 1e-3  # by which a label value may miss a whole number, as by a scale factor
+ROUNDING = 1e-3  # by which a label value may miss a whole number, as by a scale factor
 
 
 def load_volume(path: str | os.PathLike[str], affine: str | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -92,11 +90,14 @@ def has_orientation(path: str | os.PathLike[str]) -> bool:
     """Whether a volume says how it lies in the patient; a NIfTI file may not, and nibabel then takes LAS."""
     if Path(path).is_dir():
         return True
-    opened = gzip.open(path) if str(path).lower().endswith(".gz") else open(path, "rb")  # noqa: SIM115
-    with opened as file:
-        content = file.read(540)
-    nifti2 = content[:4] in _NIFTI2
-    header = (nib.nifti2.Nifti2Header if nifti2 else nib.nifti1.Nifti1Header)(content[: 540 if nifti2 else 348])
+    try:
+        opened = gzip.open(path) if str(path).lower().endswith(".gz") else open(path, "rb")  # noqa: SIM115
+        with opened as file:
+            content = file.read(540)
+        nifti2 = content[:4] in _NIFTI2
+        header = (nib.nifti2.Nifti2Header if nifti2 else nib.nifti1.Nifti1Header)(content[: 540 if nifti2 else 348])
+    except Exception as error:  # nibabel, gzip and zlib raise many kinds
+        raise TskdError(f"{path}: expected a readable NIfTI file, found {error}. Copy the file again.") from error
     return bool(header["sform_code"] or header["qform_code"])
 
 
@@ -203,7 +204,7 @@ def as_label(array: np.ndarray, where: str | os.PathLike[str]) -> np.ndarray:
         TskdError: values that are not whole numbers from 0 to 255; `where` names the file in the message.
     """
     label = np.rint(np.clip(array, 0, 255)).astype(np.uint8)
-    off = ~(np.abs(label - array) <= _ROUNDING)  # NaN is off, too
+    off = ~(np.abs(label - array) <= ROUNDING)  # NaN is off, too
     if off.any():
         wrong = np.unique(array[off])[:5].tolist()
         factor = " A scale factor in the header (scl_slope, scl_inter) may be the cause: write the values unscaled."

@@ -132,7 +132,8 @@ def preparation(output: str | os.PathLike[str], settings: Mapping[str, Any]) -> 
     if before is not None and same and before["finished"] and _complete(folder):
         yield False
         return
-    if names and not (same and all(name in _OURS or _DRAFT.fullmatch(name) for name in names)):
+    refused = before is not None and not before["finished"] and names == [RECORD]  # its input was: nothing is there
+    if names and not refused and not (same and all(name in _OURS or _DRAFT.fullmatch(name) for name in names)):
         raise TskdError(
             f"{folder}: expected an empty folder or the same preparation, found {', '.join(names[:5])}"
             f"{_difference(before, settings)}. Choose another output folder, or delete this one."

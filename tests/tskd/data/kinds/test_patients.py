@@ -1,0 +1,163 @@
+"""Who the patient is: said by a pattern, a table or DICOM; never two lists for one; and aloud where nobody says it."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.tskd.data.kinds.studies import (
+    AFFINE,
+    KINDS,
+    image_of,
+    label_of,
+    make,
+    prepare,
+    refusal,
+    said,
+    save_picture,
+    save_volume,
+)
+from tskd.data import datalist
+from tskd.data.phantom.dicom_writer import write_series
+from tskd.data.prepare.patients import several_of_one
+from tskd.data.prepare.volumes import prepare_volumes_masks
+
+
+def _rename(folder: Path, kind: str, names: list[str]) -> None:
+    ending = {"pictures": ".png", "volumes": ".nii.gz", "dicom": ""}[kind]
+    mask = ".png" if kind == "pictures" else ".nii.gz"
+    for number, name in enumerate(names):
+        (folder / f"images/p{number}{ending}").rename(folder / f"images/{name}{ending}")
+        (folder / f"masks/p{number}{mask}").rename(folder / f"masks/{name}{mask}")
+
+
+def _homes(dataset_file: Path) -> dict[str, set[str]]:
+    homes: dict[str, set[str]] = {}
+    for section, entry in datalist.named_entries(datalist.read(dataset_file)):
+        homes.setdefault(entry["group"], set()).add("training" if section == "unlabelled" else section)
+    return homes
+
+
+SCANS = ["a_t0", "a_t1", "b_t0", "b_t1", "c_t0", "c_t1"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_pattern_keeps_the_scans_of_a_patient_together(tmp_path: Path, kind: str) -> None:
+    folder = make(tmp_path, kind)
+    _rename(folder, kind, SCANS)
+    homes = _homes(prepare(folder, kind, group_pattern=r"(\w)_"))
+    assert homes.keys() == {"a", "b", "c"}
+    assert all(len(lists) == 1 for lists in homes.values())
+
+
+@pytest.mark.parametrize("kind", ["pictures", "volumes"])
+def test_without_one_it_is_said_and_names_like_these_are_warned_of(
+    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = make(tmp_path, kind)
+    _rename(folder, kind, SCANS)
+    text = said(caplog, prepare(folder, kind))
+    assert "names look like several scans of one patient" in text
+    assert "a_t0, a_t1" in text
+    assert "counts as a patient of its own" in text
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (["p1_frame01", "p1_frame12", "p2_frame01"], {"p1"}),
+        (["p1_pre", "p1_post"], {"p1"}),
+        (["001_OD", "001_OS", "002_OD"], {"001"}),
+        (["x-1", "x-2", "y-1", "y-2", "z-1"], {"x", "y"}),
+        (["t1_P7", "t2_P7"], {"P7"}),
+        (["7a", "7b", "8a"], {"7"}),
+        (["case_1", "case_2", "case_3"], set()),
+        (["IMG_0001", "IMG_0002"], set()),
+    ],
+)
+def test_names_that_look_like_several_of_one(names: list[str], found: set[str]) -> None:
+    assert set(several_of_one(names)) == found
+
+
+@pytest.mark.parametrize("heading", ["group", "Patient", "patient_id", "Patient ID", "SUBJECT", "subject-id", "MRN"])
+@pytest.mark.parametrize("kind", ["pictures", "volumes"])
+def test_a_table_says_it_in_any_spelling(tmp_path: Path, kind: str, heading: str) -> None:
+    folder = make(tmp_path, kind)
+    ending = "png" if kind == "pictures" else "nii.gz"
+    rows = [f"image,label,{heading}", *(f"images/p{k}.{ending},masks/p{k}.{ending},q{k // 2}" for k in range(6))]
+    (folder / "table.csv").write_text("\n".join(rows))
+    homes = _homes(prepare(folder, kind, table=folder / "table.csv"))
+    assert homes.keys() == {"q0", "q1", "q2"}
+
+
+@pytest.mark.parametrize("heading", ["split", "Set", "subset", "Partition"])
+@pytest.mark.parametrize("kind", ["pictures", "volumes"])
+def test_a_tables_lists_are_kept(tmp_path: Path, kind: str, heading: str) -> None:
+    folder = make(tmp_path, kind)
+    ending = "png" if kind == "pictures" else "nii.gz"
+    words = ["train", "Training", "val", "TEST", "tr", "testing"]
+    rows = [f"image,label,{heading}", *(f"images/p{k}.{ending},masks/p{k}.{ending},{w}" for k, w in enumerate(words))]
+    (folder / "table.csv").write_text("\n".join(rows))
+    data = datalist.read(prepare(folder, kind, table=folder / "table.csv"))
+    assert {e["group"] for e in data["test"]} == {"p3", "p5"}
+    assert {e["group"] for e in data["validation"]} == {"p2"}
+
+
+@pytest.mark.parametrize(
+    ("heading", "cells", "words"),
+    [
+        ("fold", ["0", "1", "2"], "expected a column split"),
+        ("group,patient", ["a,b"] * 3, "one column for the group"),
+        ("patient,split", ["a,train", "a,test", "b,train"], "each patient in one list"),
+        ("patient", ["P1", "p1", "p 1"], "one spelling for each"),
+        ("patient", ["01", "1", "2"], "one spelling for each"),
+        ("split", ["train", "nowhere", "test"], "'nowhere' is none of"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["pictures", "volumes"])
+def test_tables_that_contradict_themselves(
+    tmp_path: Path, kind: str, heading: str, cells: list[str], words: str
+) -> None:
+    folder = make(tmp_path, kind)
+    ending = "png" if kind == "pictures" else "nii.gz"
+    rows = [f"images/p{k}.{ending},masks/p{k}.{ending},{cell}" for k, cell in enumerate(cells)]
+    (folder / "table.csv").write_text("\n".join([f"image,label,{heading}", *rows]))
+    assert words in refusal(folder, kind, table=folder / "table.csv")
+
+
+@pytest.mark.parametrize("kind", ["pictures", "volumes"])
+def test_further_images_of_a_test_patient_are_left_out(tmp_path: Path, kind: str) -> None:
+    folder = make(tmp_path, kind)
+    (folder / "more").mkdir()
+    for number in range(6):
+        if kind == "pictures":
+            save_picture(folder / f"more/p{number}_b.png", image_of(number + 50)[..., 0])
+        else:
+            save_volume(folder / f"more/p{number}_b.nii.gz", image_of(number + 50))
+    homes = _homes(prepare(folder, kind, unlabelled=folder / "more", group_pattern=r"p\d"))
+    assert homes.keys() == {f"p{k}" for k in range(6)}
+    assert all(len(lists) == 1 for lists in homes.values())
+
+
+def test_series_of_one_patient_id_are_one_patients(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = make(tmp_path, "dicom")
+    for number in (6, 7):
+        write_series(folder / f"images/p{number}", image_of(number), AFFINE, f"id{number - 6}", f"again {number}")
+        save_volume(folder / f"masks/p{number}.nii.gz", label_of(number))
+    path = prepare(folder, "dicom")
+    homes = _homes(path)
+    assert homes.keys() == {f"p{k}" for k in range(6)}
+    assert "PatientID is the same in 2 series" in said(caplog, path)
+    assert b"id0" not in path.read_bytes()
+
+
+def test_one_slice_files_take_a_pattern_too(tmp_path: Path) -> None:
+    folder = make(tmp_path, "volumes")
+    for number, name in enumerate(SCANS):
+        save_volume(folder / f"images/{name}.nii.gz", image_of(number)[..., :1])
+        save_volume(folder / f"masks/{name}.nii.gz", label_of(number)[..., :1])
+        (folder / f"images/p{number}.nii.gz").unlink()
+        (folder / f"masks/p{number}.nii.gz").unlink()
+    path = prepare_volumes_masks(
+        folder / "data", ["liver"], folder / "images", folder / "masks", test=0.34, validation=0.33, group_pattern="^."
+    )
+    assert all(len(lists) == 1 for lists in _homes(path).values())
