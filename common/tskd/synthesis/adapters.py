@@ -1,4 +1,4 @@
-"""MONAI's engines and inferers on one side, diffusers' networks and schedules on the other."""
+"""Adapt MONAI's engines and inferers to diffusers' networks and schedules."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ AXES = {"x": -2, "y": -1}  # of arrays that are x first
 
 
 def to_model_range(image: torch.Tensor) -> torch.Tensor:
-    """Images in [0, 1], as the project stores them, in the diffusion model's range [-1, 1]."""
+    """Scale images from [0, 1], as the project stores them, to the diffusion model's range [-1, 1]."""
     return image * 2 - 1
 
 
 def from_model_range(image: torch.Tensor) -> torch.Tensor:
-    """The diffusion model's images in [0, 1], clipped; inverse of `to_model_range`."""
+    """Scale the diffusion model's images to [0, 1] and clip; inverse of `to_model_range`."""
     return ((image + 1) / 2).clamp(0, 1)
 
 
@@ -46,7 +46,7 @@ class DiffusionUNet(torch.nn.Module):
         self.amp_dtype = autocast_dtype(amp_dtype)
 
     def forward(self, x: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
-        """Predicts noise (or velocity) in float32.
+        """Predict noise (or velocity) in float32.
 
         Args:
             x: noisy images B x C x X x Y, with their label maps where the network takes one.
@@ -73,19 +73,19 @@ class DiffusionUNet(torch.nn.Module):
 
 
 def label_classes(network: Any) -> int:
-    """Classes of the label map that a `DiffusionUNet` is conditioned on; 0 where it draws images alone."""
+    """Return the classes of the label map that a `DiffusionUNet` is conditioned on; 0 where it draws images alone."""
     config = getattr(network, "module", network).unet.config
     return config["in_channels"] - config["out_channels"]
 
 
 def one_hot(labels: torch.Tensor, classes: int) -> torch.Tensor:
-    """Label maps B x 1 x X x Y as B x classes x X x Y of 0 and 1; all 0 where a pixel has no class (255)."""
+    """Encode label maps B x 1 x X x Y as B x classes x X x Y of 0 and 1; all 0 where a pixel has no class (255)."""
     indices = torch.arange(classes, device=labels.device).view(1, -1, 1, 1)
     return (labels == indices).float()
 
 
 class DiffusionBatch(PrepareBatch):
-    """Makes a diffusion training step from a batch of images in [0, 1].
+    """Make a diffusion training step from a batch of images in [0, 1].
 
     MONAI's `DiffusionPrepareBatch`, or `VPredictionPrepareBatch` where the schedule's `prediction_type` says so, on
     images in the model's range. The target is paired with the timesteps, which the loss may weigh by.
@@ -130,7 +130,7 @@ class DiffusionBatch(PrepareBatch):
         non_blocking: bool = False,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor], tuple, dict[str, Any]]:
-        """Returns images [-1, 1], (target, timesteps), no arguments, and what `DiffusionInferer` wants besides.
+        """Return images [-1, 1], (target, timesteps), no arguments, and what `DiffusionInferer` wants besides.
 
         That is {noise, timesteps} and, for label maps, {condition, mode}.
         """

@@ -1,4 +1,4 @@
-"""PNG files of images in the project's order (x first)."""
+"""Read and write PNG files of images in the project's order (x first), and contact sheets."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tskd.files import atomic
 
 
 def to_pixels(image: torch.Tensor) -> np.ndarray:
-    """C x X x Y in [0, 1], C = 1 or 3, as uint8 rows and columns: Y x X or Y x X x 3."""
+    """Convert C x X x Y in [0, 1], C = 1 or 3, to uint8 rows and columns: Y x X or Y x X x 3."""
     pixels = (image.detach().float().cpu().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
     return np.ascontiguousarray(pixels[0].T if pixels.shape[0] == 1 else pixels.transpose(2, 1, 0))
 
 
 def write_image(path: str | os.PathLike[str], image: torch.Tensor) -> None:
-    """Write C x X x Y in [0, 1] as an 8-bit PNG that MONAI's PILReader reads back x first; whole or not at all."""
+    """Write C x X x Y in [0, 1] as an 8-bit PNG, atomically; MONAI's PILReader reads it back x first."""
     save(Image.fromarray(to_pixels(image)), path)
 
 
@@ -29,7 +29,7 @@ def write_labels(path: str | os.PathLike[str], labels: torch.Tensor) -> None:
 
 
 def read_image(path: str | os.PathLike[str], channels: int | None = None) -> torch.Tensor:
-    """C x X x Y in [0, 1] of an 8-bit image file.
+    """Read an 8-bit image file as C x X x Y in [0, 1].
 
     Args:
         path: PNG or JPEG.
@@ -42,13 +42,13 @@ def read_image(path: str | os.PathLike[str], channels: int | None = None) -> tor
 
 
 def save(picture: Image.Image, path: str | os.PathLike[str]) -> None:
-    """Write a picture in one step, so that a file that is there is complete."""
+    """Write a picture atomically, so that a file that is there is complete."""
     with atomic(path) as draft:
         picture.save(draft, format="PNG")
 
 
 def contact_sheet(images: Sequence[torch.Tensor], columns: int = 8, captions: Sequence[str] = ()) -> Image.Image:
-    """Images C x X x Y of one size side by side on black, row by row, with a line of text under each if given."""
+    """Arrange images C x X x Y of one size on black, row by row, with a line of text under each if given."""
     tiles = [to_pixels(image) for image in images]
     height, width = tiles[0].shape[:2]
     step_x, step_y = width + 2, height + 2 + (12 if captions else 0)

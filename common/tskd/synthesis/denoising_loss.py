@@ -1,4 +1,4 @@
-"""The denoising loss."""
+"""Denoising loss of diffusion training, with optional min-SNR weights."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class DiffusionLoss(torch.nn.Module):
         self.min_snr_gamma = min_snr_gamma
 
     def forward(self, prediction: torch.Tensor, target: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-        """Mean loss of a batch, a scalar.
+        """Return the mean loss of a batch, a scalar.
 
         Args:
             prediction: B x C x X x Y.
@@ -43,7 +43,7 @@ class DiffusionLoss(torch.nn.Module):
         return (losses * self.weights(timesteps).to(losses)).mean()
 
     def weights(self, timesteps: torch.Tensor) -> torch.Tensor:
-        """The weight of each of B timesteps."""
+        """Return the min-SNR weight of each of B timesteps."""
         if self.scheduler is None or self.min_snr_gamma is None:
             return torch.ones_like(timesteps, dtype=torch.float32)
         snr = compute_snr(self.scheduler, timesteps)

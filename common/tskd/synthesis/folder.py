@@ -1,4 +1,4 @@
-"""The folder of a synthetic dataset: numbered images, their settings, dataset.json, a contact sheet."""
+"""Write the folder of a synthetic dataset: numbered images, their settings, dataset.json, a contact sheet."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PUBLISHED = ("dataset.json", "contact_sheet.png", "memorisation.csv", "memorisat
 
 
 class SyntheticFolder:
-    """Receives images by number and can be continued after a stop, by one process or by several.
+    """Output folder of numbered images; continues after a stop, in one process or in several.
 
     path/
         sampling.json       what the images were made with; other settings in the same folder are refused
@@ -74,36 +74,36 @@ class SyntheticFolder:
         self._found = self._list_written()
 
     def image_path(self, number: int) -> Path:
-        """Where image `number` is or will be."""
+        """Return where image `number` is or will be."""
         return self.path / "images" / f"{number:06d}.png"
 
     def pending(self) -> list[int]:
-        """Numbers that this process still has to make."""
+        """Return the numbers that this process still has to make."""
         return [k for k in range(self.rank, self.num_images, self.world_size) if not self.image_path(k).exists()]
 
     def write(self, numbers: Iterable[int], images: torch.Tensor) -> None:
         """Write images B x C x X x Y in [0, 1] under their numbers; a list of earlier images is removed first."""
-        withdraw(self.path)
+        unpublish(self.path)
         for number, image in zip(numbers, images, strict=True):
             if self.labels is not None:  # first: an image that is there is finished
                 write_labels(_labels_path(self.path, number), self.labels(number))
             write_image(self.image_path(number), image)
 
     def attach(self, engine: Engine) -> None:
-        """Registers on the start, each iteration and the end of an evaluator (`decollate=False`)."""
+        """Register on the start, each iteration and the end of an evaluator (`decollate=False`)."""
         engine.add_event_handler(Events.STARTED, self._open_bar)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
         engine.add_event_handler(Events.COMPLETED, self._close_bar)
 
     def __call__(self, engine: Engine) -> None:
-        """Writes the iteration's images."""
+        """Write the iteration's images."""
         output: Any = engine.state.output
         numbers = output["image"].flatten().tolist()
         self.write(numbers, output["pred"])
         self.advance(len(numbers))
 
     def advance(self, count: int) -> None:
-        """Moves the progress bar."""
+        """Move the progress bar."""
         if self._bar is not None:
             self._bar.update(count)
 
@@ -134,18 +134,18 @@ class SyntheticFolder:
         return True
 
     def _list_written(self) -> int | None:
-        """When dataset.json was written, by the clock of its file system; None if there is none."""
+        """Return when dataset.json was written, by the clock of its file system; None if there is none."""
         path = self.path / "dataset.json"
         return path.stat().st_mtime_ns if path.exists() else None
 
     def _claim(self) -> None:
         path = self.path / "sampling.json"
         if path.exists():
-            found = json.loads(path.read_text(encoding="utf-8"))
+            existing = json.loads(path.read_text(encoding="utf-8"))
             differing = [
-                f"{key}: the folder has {found.get(key)!r}, this run {self.settings.get(key)!r}"
-                for key in sorted({*found, *self.settings})
-                if found.get(key) != self.settings.get(key)
+                f"{key}: the folder has {existing.get(key)!r}, this run {self.settings.get(key)!r}"
+                for key in sorted({*existing, *self.settings})
+                if existing.get(key) != self.settings.get(key)
             ]
             if differing:
                 raise TskdError(
@@ -164,7 +164,7 @@ class SyntheticFolder:
             self._bar = None
 
 
-def withdraw(folder: str | os.PathLike[str]) -> None:
+def unpublish(folder: str | os.PathLike[str]) -> None:
     """Remove the list of a folder's images and what the memorisation gate wrote beside it."""
     for name in PUBLISHED:
         Path(folder, name).unlink(missing_ok=True)
@@ -181,8 +181,8 @@ def publish(
 
     Arguments are those of `write_dataset`.
     """
-    if shown := [read_image(Path(folder, "images", f"{k:06d}.png")) for k in numbers[:64]]:
-        save(contact_sheet(shown), Path(folder, "contact_sheet.png"))
+    if first_images := [read_image(Path(folder, "images", f"{k:06d}.png")) for k in numbers[:64]]:
+        save(contact_sheet(first_images), Path(folder, "contact_sheet.png"))
     write_dataset(folder, dataset_file, numbers, memorisation, trained_on)
 
 
@@ -237,7 +237,7 @@ def write_dataset(
 
 
 def image_numbers(folder: str | os.PathLike[str], num_images: int | None = None) -> list[int]:
-    """Numbers of the images that are in the folder, in order.
+    """Return the numbers of the images that are in the folder, in order.
 
     Args:
         folder: folder with images/.
@@ -246,12 +246,12 @@ def image_numbers(folder: str | os.PathLike[str], num_images: int | None = None)
     Raises:
         TskdError: there is none, or one of the first `num_images` is missing.
     """
-    found = sorted(int(path.stem) for path in Path(folder, "images").glob("*.png") if re.fullmatch(r"\d+", path.stem))
-    if not found:
+    numbers = sorted(int(path.stem) for path in Path(folder, "images").glob("*.png") if re.fullmatch(r"\d+", path.stem))
+    if not numbers:
         raise TskdError(f"{Path(folder, 'images')}: expected images 000000.png, ..., found none. Run inference first.")
     if num_images is None:
-        return found
-    if missing := sorted(set(range(num_images)) - set(found)):
+        return numbers
+    if missing := sorted(set(range(num_images)) - set(numbers)):
         raise TskdError(
             f"{Path(folder, 'images')}: expected images 000000.png to {num_images - 1:06d}.png, found "
             f"{len(missing)} of them missing, such as {missing[0]:06d}.png. Run inference again: it makes these only."

@@ -1,4 +1,4 @@
-"""Real images as tensors, cut and scaled as the preparers do it."""
+"""Load real images as tensors, cut and scaled as the preparers do it."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def load_images(
     """
     kept = None
     if limit is not None:
-        kept = frozenset(spread(sum(_count(entry, intensity) for entry in items), limit))
-    parts = list(portions(items, size, channels, intensity, kept=kept))
+        kept = frozenset(evenly_spaced(sum(_count_slices(entry, intensity) for entry in items), limit))
+    parts = list(image_batches(items, size, channels, intensity, kept=kept))
     return (
         torch.cat([images for images, _, _ in parts]),
         [case for _, cases, _ in parts for case in cases],
@@ -54,7 +54,7 @@ def load_images(
     )
 
 
-def portions(
+def image_batches(
     items: Sequence[Mapping[str, str]],
     size: int | Sequence[int],
     channels: int = 1,
@@ -62,7 +62,7 @@ def portions(
     count: int = 64,
     kept: Container[int] | None = None,
 ) -> Iterator[tuple[torch.Tensor, list[str], list[str]]]:
-    """The same in portions of at most `count` images, so that no more of them, and one volume, are in memory.
+    """Yield what `load_images` returns in batches of at most `count` images, to bound the memory.
 
     Args:
         items: as of `load_images`.
@@ -73,13 +73,13 @@ def portions(
         kept: numbers of the images, counted over all items, that are wanted; None for all.
     """
     size = (size, size) if isinstance(size, int) else tuple(size)
-    pictures = ((entry, *picture) for entry in items for picture in _pictures(entry, channels, intensity))
-    wanted = (
+    pictures = ((entry, *picture) for entry in items for picture in _slices(entry, channels, intensity))
+    selected = (
         (_resize(image, size), case, entry["group"])
         for number, (entry, case, image) in enumerate(pictures)
         if kept is None or number in kept
     )
-    while part := list(islice(wanted, count)):
+    while part := list(islice(selected, count)):
         images, cases, groups = zip(*part, strict=True)
         yield torch.stack(images), list(cases), list(groups)
 
@@ -87,7 +87,7 @@ def portions(
 def validation_images(
     dataset_file: str | os.PathLike[str], size: int | Sequence[int], limit: int | None = None, labelled: bool = False
 ) -> list[dict[str, Any]]:
-    """Images of the validation list, volumes cut into slices, as {image, case, label?} for a MONAI Dataset.
+    """Return images of the validation list, volumes cut into slices, as {image, case, label?} for a MONAI Dataset.
 
     Args:
         dataset_file: path of dataset.json.
@@ -103,21 +103,23 @@ def validation_images(
     held_out, channels = entries(dataset_file, "validation"), read(dataset_file)["channels"]
     intensity = Intensity.of(dataset_file)
     images, cases, _ = load_images(held_out, size, channels, limit, intensity)
-    found: list[dict[str, Any]] = [{"image": image, "case": case} for image, case in zip(images, cases, strict=True)]
+    images_with_cases: list[dict[str, Any]] = [
+        {"image": image, "case": case} for image, case in zip(images, cases, strict=True)
+    ]
     if labelled:
         labels = [label for entry in held_out for label in _label_maps(entry, size, intensity)]
-        for item, k in zip(found, spread(len(labels), limit), strict=True):
+        for item, k in zip(images_with_cases, evenly_spaced(len(labels), limit), strict=True):
             item["label"] = labels[k]
-    return found
+    return images_with_cases
 
 
 def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """(x, y) of a PNG or JPEG image."""
+    """Return (x, y) of a PNG or JPEG image."""
     with Image.open(path) as picture:
         return picture.size
 
 
-def _pictures(entry: Mapping[str, str], channels: int, intensity: Intensity) -> Iterable[tuple[str, torch.Tensor]]:
+def _slices(entry: Mapping[str, str], channels: int, intensity: Intensity) -> Iterable[tuple[str, torch.Tensor]]:
     if entry["image"].endswith(NIFTI):
         for k, grey in volume_slices(entry["image"], intensity):
             image = torch.from_numpy(grey.astype(np.float32) / 255)
@@ -129,25 +131,25 @@ def _pictures(entry: Mapping[str, str], channels: int, intensity: Intensity) -> 
         raise TskdError(f"{entry['image']}: expected a PNG or JPEG image, found {error}. Prepare it again.") from error
 
 
-def _count(entry: Mapping[str, str], intensity: Intensity) -> int:
-    """How many images `_pictures` has of an entry."""
+def _count_slices(entry: Mapping[str, str], intensity: Intensity) -> int:
+    """Return how many images `_slices` yields of an entry."""
     return sum(1 for _ in volume_slices(entry["image"], intensity)) if entry["image"].endswith(NIFTI) else 1
 
 
 def _label_maps(entry: Mapping[str, str], size: int | Sequence[int], intensity: Intensity) -> list[torch.Tensor]:
-    """Label maps 1 x X x Y of one entry, in the order of `_pictures`."""
+    """Return label maps 1 x X x Y of one entry, in the order of `_slices`."""
     size = (size, size) if isinstance(size, int) else tuple(size)
     if not entry["image"].endswith(NIFTI):
         return [read_labels(entry["label"], size)]
     array, affine = load_volume(entry["image"])
     labels = torch.from_numpy(to_lps(load_label(entry["label"], array.shape, affine), affine)[0])
-    shown = [k for k, _ in volume_slices(entry["image"], intensity)]
-    slices = labels.permute(2, 0, 1)[shown][:, None].float()
+    slice_indices = [k for k, _ in volume_slices(entry["image"], intensity)]
+    slices = labels.permute(2, 0, 1)[slice_indices][:, None].float()
     return list(functional.interpolate(slices, size, mode="nearest-exact").to(torch.uint8))
 
 
-def spread(count: int, limit: int | None) -> list[int]:
-    """At most `limit` of 0 .. count - 1, evenly apart."""
+def evenly_spaced(count: int, limit: int | None) -> list[int]:
+    """Return at most `limit` of 0 .. count - 1, evenly spaced."""
     return np.linspace(0, count - 1, count if limit is None else min(limit, count)).round().astype(int).tolist()
 
 

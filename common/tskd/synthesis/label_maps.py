@@ -1,4 +1,4 @@
-"""Label maps for a diffusion model that draws images to them: real ones, warped."""
+"""Label maps that condition a diffusion model: real ones under random affine and elastic deformation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tskd.data.datalist import entries, read
 
 
 class WarpedLabels:
-    """Label map k: one of the training list's label maps, drawn and warped as seed and k say.
+    """Label map k: one of the training list's, under an affine and elastic deformation; a function of seed and k.
 
     Real shapes in arrangements that no patient had. The warp is an affine map after an elastic one; what comes in from
     outside the picture is background. Only numpy draws and moves, so the map is the same on every device.
@@ -61,17 +61,17 @@ class WarpedLabels:
         return {"count": len(self.paths), "sha256": labels_sha256(self.paths), **warp}
 
     def __call__(self, number: int) -> torch.Tensor:
-        """Label map 1 x X x Y (uint8) of image `number`."""
+        """Return the label map 1 x X x Y (uint8) of image `number`."""
         index, points = self._draw(number)
         labels = read_labels(self.paths[index], self.size)[0].numpy()
         return torch.from_numpy(map_coordinates(labels, points, order=0, mode="constant", cval=0))[None]
 
     def source(self, number: int) -> int:
-        """Which entry of the training list map `number` is of."""
+        """Return the index in the training list of the entry that map `number` is of."""
         return int(self._random(number).integers(len(self.paths)))
 
     def warped(self, number: int, image: torch.Tensor) -> torch.Tensor:
-        """An image C x X x Y of `size`, warped as map `number` is: what a model that copies would draw to it."""
+        """Warp an image C x X x Y of `size` as map `number` is: what a model that copies would draw to it."""
         points = self._draw(number)[1]
         return torch.stack([torch.from_numpy(map_coordinates(c.numpy(), points, order=1, cval=0)) for c in image])
 
@@ -80,25 +80,25 @@ class WarpedLabels:
 
     def _draw(self, number: int) -> tuple[int, np.ndarray]:
         rng = self._random(number)
-        return int(rng.integers(len(self.paths))), self._points(rng)
+        return int(rng.integers(len(self.paths))), self._sampling_grid(rng)
 
-    def _points(self, rng: np.random.Generator) -> np.ndarray:
-        """Where each pixel of the result comes from: 2 x X x Y, in pixels."""
+    def _sampling_grid(self, rng: np.random.Generator) -> np.ndarray:
+        """Return where each pixel of the result comes from: 2 x X x Y, in pixels."""
         angle = np.deg2rad(rng.uniform(-self.rotate, self.rotate))
         zoom = np.exp(rng.uniform(-1, 1) * np.log1p(self.scale))
-        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / zoom
+        rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / zoom
         shift = rng.uniform(-self.translate, self.translate, 2) * self.size
         centre = (np.array(self.size) - 1) / 2
         grid = np.stack(np.meshgrid(*map(np.arange, self.size), indexing="ij")).astype(float)
-        points = np.tensordot(turn, grid - centre[:, None, None], axes=1) + (centre + shift)[:, None, None]
+        points = np.tensordot(rotation, grid - centre[:, None, None], axes=1) + (centre + shift)[:, None, None]
         for axis, side in enumerate(self.size):
-            bend = gaussian_filter(rng.standard_normal(self.size), sigma=0.08 * side, mode="reflect")
-            points[axis] += bend * (self.elastic * side / bend.std())
+            displacement = gaussian_filter(rng.standard_normal(self.size), sigma=0.08 * side, mode="reflect")
+            points[axis] += displacement * (self.elastic * side / displacement.std())
         return points
 
 
 def labels_sha256(paths: Sequence[str | os.PathLike[str]]) -> str:
-    """SHA-256 of label files, one after the other."""
+    """Return the SHA-256 of label files, one after the other."""
     digest = hashlib.sha256()
     for path in paths:
         digest.update(Path(path).read_bytes())
@@ -106,7 +106,7 @@ def labels_sha256(paths: Sequence[str | os.PathLike[str]]) -> str:
 
 
 def read_labels(path: str | os.PathLike[str], size: Sequence[int]) -> torch.Tensor:
-    """A label map from its PNG file at (x, y) = `size`, by nearest neighbour: 1 x X x Y, uint8."""
+    """Read a label map from its PNG file at (x, y) = `size`, by nearest neighbour: 1 x X x Y, uint8."""
     with Image.open(path) as picture:
         rows = np.asarray(picture.resize((size[0], size[1]), Image.Resampling.NEAREST))
     return torch.from_numpy(rows.T.astype(np.uint8))[None]

@@ -1,4 +1,4 @@
-"""A diffusion model must not see the images that anything is validated or tested on."""
+"""Leakage check: a diffusion model must not see the images that anything is validated or tested on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tskd.data.datalist import read
 from tskd.data.hashing import content_hashes, held_out_contents
 from tskd.data.io.intensity import Intensity
 from tskd.errors import TskdError
-from tskd.synthesis.training_record import seen_by
+from tskd.synthesis.training_record import training_hashes
 
 
 def check_training_images(
@@ -41,7 +41,7 @@ def check_training_images(
             f"{dataset_file}: expected in_channels = {in_channels} as the configuration says, found "
             f"{data['channels']}. Pass --in_channels {data['channels']}"
         )
-    place = {
+    list_of = {
         os.path.realpath(folder / entry["image"]): name
         for name in ("training", "unlabelled", "validation", "test")
         for entry in data[name]
@@ -49,16 +49,18 @@ def check_training_images(
     held_out, intensity = held_out_contents(dataset_file), Intensity.of(dataset_file)
     problems = [
         f"{known} is an image that {init_from} was trained on"
-        for known in map(held_out.get, sorted(seen_by(init_from)))
+        for known in map(held_out.get, sorted(training_hashes(init_from)))
         if known is not None
     ]
     for item in items:
         path = os.path.realpath(item["image"])
-        where = place.get(path)
-        if where not in ("training", "unlabelled"):
-            problems.append(f"{item['image']} is in {f'the list {where!r}' if where else 'no list'} of the dataset")
+        list_name = list_of.get(path)
+        if list_name not in ("training", "unlabelled"):
+            problems.append(
+                f"{item['image']} is in {f'the list {list_name!r}' if list_name else 'no list'} of the dataset"
+            )
         elif held_out and (twin := next(filter(None, map(held_out.get, content_hashes(path, intensity))), None)):
-            problems.append(f"{item['image']} (in '{where}') has the pixels of {twin}")
+            problems.append(f"{item['image']} (in '{list_name}') has the pixels of {twin}")
     if problems:
         more = f"; and {len(problems) - 10} more" if len(problems) > 10 else ""
         raise TskdError(

@@ -1,4 +1,4 @@
-"""What a trained diffusion model ships as, and how it is read back."""
+"""Export a trained diffusion model as a diffusers pipeline, and read it back."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def export_model(
 def load_network(
     pipeline_dir: str | os.PathLike[str], amp_dtype: str | None = None, device: str | torch.device = "cpu"
 ) -> DiffusionUNet:
-    """The network of an exported pipeline, in evaluation mode; its size comes from the pipeline, not from a config.
+    """Load the network of an exported pipeline, in evaluation mode; its size comes from the pipeline, not a config.
 
     Its weights are channels last, which draws a quarter faster on a CPU.
 
@@ -95,7 +95,7 @@ def load_network(
 
 
 def load_scheduler(pipeline_dir: str | os.PathLike[str]) -> DDPMScheduler:
-    """The training schedule of an exported pipeline.
+    """Load the training schedule of an exported pipeline.
 
     Raises:
         TskdError: no such pipeline.
@@ -104,7 +104,7 @@ def load_scheduler(pipeline_dir: str | os.PathLike[str]) -> DDPMScheduler:
 
 
 def weights_sha256(pipeline_dir: str | os.PathLike[str]) -> str:
-    """SHA-256 of the pipeline's weight file: which model an image was sampled from.
+    """Return the SHA-256 of the pipeline's weight file: which model an image was sampled from.
 
     Raises:
         TskdError: no such pipeline.

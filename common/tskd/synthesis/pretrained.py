@@ -29,7 +29,7 @@ def initial_network(
     init_from: str | os.PathLike[str] | None = None,
     lora_rank: int | None = None,
 ) -> DiffusionUNet:
-    """The network that a training starts with.
+    """Return the network that a training starts with.
 
     Architecture and weights are those of the pretrained pipeline; image size, channels and `amp_dtype` are the
     config's. The first and last layer are fitted to other channels: grey images stand for colours that are equal, and a
@@ -50,11 +50,11 @@ def initial_network(
         if lora_rank is not None:
             raise TskdError(f"lora_rank: expected None without init_from, found {lora_rank}. Adapters need a network.")
         return network
-    unet, schedule = _read(init_from)
+    unet, schedule = _load_pipeline(init_from)
     _check_schedule(schedule, scheduler, init_from)
-    own = network.unet.config
-    fitted = _fit_channels(unet, own["in_channels"], own["out_channels"], init_from)
-    unet.register_to_config(sample_size=own["sample_size"])
+    config = network.unet.config
+    fitted = _fit_channels(unet, config["in_channels"], config["out_channels"], init_from)
+    unet.register_to_config(sample_size=config["sample_size"])
     unet.train()
     if lora_rank is not None:
         unet = _with_lora(unet, lora_rank, fitted, init_from)
@@ -71,49 +71,49 @@ def initial_network(
 
 
 def start_sha256(init_from: str | os.PathLike[str] | None) -> str | None:
-    """SHA-256 of the weights of the pipeline that a training begins with, wherever it lies; None without one."""
+    """Return the SHA-256 of the weights of the pipeline that a training begins with; None without one."""
     if init_from is None:
         return None
-    place = Path(init_from, "unet") if Path(init_from, "unet").is_dir() else Path(init_from)
-    return ",".join(sha256(file) for file in sorted(place.glob("*.safetensors")) + sorted(place.glob("*.bin")))
+    unet_dir = Path(init_from, "unet") if Path(init_from, "unet").is_dir() else Path(init_from)
+    return ",".join(sha256(file) for file in sorted(unet_dir.glob("*.safetensors")) + sorted(unet_dir.glob("*.bin")))
 
 
-def _read(folder: str | os.PathLike[str]) -> tuple[UNet2DModel, DDPMScheduler]:
-    """UNet and noise schedule of a folder that `DDPMPipeline.from_pretrained` takes."""
+def _load_pipeline(folder: str | os.PathLike[str]) -> tuple[UNet2DModel, DDPMScheduler]:
+    """Load UNet and noise schedule of a folder that `DDPMPipeline.from_pretrained` takes."""
     expected = (
         f"init_from: expected in {folder} a pipeline that diffusers.DDPMPipeline.from_pretrained loads: a UNet2DModel "
         "with its weights, and a schedule (in unet/ and scheduler/, or all in one folder)"
     )
-    place = Path(folder, "unet") if Path(folder, "unet").is_dir() else Path(folder)
+    unet_dir = Path(folder, "unet") if Path(folder, "unet").is_dir() else Path(folder)
     try:
-        unet, found = UNet2DModel.from_pretrained(
-            str(place), local_files_only=True, output_loading_info=True, low_cpu_mem_usage=False
+        unet, loading_info = UNet2DModel.from_pretrained(
+            str(unet_dir), local_files_only=True, output_loading_info=True, low_cpu_mem_usage=False
         )
         pipeline: Any = DDPMPipeline.from_pretrained(str(folder), unet=unet, local_files_only=True)
     except (OSError, RuntimeError, ValueError) as error:
         raise TskdError(f"{expected}; found: {error}. Give a folder that one of its trainings has written.") from error
-    if wrong := [f"{kind} {', '.join(map(str, names[:4]))}" for kind, names in found.items() if names]:
+    if wrong := [f"{kind} {', '.join(map(str, names[:4]))}" for kind, names in loading_info.items() if names]:
         raise TskdError(
-            f"{expected}; found in {place} other weights than those of its config.json: {'; '.join(wrong)}."
+            f"{expected}; found in {unet_dir} other weights than those of its config.json: {'; '.join(wrong)}."
         )
     return unet, DDPMScheduler.from_config(pipeline.scheduler.config)
 
 
-def _check_schedule(found: DDPMScheduler, wanted: DDPMScheduler, folder: str | os.PathLike[str]) -> None:
-    same = found.betas.shape == wanted.betas.shape and torch.allclose(found.betas, wanted.betas)
-    if same and found.config["prediction_type"] == wanted.config["prediction_type"]:
+def _check_schedule(pretrained: DDPMScheduler, expected: DDPMScheduler, folder: str | os.PathLike[str]) -> None:
+    same = pretrained.betas.shape == expected.betas.shape and torch.allclose(pretrained.betas, expected.betas)
+    if same and pretrained.config["prediction_type"] == expected.config["prediction_type"]:
         return
     keys = ("prediction_type", "beta_schedule", "beta_start", "beta_end", "num_train_timesteps")
-    differing = [f"{k}: expected {wanted.config[k]}, found {found.config[k]}" for k in keys]
+    differing = [f"{k}: expected {expected.config[k]}, found {pretrained.config[k]}" for k in keys]
     raise TskdError(
         f"{Path(folder, 'scheduler')}: expected the noise schedule of this config, for a network knows no other; "
-        f"{'; '.join(differing)}. Pass --prediction_type {found.config['prediction_type']} --beta_schedule "
-        f"{found.config['beta_schedule']}, and what else differs under --scheduler#."
+        f"{'; '.join(differing)}. Pass --prediction_type {pretrained.config['prediction_type']} --beta_schedule "
+        f"{pretrained.config['beta_schedule']}, and what else differs under --scheduler#."
     )
 
 
 def _fit_channels(unet: Any, inputs: int, outputs: int, folder: str | os.PathLike[str]) -> list[str]:
-    """Fits the first and last convolution in place; returns the names of those that changed."""
+    """Fit the first and last convolution in place; return the names of those that changed."""
     had_in, had_out = unet.config["in_channels"], unet.config["out_channels"]
     maps, had_maps = inputs - outputs, had_in - had_out
     if not (outputs == had_out or {outputs, had_out} == {1, 3}) or had_maps not in (0, maps):

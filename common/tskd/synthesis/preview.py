@@ -1,4 +1,4 @@
-"""A look at what the model draws while it is trained."""
+"""Draw sample images during training, as PNG and in TensorBoard."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tskd.synthesis.sampling import SeededSampler
 
 
 class SamplePreview:
-    """Draws the same few image numbers with the averaged weights, as PNG and in TensorBoard, on rank 0.
+    """Draw the same few image numbers with the averaged weights, as PNG and in TensorBoard, on rank 0.
 
     Args:
         sampler: draws the images; their noise is the same every time, so the pictures show progress and nothing else.
@@ -44,11 +44,11 @@ class SamplePreview:
         self.interval, self.count = interval, count
 
     def attach(self, engine: Engine) -> None:
-        """Registers on every `interval`-th epoch."""
+        """Register on every `interval`-th epoch."""
         engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self)
 
     def __call__(self, engine: Engine) -> None:
-        """Draws and writes."""
+        """Draw and write."""
         if not ranks.is_first():
             return
         epoch, training = engine.state.epoch, self.network.training

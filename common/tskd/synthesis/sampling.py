@@ -1,4 +1,4 @@
-"""Images from noise: image k is a function of the model, the seed and k."""
+"""Sample images from noise: image k is a function of the model, the seed and k."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from tskd.synthesis.label_maps import WarpedLabels, labels_sha256
 from tskd.synthesis.training_record import read_record
 
 SAMPLERS = ("ddpm", "ddim", "dpmsolver++", "sde-dpmsolver++")
-FEW = 25  # steps that are enough for all but "ddpm" with cosine betas
-AT_ONCE = 8  # images in one call of the network on an accelerator, always
+DEFAULT_STEPS = 25  # steps that are enough for all but "ddpm" with cosine betas
+BATCH_SIZE = 8  # images in one call of the network on an accelerator, always
 
 # sampler -> (algorithm, order) of diffusers' solver. DDIM is its first order (arXiv 2211.01095, section 4); that of the
 # stochastic equation adds noise on the way, as DDPM does, which repairs what the network gets wrong.
@@ -33,7 +33,7 @@ _CLIP = {"thresholding": True, "sample_max_value": 1.0}
 
 
 def build_sampler(scheduler: DDPMScheduler, sampler: str) -> DDPMScheduler | DPMSolverMultistepScheduler:
-    """A diffusers scheduler that samples with the noise schedule of the training scheduler.
+    """Build a diffusers scheduler that samples with the noise schedule of the training scheduler.
 
     Args:
         scheduler: training schedule.
@@ -54,14 +54,14 @@ def build_sampler(scheduler: DDPMScheduler, sampler: str) -> DDPMScheduler | DPM
 
 
 class SeededSampler(Inferer):
-    """Samples images by their numbers.
+    """Sample images by their numbers, reproducibly.
 
     All noise of image k comes from one CPU generator seeded by (seed, k): the starting noise and, for "ddpm" and
     "sde-dpmsolver++", that of every step. So neither the batch it is in nor the device changes it. What the network
     adds up in another order for another batch size would still change the last bits. On a CPU, where batches gain
     little, images are therefore made one by one, and on one thread (more threads add up in yet another order); on an
-    accelerator always `AT_ONCE` together, the last group filled up. So an image has the same bytes on the same device,
-    however many are asked for at a time.
+    accelerator always `BATCH_SIZE` together, the last group filled up. So an image has the same bytes on the same
+    device, however many are asked for at a time.
 
     Args:
         scheduler: training schedule.
@@ -88,7 +88,7 @@ class SeededSampler(Inferer):
         super().__init__()
         limit = scheduler.config["num_train_timesteps"]
         if steps is None:
-            steps = limit if sampler == "ddpm" else min(FEW, limit)
+            steps = limit if sampler == "ddpm" else min(DEFAULT_STEPS, limit)
         if not 1 <= steps <= limit:
             raise TskdError(f"steps: expected 1 to {limit} (the training schedule's), found {steps}")
         if seed < 0:
@@ -102,17 +102,17 @@ class SeededSampler(Inferer):
     @property
     def settings(self) -> dict[str, Any]:
         """What, besides the model, an image depends on."""
-        more = {} if self.labels is None else {"label_maps": self.labels.settings}
-        own = {"sampler": self.sampler, "steps": self.steps, "seed": self.seed, "schedule": self.schedule}
-        return {**own, **more}
+        label_maps = {} if self.labels is None else {"label_maps": self.labels.settings}
+        settings = {"sampler": self.sampler, "steps": self.steps, "seed": self.seed, "schedule": self.schedule}
+        return {**settings, **label_maps}
 
     @torch.no_grad()
     def __call__(  # type: ignore[override]
         self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
     ) -> torch.Tensor:
-        """Images of the numbers `inputs` (B whole numbers): B x C x X x Y in [0, 1], on the device of `inputs`."""
+        """Draw the images of `inputs` (B whole numbers): B x C x X x Y in [0, 1], on the device of `inputs`."""
         if inputs.device.type != "cpu":
-            return torch.cat([self._draw(part, AT_ONCE, network) for part in inputs.flatten().split(AT_ONCE)])
+            return torch.cat([self._draw(part, BATCH_SIZE, network) for part in inputs.flatten().split(BATCH_SIZE)])
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
@@ -121,13 +121,13 @@ class SeededSampler(Inferer):
             torch.set_num_threads(threads)
 
     def _set_timesteps(self, device: torch.device) -> None:
-        """From the last timestep, which alone is pure noise in training (arXiv 2305.08891), in equal strides."""
+        """Set equally spaced timesteps from the last, which alone is pure noise in training (arXiv 2305.08891)."""
         limit = self.scheduler.config["num_train_timesteps"]
-        walk = (np.round(limit - np.arange(self.steps) * (limit / self.steps)) - 1).astype(int).tolist()
-        self.scheduler.set_timesteps(device=device, timesteps=walk)
+        timesteps = (np.round(limit - np.arange(self.steps) * (limit / self.steps)) - 1).astype(int).tolist()
+        self.scheduler.set_timesteps(device=device, timesteps=timesteps)
 
     def _draw(self, inputs: torch.Tensor, size: int, network: Callable[..., torch.Tensor]) -> torch.Tensor:
-        """Images of at most `size` numbers, made in a batch of exactly `size`."""
+        """Draw images of at most `size` numbers, made in a batch of exactly `size`."""
         numbers = inputs.tolist()
         numbers += [numbers[-1]] * (size - len(numbers))
         generators = [torch.Generator().manual_seed(image_seed(self.seed, number)) for number in numbers]
@@ -136,12 +136,14 @@ class SeededSampler(Inferer):
         def noise() -> torch.Tensor:
             return torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(inputs.device)
 
+        # 1. start from pure noise, and from the label map where the network is conditioned on one
         image = noise()
         condition = image[:, :0]
         if self.labels is not None:
             maps = torch.stack([self.labels(number) for number in numbers])
             condition = one_hot(maps.to(inputs.device), self.labels.num_classes)
         extra: dict[str, Any] = {"generator": generators} if self.sampler == "ddpm" else {}
+        # 2. denoise: predict the noise (or velocity) at each timestep, and step to the next
         self._set_timesteps(inputs.device)
         for timestep in self.scheduler.timesteps:
             noisy = torch.cat([image, condition], dim=1)
@@ -149,11 +151,12 @@ class SeededSampler(Inferer):
             if self.sampler == "sde-dpmsolver++":
                 extra = {"variance_noise": noise()}
             image = self.scheduler.step(prediction, timestep, image, return_dict=False, **extra)[0]
+        # 3. from [-1, 1] to [0, 1], without those that only filled up the batch
         return from_model_range(image[: len(inputs)])
 
 
 def folder_settings(model: str, network: Any, device: str | torch.device, draw: SeededSampler) -> dict[str, Any]:
-    """All that the images of a `SyntheticFolder` depend on: model, precision, kind of device, and the sampler's own.
+    """Return all that the images of a `SyntheticFolder` depend on: model, precision, kind of device, sampler.
 
     Args:
         model: what identifies the weights (`weights_sha256`).
@@ -166,7 +169,7 @@ def folder_settings(model: str, network: Any, device: str | torch.device, draw: 
 
 
 def check_channels(network: Any, dataset_file: str | os.PathLike[str]) -> None:
-    """Raises TskdError where a `DiffusionUNet` draws images of other channels than `dataset_file` has."""
+    """Raise TskdError where a `DiffusionUNet` draws images of other channels than `dataset_file` has."""
     drawn, expected = image_shape(network)[0], read(dataset_file)["channels"]
     if drawn != expected:
         raise TskdError(
@@ -176,7 +179,7 @@ def check_channels(network: Any, dataset_file: str | os.PathLike[str]) -> None:
 
 
 def schedule_sha256(scheduler: DDPMScheduler) -> str:
-    """SHA-256 of a schedule's settings as `scheduler_config.json` has them, without the versions of libraries."""
+    """Return the SHA-256 of a schedule's settings in `scheduler_config.json`, without the versions of libraries."""
     config = {key: value for key, value in scheduler.config.items() if not key.startswith("_")}
     return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -188,7 +191,7 @@ def labels_for(
     num_labelled: Budget = None,
     pipeline_dir: str | os.PathLike[str] | None = None,
 ) -> WarpedLabels | None:
-    """The label maps that a network draws images to, at its image size; None for a network that takes none.
+    """Return the label maps that a network draws images to, at its image size; None for a network that takes none.
 
     Args:
         network: a `DiffusionUNet`.
@@ -231,7 +234,7 @@ def labels_for(
 
 
 def _trained_budget(dataset_file: str | os.PathLike[str], known: Mapping[str, Any]) -> Budget:
-    """The labelled budget whose label maps a training record tells: so many, or whole patients; None if none is."""
+    """Return the labelled budget whose label maps a training record tells (a number or whole patients), or None."""
     training = read(dataset_file)["training"]
     patients = len({entry["group"] for entry in training})
     budgets: list[Budget] = [known["count"]] if known["count"] <= len(training) else []
@@ -247,13 +250,13 @@ def _labels(dataset_file: str | os.PathLike[str], budget: Budget) -> list[str]:
 
 
 def image_seed(seed: int, number: int) -> int:
-    """Seed of one image's generator: 32 bits, for torch ignores higher ones; different for all numbers of one seed."""
+    """Return the seed of one image's generator: 32 bits, for torch ignores higher ones; unique within one seed."""
     start = int(np.random.SeedSequence(seed).generate_state(1)[0])
     return (start + number * 0x9E3779B1) % 2**32  # an odd factor permutes the 2**32 values
 
 
 def image_shape(network: Any) -> tuple[int, int, int]:
-    """(channels, x, y) of the images that a `DiffusionUNet` was made for."""
+    """Return (channels, x, y) of the images that a `DiffusionUNet` was made for."""
     config = getattr(network, "module", network).unet.config
     size = config["sample_size"]
     x, y = (size, size) if isinstance(size, int) else size

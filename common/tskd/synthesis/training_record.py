@@ -28,7 +28,7 @@ NAME = "training.json"
 def training_record(
     items: Sequence[Mapping[str, str]], init_from: str | os.PathLike[str] | None = None
 ) -> dict[str, Any]:
-    """The record of a training list {image, label?} with absolute paths: contents sorted, so that it tells no order.
+    """Return the record of a training list {image, label?} with absolute paths: contents sorted, so without order.
 
     Args:
         items: the list.
@@ -38,23 +38,23 @@ def training_record(
     return {
         "images": sorted(content for item in items for content in content_hashes(item["image"])),
         "label_maps": {"count": len(labels), "sha256": labels_sha256(labels)} if labels else None,
-        "pretrained_on": sorted(seen_by(init_from)),
+        "pretrained_on": sorted(training_hashes(init_from)),
     }
 
 
 def record_sha256(record: Mapping[str, Any]) -> str:
-    """SHA-256 of a `training_record`, which a checkpoint is bound to: the record tells the whole training."""
+    """Return the SHA-256 of a `training_record`, which a checkpoint is bound to."""
     return hashlib.sha256(json.dumps(record).encode()).hexdigest()
 
 
-def seen_by(pipeline_dir: str | os.PathLike[str] | None) -> set[str]:
-    """Hashes of all images that a pipeline, or one that it began with, was trained on, as far as its record knows."""
+def training_hashes(pipeline_dir: str | os.PathLike[str] | None) -> set[str]:
+    """Return the hashes of all images that a pipeline, or one that it began with, was trained on, if recorded."""
     record = None if pipeline_dir is None else read_record(pipeline_dir)
     return {*record["images"], *record["pretrained_on"]} if record else set()
 
 
 def read_record(pipeline_dir: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """The record of a pipeline; None, with a warning, for one that comes from elsewhere.
+    """Read the record of a pipeline; None, with a warning, for one that comes from elsewhere.
 
     Raises:
         TskdError: a file that is no such record.

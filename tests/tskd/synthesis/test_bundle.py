@@ -108,9 +108,9 @@ def test_train_sample_gate_and_measure(workflow, tmp_path, cohort):
         run(workflow("inference.json", kind="inference", **options, amp_dtype="bfloat16"))
     assert "amp_dtype: the folder has None, this run 'bfloat16'" in cause(refused.value)
     run(workflow("inference.json", kind="inference", **{**options, "num_images": 3}))
-    found = read(synthetic / "dataset.json")["provenance"]["memorisation"]
-    assert found["synthetic"]["images"] == 3
-    assert found["features"] == "random convolutions (seed 0) at 64 px"
+    memorisation = read(synthetic / "dataset.json")["provenance"]["memorisation"]
+    assert memorisation["synthetic"]["images"] == 3
+    assert memorisation["features"] == "random convolutions (seed 0) at 64 px"
     run(workflow("inference.json", kind="inference", **options))
 
     flow = workflow("inference.json", kind="inference", **options)

@@ -10,7 +10,7 @@ from tskd.data.io.nifti import write_volume
 from tskd.data.prepare.volume_writer import Patient, prepare_volumes
 from tskd.errors import TskdError
 from tskd.synthesis import load_images, validation_images
-from tskd.synthesis.image_loading import picture_size, portions
+from tskd.synthesis.image_loading import image_batches, picture_size
 
 HEADER = {
     "name": "ct",
@@ -96,7 +96,7 @@ def test_portions_and_a_limit_give_the_images_of_the_whole(prepare, tmp_path):
     ]
     images, cases, groups = load_images(items, (5, 4))
     assert len(images) == 9
-    parts = list(portions(items, (5, 4), count=4))
+    parts = list(image_batches(items, (5, 4), count=4))
     assert [len(part[0]) for part in parts] == [4, 4, 1]
     assert torch.equal(torch.cat([part[0] for part in parts]), images)
     assert [case for part in parts for case in part[1]] == cases

@@ -49,10 +49,10 @@ def test_one_hot_has_one_class_a_pixel_and_none_where_nobody_labelled():
 
 
 def test_a_map_depends_on_seed_and_number_alone(cohort):
-    first, again, other = (WarpedLabels(cohort, 32, seed) for seed in (0, 0, 1))
+    first, again, reseeded = (WarpedLabels(cohort, 32, seed) for seed in (0, 0, 1))
     maps = [first(k) for k in range(6)]
     assert all(torch.equal(again(k), maps[k]) for k in (5, 0, 3))
-    assert not all(torch.equal(other(k), maps[k]) for k in range(6))
+    assert not all(torch.equal(reseeded(k), maps[k]) for k in range(6))
     assert maps[0].shape == (1, 32, 32)
     assert maps[0].dtype == torch.uint8
 
@@ -133,8 +133,8 @@ def test_the_network_sees_the_map_and_the_map_changes_the_image(conditional, coh
     labels = labels_for(conditional, cohort, seed=4)
     drawn = SeededSampler(SCHEDULER, steps=3, seed=4, labels=labels)(torch.arange(3), conditional)
     assert drawn.shape == (3, 1, 16, 16)
-    other = SeededSampler(SCHEDULER, steps=3, seed=4, labels=labels_for(conditional, cohort, seed=5))
-    assert not torch.equal(other(torch.arange(3), conditional), drawn)
+    reseeded = SeededSampler(SCHEDULER, steps=3, seed=4, labels=labels_for(conditional, cohort, seed=5))
+    assert not torch.equal(reseeded(torch.arange(3), conditional), drawn)
     with pytest.raises(TskdError, match=r"expected .* of its label map\), found 1"):
         SeededSampler(SCHEDULER, steps=3)(torch.arange(1), conditional)
 

@@ -88,19 +88,19 @@ def test_a_pipeline_without_a_record_is_let_through_with_a_warning(tmp_path, net
 def test_the_average_is_shipped_and_training_weights_stay(tmp_path, network, scheduler, ema):
     before = [p.clone() for p in network.parameters()]
     folder = export_model(network, scheduler, tmp_path, ema)
-    for own, average, kept, loaded in zip(
+    for parameter, average, kept, loaded in zip(
         network.parameters(), ema.shadow_params, before, load_network(folder).parameters(), strict=True
     ):
-        assert torch.equal(own, kept)
+        assert torch.equal(parameter, kept)
         assert torch.equal(loaded, average)
 
 
 def test_model_pt_holds_tensors_only_and_loads_strictly(tmp_path, network, make_network, scheduler, ema):
     export_model(network, scheduler, tmp_path, ema)
     assert all(torch.is_tensor(value) for value in torch.load(tmp_path / "model.pt", weights_only=True).values())
-    other = load_weights(make_network(), tmp_path / "model.pt")
-    for own, average in zip(other.parameters(), ema.shadow_params, strict=True):
-        assert torch.equal(own, average)
+    loaded = load_weights(make_network(), tmp_path / "model.pt")
+    for parameter, average in zip(loaded.parameters(), ema.shadow_params, strict=True):
+        assert torch.equal(parameter, average)
 
 
 def test_a_second_export_replaces_the_first_and_changes_the_hash(tmp_path, network, scheduler, ema):
@@ -124,9 +124,9 @@ def test_a_missing_pipeline_is_named(tmp_path):
 
 def test_weights_of_another_network_are_refused(tmp_path, network, make_network, scheduler):
     folder = export_model(network, scheduler, tmp_path / "one")
-    other = export_model(make_network(channels=3), scheduler, tmp_path / "three")
+    rgb = export_model(make_network(channels=3), scheduler, tmp_path / "three")
     weights = "unet/diffusion_pytorch_model.safetensors"
-    (folder / weights).write_bytes((other / weights).read_bytes())
+    (folder / weights).write_bytes((rgb / weights).read_bytes())
     with pytest.raises(TskdError, match="conv_in"):
         load_network(folder)
 

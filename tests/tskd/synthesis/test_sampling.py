@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tskd.errors import TskdError
 from tskd.synthesis import SAMPLERS, SeededSampler, folder_settings
-from tskd.synthesis.sampling import AT_ONCE, image_seed, image_shape
+from tskd.synthesis.sampling import BATCH_SIZE, image_seed, image_shape
 
 SHAPE = (1, 8, 8)
 
@@ -77,8 +77,8 @@ def test_ddim_is_the_stock_one(scheduler):
     image = torch.randn((1, 1, 8, 8), generator=torch.Generator().manual_seed(image_seed(3, 5)))
     for timestep in stock.timesteps:
         image = stock.step(ideal(image, timestep[None]), timestep, image, return_dict=False)[0]
-    ours = SeededSampler(scheduler, "ddim", 20, seed=3, shape=(1, 8, 8))(torch.tensor([5]), ideal)
-    torch.testing.assert_close(ours, image / 2 + 0.5, atol=1e-4, rtol=0)
+    images = SeededSampler(scheduler, "ddim", 20, seed=3, shape=(1, 8, 8))(torch.tensor([5]), ideal)
+    torch.testing.assert_close(images, image / 2 + 0.5, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -87,8 +87,8 @@ def test_an_image_is_a_function_of_seed_and_number(network, scheduler, sampler):
         return SeededSampler(scheduler, sampler, 6, seed)(torch.tensor(numbers), network)
 
     together = draw([0, 1, 2, 3, 4])
-    for other in (draw([4, 3, 2, 1, 0]).flip(0), torch.cat([draw([0, 1]), draw([2, 3]), draw([4])])):
-        assert torch.equal(other, together)
+    for split in (draw([4, 3, 2, 1, 0]).flip(0), torch.cat([draw([0, 1]), draw([2, 3]), draw([4])])):
+        assert torch.equal(split, together)
     assert torch.equal(draw([3]), together[3:4])
     assert len({tuple(image.flatten().tolist()) for image in [*together, *draw([0, 1], seed=1)]}) == 7
 
@@ -99,13 +99,13 @@ def test_on_an_accelerator_the_others_of_a_batch_change_no_byte(network, schedul
     network.register_forward_pre_hook(lambda _, args, named: sizes.append(len(named["x"])), with_kwargs=True)
 
     def draw(numbers):
-        return sampler._draw(torch.tensor(numbers), AT_ONCE, network)
+        return sampler._draw(torch.tensor(numbers), BATCH_SIZE, network)
 
-    together = draw(list(range(AT_ONCE)))
+    together = draw(list(range(BATCH_SIZE)))
     assert torch.equal(draw([5]), together[5:6])
     assert torch.equal(draw([7, 2, 3]), together[[7, 2, 3]])
-    assert set(sizes) == {AT_ONCE}
-    torch.testing.assert_close(sampler(torch.arange(AT_ONCE), network), together, atol=1e-3, rtol=0)
+    assert set(sizes) == {BATCH_SIZE}
+    torch.testing.assert_close(sampler(torch.arange(BATCH_SIZE), network), together, atol=1e-3, rtol=0)
 
 
 def test_on_a_cpu_the_number_of_threads_changes_nothing_and_is_left_as_it_was(network, scheduler):
@@ -139,8 +139,8 @@ def test_settings_tell_schedule_device_and_precision_apart(make_network, schedul
         folder_settings("m", make_network(amp_dtype="bfloat16"), "cpu", draw),
         folder_settings("m", make_network(), "cpu", SeededSampler(DDPMScheduler(1000, beta_end=0.03))),
     ]
-    for key, other in zip(("device", "amp_dtype", "schedule"), others, strict=True):
-        assert {name for name in plain if plain[name] != other[name]} == {key}
+    for key, changed in zip(("device", "amp_dtype", "schedule"), others, strict=True):
+        assert {name for name in plain if plain[name] != changed[name]} == {key}
 
 
 def test_ddpm_is_the_stock_pipeline(network, scheduler):
@@ -148,8 +148,8 @@ def test_ddpm_is_the_stock_pipeline(network, scheduler):
     pipeline.set_progress_bar_config(disable=True)
     generators = [torch.Generator().manual_seed(image_seed(5, number)) for number in (3, 4)]
     stock = pipeline(batch_size=2, num_inference_steps=10, generator=generators, output_type="pt", return_dict=False)[0]
-    ours = SeededSampler(scheduler, "ddpm", 10, seed=5)(torch.tensor([3, 4]), network)
-    torch.testing.assert_close(ours, stock, atol=1e-5, rtol=0)
+    images = SeededSampler(scheduler, "ddpm", 10, seed=5)(torch.tensor([3, 4]), network)
+    torch.testing.assert_close(images, stock, atol=1e-5, rtol=0)
 
 
 @given(st.integers(0, 2**31), st.lists(st.integers(0, 10**6), min_size=2, max_size=20, unique=True))

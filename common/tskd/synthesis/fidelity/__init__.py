@@ -1,1 +1,1 @@
-"""How close synthetic images are to real ones as a set."""
+"""Fidelity of a set of synthetic images: KID, FID, precision and recall."""

@@ -1,4 +1,4 @@
-"""Networks that turn images into vectors, for measures of fidelity and for a second memorisation check."""
+"""Feature extractors from images to vectors, for measures of fidelity and for the memorisation gate."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ class RandomFeatures(nn.Module):
         self.kernels = nn.ParameterList(kernels)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Vectors N x D of images N x c x X x Y in [0, 1], c = 1 or 3."""
-        x = _sized(images.expand(-1, 3, -1, -1), self.resolution) * 2 - 1
-        found = []
+        """Return vectors N x D of images N x c x X x Y in [0, 1], c = 1 or 3."""
+        x = _resize(images.expand(-1, 3, -1, -1), self.resolution) * 2 - 1
+        statistics = []
         for kernel in self.kernels:
             x = functional.relu(functional.conv2d(x, kernel.to(x), stride=2, padding=1))
-            found += [x.mean((2, 3)), x.std((2, 3))]
-        return torch.cat(found, dim=1)
+            statistics += [x.mean((2, 3)), x.std((2, 3))]
+        return torch.cat(statistics, dim=1)
 
 
 class EncoderFeatures(nn.Module):
-    """Mean over the image of a teacher's image embedding.
+    """Global average pooling of a teacher's image embedding.
 
     Args:
         network: module with `forward_features(images) -> {"embedding": N x D x h x w, ...}`, such as the teacher.
@@ -65,12 +65,12 @@ class EncoderFeatures(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Vectors N x D of images N x c x X x Y in [0, 1]."""
-        return self.forward_features(_sized(images, self.resolution))["embedding"].float().mean((2, 3))
+        """Return vectors N x D of images N x c x X x Y in [0, 1]."""
+        return self.forward_features(_resize(images, self.resolution))["embedding"].float().mean((2, 3))
 
 
 def teacher_features(vfm: str, weights: str | Path | None = None, resolution: int = 256) -> EncoderFeatures:
-    """Features of a teacher's image encoder: a foundation model as it is, or after its adaptation to the task.
+    """Return a teacher's image encoder: a foundation model as it is, or after its adaptation to the task.
 
     They are not Inception's, which know photographs: numbers compare only with numbers of the same encoder and size.
 
@@ -92,7 +92,7 @@ def teacher_features(vfm: str, weights: str | Path | None = None, resolution: in
     return EncoderFeatures(load_pretrained(build_sam(vfm, 2, resolution), weights), resolution, name)
 
 
-def _sized(images: torch.Tensor, resolution: int) -> torch.Tensor:
+def _resize(images: torch.Tensor, resolution: int) -> torch.Tensor:
     if images.shape[-2:] == (resolution, resolution):
         return images
     return functional.interpolate(

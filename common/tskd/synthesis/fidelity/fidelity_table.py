@@ -1,4 +1,4 @@
-"""The measures of fidelity as files, and in MLflow."""
+"""Write the measures of fidelity to files and to MLflow."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def write_report(report: Mapping[str, Any], path: Path, mlflow_uri: str | None, 
         TskdError: mlflow is asked for and not installed.
     """
     write_json(path, report)
-    found = {(pair, name): value for pair, values in report["pairs"].items() for name, value in values.items()}
+    values = {(pair, name): value for pair, values in report["pairs"].items() for name, value in values.items()}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for (pair, name), value in found.items():
+    for (pair, name), value in values.items():
         writer.writerow([report["modality"], report["features"], pair, name, "" if value is None else f"{value:.6g}"])
     write_text(path.with_suffix(".csv"), text.getvalue())
     if mlflow_uri is not None:
-        metrics = {f"{pair}/{name}": value for (pair, name), value in found.items() if value is not None}
+        metrics = {f"{pair}/{name}": value for (pair, name), value in values.items() if value is not None}
         _to_mlflow(
             metrics, {key: report[key] for key in ("modality", "features", "fid_features")}, mlflow_uri, experiment
         )

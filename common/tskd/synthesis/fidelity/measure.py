@@ -1,4 +1,4 @@
-"""How close synthetic images are to real ones as a set, and real ones to each other: KID, FID, precision, recall."""
+"""Measure fidelity: KID, FID, precision and recall of synthetic against real images, and of real against real."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from tskd.data.datalist import entries, read
 from tskd.data.io.intensity import Intensity
 from tskd.errors import TskdError
 from tskd.synthesis.fidelity.fidelity_table import write_report
-from tskd.synthesis.image_loading import picture_size, portions
+from tskd.synthesis.image_loading import image_batches, picture_size
 
 FID_DIMENSIONS = 64  # of the features for FID; with fewer images than this it is not given
-FEWEST = 5  # images in a sample
-HALVINGS = 10  # of the training images, for real against real: one halving says little
+MIN_IMAGES = 5  # images in a sample
+NUM_SPLITS = 10  # of the training images, for real against real: one halving says little
 
 
 def kernel_distance(first: torch.Tensor, second: torch.Tensor) -> float:
-    """Kernel Inception distance: unbiased squared MMD with the kernel (a.b / D + 1)^3 (arXiv 1801.01401).
+    """Return the kernel Inception distance: unbiased squared MMD, kernel (a.b / D + 1)^3 (arXiv 1801.01401).
 
     Args:
         first: vectors N x D, N at least 2.
@@ -38,18 +38,18 @@ def kernel_distance(first: torch.Tensor, second: torch.Tensor) -> float:
     def kernel(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return (x @ y.T / x.shape[1] + 1) ** 3
 
-    own_a, own_b = kernel(a, a), kernel(b, b)
-    within = (own_a.sum() - own_a.trace()) / (n * (n - 1)) + (own_b.sum() - own_b.trace()) / (m * (m - 1))
+    within_a, within_b = kernel(a, a), kernel(b, b)
+    within = (within_a.sum() - within_a.trace()) / (n * (n - 1)) + (within_b.sum() - within_b.trace()) / (m * (m - 1))
     return float(within - 2 * kernel(a, b).mean())
 
 
 def frechet_distance(first: torch.Tensor, second: torch.Tensor) -> float:
-    """Fréchet distance of vectors N x D and M x D (MONAI's). Too high in small samples: compare equal sizes."""
+    """Return the Fréchet distance of vectors N x D and M x D (MONAI's), which depends on N and M."""
     return float(FIDMetric()(first.double(), second.double()))
 
 
 def project(vectors: torch.Tensor, dimensions: int = FID_DIMENSIONS, seed: int = 0) -> torch.Tensor:
-    """Vectors N x D in fixed random orthonormal directions, N x `dimensions`; as they are where D is no larger.
+    """Project vectors N x D on fixed random orthonormal directions, N x `dimensions`; unchanged where D is no larger.
 
     A Fréchet distance needs more images than dimensions. The directions are the same for every sample of one D, so the
     numbers of two samples compare, of whatever size they are.
@@ -62,7 +62,7 @@ def project(vectors: torch.Tensor, dimensions: int = FID_DIMENSIONS, seed: int =
 
 
 def precision_recall(real: torch.Tensor, synthetic: torch.Tensor, neighbours: int = 3) -> tuple[float, float]:
-    """Improved precision and recall (Kynkäänniemi et al., arXiv 1904.06991).
+    """Return improved precision and recall (Kynkäänniemi et al., arXiv 1904.06991).
 
     Precision: share of synthetic images inside the balls that reach from each real image to its k-th neighbour, so how
     many look real. Recall: the same the other way round, so how much of the real variety is there.
@@ -82,7 +82,7 @@ def precision_recall(real: torch.Tensor, synthetic: torch.Tensor, neighbours: in
 
 
 def diversity(sample: torch.Tensor) -> dict[str, float]:
-    """How far each of N vectors N x D is from its nearest neighbour in the sample: smallest and median distance.
+    """Return smallest and median distance of each of N vectors N x D to its nearest neighbour in the sample.
 
     Far less than among as many real images means that the sample repeats itself.
     """
@@ -105,11 +105,11 @@ def measure(
     Pairs: `synthetic`, the images that passed the gate against the training images. `floor`, one half of the training
     images against the other, drawn at random, so of the same patients, as synthetic images and their models' training
     images are: what a perfect generator would have. `other_patients`, the training images of some patients against
-    those of the others, who have about half of the images: how far people are apart. Both are means of `HALVINGS`
-    halvings (those with `FEWEST` images on each side), with the smallest and largest KID of these. `held_out`, the
+    those of the others, who have about half of the images: how far people are apart. Both are means of `NUM_SPLITS`
+    splits (those with `MIN_IMAGES` images on each side), with the smallest and largest KID of these. `held_out`, the
     images of the validation list against the training images, where there are any. Samples have one size, because all
     measures depend on it, but for `other_patients` and `held_out` where there are fewer images; a pair with fewer than
-    `FEWEST` is left out.
+    `MIN_IMAGES` is left out.
     All features are brought to mean 0 and mean variance 1 of the training images. A dataset.json has one modality, so
     the report is of one.
 
@@ -135,49 +135,49 @@ def measure(
     data, intensity, size = read(dataset_file), Intensity.of(dataset_file), picture_size(listed[0]["image"])
 
     def vectors(items: Sequence[Mapping[str, str]]) -> tuple[torch.Tensor, np.ndarray]:
-        found, groups = [], []
-        for images, _, patients in portions(items, size, data["channels"], intensity):
+        parts, groups = [], []
+        for images, _, patients in image_batches(items, size, data["channels"], intensity):
             with torch.no_grad():
-                found += [features(part.to(device)).float().cpu() for part in images.split(16)]
+                parts += [features(part.to(device)).float().cpu() for part in images.split(16)]
             groups += patients
-        return torch.cat(found), np.asarray(groups)
+        return torch.cat(parts), np.asarray(groups)
 
     training, groups = vectors(entries(dataset_file, "transfer"))
     patients = np.unique(groups)
     if len(patients) < 2:
         raise TskdError(f"{dataset_file}: expected training images of at least two patients, found {len(patients)}.")
     rng = np.random.default_rng(0)
-    halves = {
-        "floor": [rng.permutation(len(groups)) < len(groups) // 2 for _ in range(HALVINGS)],
-        "other_patients": [_patients_of_half_the_images(groups, rng) for _ in range(HALVINGS)],
+    masks = {
+        "floor": [rng.permutation(len(groups)) < len(groups) // 2 for _ in range(NUM_SPLITS)],
+        "other_patients": [_half_of_the_patients(groups, rng) for _ in range(NUM_SPLITS)],
     }
     drawn = vectors(listed)[0]
     count = min(limit, len(drawn), len(training) // 2)
-    if count < FEWEST:
+    if count < MIN_IMAGES:
         raise TskdError(
-            f"expected at least {FEWEST} synthetic images and twice as many of training, found {len(drawn)} and "
+            f"expected at least {MIN_IMAGES} synthetic images and twice as many of training, found {len(drawn)} and "
             f"{len(training)}. Make more synthetic images, or list more training images."
         )
     centre, spread = training.mean(0), training.var(0).mean().sqrt().clamp_min(1e-12)
     training, drawn = (training - centre) / spread, (drawn - centre) / spread
 
-    def thinned(first: torch.Tensor, second: torch.Tensor, images: int) -> dict[str, float | None]:
-        return compare(_thin(first, images), _thin(second, images))
+    def compare_subsampled(first: torch.Tensor, second: torch.Tensor, images: int) -> dict[str, float | None]:
+        return compare(_subsample(first, images), _subsample(second, images))
 
-    pairs = {"synthetic": thinned(training, drawn, count)}
-    for name, many in halves.items():
-        split = [(training[torch.from_numpy(half)], training[torch.from_numpy(~half)]) for half in many]
-        usable = [parts for parts in split if min(map(len, parts)) >= FEWEST]
+    pairs = {"synthetic": compare_subsampled(training, drawn, count)}
+    for name, half_masks in masks.items():
+        samples = [(training[torch.from_numpy(half)], training[torch.from_numpy(~half)]) for half in half_masks]
+        usable = [parts for parts in samples if min(map(len, parts)) >= MIN_IMAGES]
         if not usable:
             continue
         images = min(count, *(len(part) for parts in usable for part in parts))
-        found = [thinned(*parts, images) for parts in usable]
-        kids = [one["kid"] for one in found if one["kid"] is not None]
-        pairs[name] = _mean(found) | {"images": images, "kid_lowest": min(kids), "kid_highest": max(kids)}
+        measures = [compare_subsampled(*parts, images) for parts in usable]
+        kids = [values["kid"] for values in measures if values["kid"] is not None]
+        pairs[name] = _mean(measures) | {"images": images, "kid_lowest": min(kids), "kid_highest": max(kids)}
     if data["validation"]:
         held_out = (vectors(entries(dataset_file, "validation"))[0] - centre) / spread
         images = min(count, len(held_out))
-        pairs |= {"held_out": thinned(training, held_out, images)} if images >= FEWEST else {}
+        pairs |= {"held_out": compare_subsampled(training, held_out, images)} if images >= MIN_IMAGES else {}
     report = {
         "modality": data["modality"],
         "features": getattr(features, "name", type(features).__name__),
@@ -188,41 +188,43 @@ def measure(
     return report
 
 
-def compare(real: torch.Tensor, other: torch.Tensor) -> dict[str, float | None]:
-    """All measures of a pair of samples N x D.
+def compare(real: torch.Tensor, sample: torch.Tensor) -> dict[str, float | None]:
+    """Return all measures of a pair of samples N x D.
 
     `fid` is that of the features in `FID_DIMENSIONS` directions (`project`). It is None where there are no more images
     than that, or than features: its covariance matrices would be singular.
     """
-    precision, recall = precision_recall(real, other)
-    few, few_other = project(real), project(other)
+    precision, recall = precision_recall(real, sample)
+    real_projected, sample_projected = project(real), project(sample)
     return {
         "images": len(real),
-        "kid": kernel_distance(real, other),
-        "fid": frechet_distance(few_other, few) if min(len(real), len(other)) > few.shape[1] else None,
+        "kid": kernel_distance(real, sample),
+        "fid": frechet_distance(sample_projected, real_projected)
+        if min(len(real), len(sample)) > real_projected.shape[1]
+        else None,
         "precision": precision,
         "recall": recall,
-        **diversity(other),
+        **diversity(sample),
         **{f"real_{name}": value for name, value in diversity(real).items()},
     }
 
 
-def _patients_of_half_the_images(groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Which of N images are of the first patients in a drawn order, so many that they have about half of the images."""
+def _half_of_the_patients(groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return which of N images are of the first patients in a random order that have about half of the images."""
     patients, counts = np.unique(groups, return_counts=True)
     order = rng.permutation(len(patients))
     off = np.abs(counts[order].cumsum()[:-1] - len(groups) / 2)
     return np.isin(groups, patients[order[: off.argmin() + 1]])
 
 
-def _mean(found: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
-    """The mean of each measure, None where it is missing in one."""
+def _mean(measures: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
+    """Return the mean of each measure, None where it is missing in one."""
     means: dict[str, float | None] = {}
-    for name in found[0]:
-        values = [value for one in found if (value := one[name]) is not None]
-        means[name] = sum(values) / len(values) if len(values) == len(found) else None
+    for name in measures[0]:
+        values = [value for pair in measures if (value := pair[name]) is not None]
+        means[name] = sum(values) / len(values) if len(values) == len(measures) else None
     return means
 
 
-def _thin(sample: torch.Tensor, count: int) -> torch.Tensor:
+def _subsample(sample: torch.Tensor, count: int) -> torch.Tensor:
     return sample[torch.linspace(0, len(sample) - 1, count).round().long()]

@@ -1,4 +1,4 @@
-"""Which training image is an image most like, after alignment over flips and small shifts."""
+"""Nearest training image by normalised cross-correlation over flips and small shifts."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-_FLAT = 0.005  # standard deviation (of 1) under which a window has nothing to compare
+_UNIFORM_STD = 0.005  # standard deviation (of 1) under which a window has nothing to compare
 
 
-def prepare(images: torch.Tensor, resolution: int = 64) -> torch.Tensor:
-    """Images as the comparison sees them: grey, small, without what all patients share.
+def pixel_descriptor(images: torch.Tensor, resolution: int = 64) -> torch.Tensor:
+    """Return images grey, small and high-pass filtered, without what all patients share.
 
     A Gaussian blur (sigma 4 pixels of 64) is subtracted. What is left is detail, which tells copies from other patients
     far better than the outline of a body does: on abdominal MR the most alike slices of two patients correlate at 0.90
@@ -38,18 +38,18 @@ def prepare(images: torch.Tensor, resolution: int = 64) -> torch.Tensor:
     return (grey - functional.conv2d(blurred, bell[None, None, None, :]))[:, 0]
 
 
-def most_alike(
+def max_cross_correlation(
     queries: torch.Tensor, references: torch.Tensor, max_shift: int = 3
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Highest normalised cross-correlation of each query with any reference, over 4 flips and all small shifts.
+    """Return each query's highest normalised cross-correlation with any reference, over 4 flips and all small shifts.
 
     The middle of a query (without `max_shift` pixels on each side) is compared with every window of that size in the
     reference and its flips; each window is brought to mean 0 and norm 1. Brightness and contrast change nothing. A
     window without any structure correlates with nothing (0).
 
     Args:
-        queries: N x R x R from `prepare`.
-        references: M x R x R from `prepare`, on the same device.
+        queries: N x R x R from `pixel_descriptor`.
+        references: M x R x R from `pixel_descriptor`, on the same device.
         max_shift: pixels, in both directions and on both axes.
 
     Returns:
@@ -57,7 +57,7 @@ def most_alike(
     """
     best = torch.full((len(queries),), -1.0, device=queries.device)
     twin = torch.zeros(len(queries), dtype=torch.long, device=queries.device)
-    for index, score in enumerate(_scores(queries, references, max_shift)):
+    for index, score in enumerate(_cross_correlations(queries, references, max_shift)):
         better = score > best
         best = torch.where(better, score, best)
         twin[better] = index
@@ -72,11 +72,11 @@ def nearest_other_patient(
     duplicate: float,
     max_shift: int = 3,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The same for images of other patients only, without those that are the same picture.
+    """Return the same for images of other patients only, without duplicates of one picture.
 
     Args:
-        queries: N x R x R from `prepare`.
-        references: M x R x R from `prepare`, on the same device.
+        queries: N x R x R from `pixel_descriptor`.
+        references: M x R x R from `pixel_descriptor`, on the same device.
         query_groups: N patients.
         reference_groups: M patients.
         duplicate: correlation from which two images are one picture listed under two patients.
@@ -90,7 +90,7 @@ def nearest_other_patient(
     best = torch.full((len(queries),), -1.0, device=queries.device)
     twin = torch.zeros(len(queries), dtype=torch.long, device=queries.device)
     repeated = torch.zeros_like(same)
-    for index, score in enumerate(_scores(queries, references, max_shift)):
+    for index, score in enumerate(_cross_correlations(queries, references, max_shift)):
         repeated[:, index] = (score >= duplicate) & ~same[:, index]
         better = (score > best) & ~same[:, index] & ~repeated[:, index]
         best = torch.where(better, score, best)
@@ -98,10 +98,10 @@ def nearest_other_patient(
     return best, twin, repeated
 
 
-def most_alike_features(
+def max_cosine_similarity(
     queries: torch.Tensor, references: torch.Tensor, left_out: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same as `most_alike` with the cosine of feature vectors N x D and M x D, centred on the references.
+    """Return the highest cosine similarity of feature vectors N x D with M x D, centred on the references.
 
     `left_out` (N x M) names pairs that are not compared.
     """
@@ -114,20 +114,20 @@ def most_alike_features(
 
 
 def same_group(first: Sequence[str], second: Sequence[str], device: torch.device) -> torch.Tensor:
-    """Which pairs are of one patient: N x M."""
+    """Return which pairs are of one patient: N x M."""
     return torch.from_numpy(np.asarray(first)[:, None] == np.asarray(second)[None]).to(device)
 
 
 def structureless(images: torch.Tensor, max_shift: int = 3) -> torch.Tensor:
-    """Which of N x R x R images from `prepare` have nothing to compare in their middle (N)."""
-    middle = _middle(images, max_shift)
-    return (middle - middle.mean(1, keepdim=True)).norm(dim=1) <= _FLAT * middle.shape[1] ** 0.5
+    """Return which of N x R x R images from `pixel_descriptor` are uniform in their middle (N)."""
+    middle = _centre_crop(images, max_shift)
+    return (middle - middle.mean(1, keepdim=True)).norm(dim=1) <= _UNIFORM_STD * middle.shape[1] ** 0.5
 
 
-def _scores(queries: torch.Tensor, references: torch.Tensor, max_shift: int) -> Iterator[torch.Tensor]:
-    """For each reference: its correlation with every query (N, at most 1)."""
+def _cross_correlations(queries: torch.Tensor, references: torch.Tensor, max_shift: int) -> Iterator[torch.Tensor]:
+    """Yield, for each reference, its correlation with every query (N, at most 1)."""
     side = queries.shape[-1] - 2 * max_shift
-    vectors = _normalise(_middle(queries, max_shift))
+    vectors = _normalise(_centre_crop(queries, max_shift))
     scale = _window_scale(references, side)
     # one buffer for all: new memory would cost more than the sums
     windows = references.new_empty(4, *scale.shape[1:], side, side)
@@ -140,14 +140,14 @@ def _scores(queries: torch.Tensor, references: torch.Tensor, max_shift: int) -> 
 
 
 def _window_scale(images: torch.Tensor, side: int) -> torch.Tensor:
-    """1 / norm of each window side x side of N x R x R images after its mean is taken away, 0 of a flat one."""
+    """Return 1 / norm of each centred window side x side of N x R x R images, 0 of a uniform one."""
     exact = images.double()[:, None]
     variance = functional.avg_pool2d(exact**2, side, 1) - functional.avg_pool2d(exact, side, 1) ** 2
     deviation = variance.clamp_min(0).sqrt()[:, 0]
-    return torch.where(deviation > _FLAT, 1 / (deviation * side), 0.0).float()
+    return torch.where(deviation > _UNIFORM_STD, 1 / (deviation * side), 0.0).float()
 
 
-def _middle(images: torch.Tensor, max_shift: int) -> torch.Tensor:
+def _centre_crop(images: torch.Tensor, max_shift: int) -> torch.Tensor:
     side = images.shape[-1] - 2 * max_shift
     return images[:, max_shift : max_shift + side, max_shift : max_shift + side].reshape(len(images), -1)
 
@@ -155,4 +155,4 @@ def _middle(images: torch.Tensor, max_shift: int) -> torch.Tensor:
 def _normalise(vectors: torch.Tensor) -> torch.Tensor:
     centred = vectors - vectors.mean(1, keepdim=True)
     norm = centred.norm(dim=1, keepdim=True)
-    return torch.where(norm > _FLAT * vectors.shape[1] ** 0.5, centred / norm.clamp_min(1e-12), 0.0)
+    return torch.where(norm > _UNIFORM_STD * vectors.shape[1] ** 0.5, centred / norm.clamp_min(1e-12), 0.0)

@@ -1,4 +1,4 @@
-"""What the memorisation gate found, as a table and as pictures."""
+"""Write the memorisation gate's result as a table and as pictures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FEATURE_COLUMNS = ("feature_twin", "feature_similarity", "feature_threshold")
 
 
 def table(numbers: Sequence[int], cases: Sequence[str], verdict: Verdict, limits: Limits) -> str:
-    """memorisation.csv: one line an image.
+    """Return memorisation.csv: one line an image.
 
     Args:
         numbers: of the synthetic images.
@@ -47,19 +47,19 @@ def pairs(
     limits: Limits,
     channels: int,
 ) -> Image.Image:
-    """The 16 most suspicious pairs: synthetic image left, right the training image of the comparison that says so.
+    """Draw the 16 most suspicious pairs: synthetic image left, right the training image nearest to it.
 
     Suspicious is what exceeds its threshold by most of the room that is left up to 1, in either comparison.
     """
     size = picture_size(synthetic[0]["image"])
-    shown = [("", verdict.similarity, verdict.twin, _excess(verdict.similarity, limits.pixels))]
+    comparisons = [("", verdict.similarity, verdict.twin, _excess(verdict.similarity, limits.pixels))]
     if verdict.cosine is not None and verdict.feature_twin is not None and limits.features is not None:
         excess = _excess(verdict.cosine, limits.features)
-        shown.append(("features ", verdict.cosine, verdict.feature_twin, excess))
-    largest, space = torch.stack([excess for *_, excess in shown]).max(0)
+        comparisons.append(("features ", verdict.cosine, verdict.feature_twin, excess))
+    largest, which = torch.stack([excess for *_, excess in comparisons]).max(0)
     tiles, captions = [], []
     for row in largest.argsort(descending=True)[:16].tolist():
-        name, similarity, twin, _ = shown[int(space[row])]
+        name, similarity, twin, _ = comparisons[int(which[row])]
         pair = load_images([synthetic[row], real[int(twin[row])]], size, channels)[0]
         tiles.append(torch.cat(list(pair), dim=1))
         captions.append(f"{name}{float(similarity[row]):.2f}{' flagged' if verdict.flagged[row] else ''}")
@@ -67,5 +67,5 @@ def pairs(
 
 
 def _excess(similarity: torch.Tensor, limit: float) -> torch.Tensor:
-    """By how much of the room between the threshold and 1 it is exceeded: 1 for an exact copy, 0 at the threshold."""
+    """Return the excess over the threshold as a share of its distance to 1: 1 for an exact copy, 0 at the threshold."""
     return (similarity - limit) / max(1 - limit, 1e-6)

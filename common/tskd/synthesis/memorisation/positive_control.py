@@ -1,4 +1,4 @@
-"""Altered copies of training images: how many of them the memorisation gate finds is its proof, and its limit."""
+"""Positive control of the memorisation gate: how many altered copies of training images it detects."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch.nn import functional
 from tskd.synthesis.memorisation.similarity import Descriptors, Verdict, join
 
 
-def turned(images: torch.Tensor, degrees: float = 0.0, zoom: float = 1.0) -> torch.Tensor:
-    """Images N x C x X x Y turned or enlarged about their middle."""
+def rotated(images: torch.Tensor, degrees: float = 0.0, zoom: float = 1.0) -> torch.Tensor:
+    """Rotate or enlarge images N x C x X x Y about their centre."""
     angle = math.radians(degrees)
     turn = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]) / zoom
     theta = torch.cat([turn, torch.zeros(2, 1)], dim=1)
@@ -22,18 +22,18 @@ def turned(images: torch.Tensor, degrees: float = 0.0, zoom: float = 1.0) -> tor
 
 
 def shifted(images: torch.Tensor, pixels: int) -> torch.Tensor:
-    """Images N x C x X x Y shifted to larger x and y; the first row and column fill the gap."""
+    """Shift images N x C x X x Y to larger x and y; the first row and column fill the gap."""
     padded = functional.pad(images, (pixels, 0, pixels, 0), mode="replicate")
     return padded[..., : images.shape[-2], : images.shape[-1]]
 
 
 def noisy(images: torch.Tensor) -> torch.Tensor:
-    """Images with Gaussian noise of standard deviation 0.1, always the same."""
+    """Add Gaussian noise of standard deviation 0.1, always the same."""
     return (images + 0.1 * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
 
 
 def _blurred(images: torch.Tensor) -> torch.Tensor:
-    """A quarter of the pixels, and back."""
+    """Downsample to a quarter of the pixels, and back."""
     small = functional.interpolate(images, scale_factor=0.5, mode="bilinear", antialias=True)
     return functional.interpolate(small, images.shape[-2:], mode="bilinear", align_corners=False)
 
@@ -47,20 +47,22 @@ ALTERATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "blurred: half the resolution": _blurred,
     "shifted by 3 pixels": lambda images: shifted(images, 3),
     "shifted by 8% of the side": lambda images: shifted(images, round(0.08 * images.shape[-1])),
-    "turned by 3 degrees": lambda images: turned(images, degrees=3),
-    "turned by 6 degrees": lambda images: turned(images, degrees=6),
-    "enlarged by 5%": lambda images: turned(images, zoom=1.05),
-    "enlarged by 10%": lambda images: turned(images, zoom=1.1),
-    "half of another image": lambda images: torch.cat([images[:, :, : images.shape[2] // 2], _others(images)], dim=2),
+    "turned by 3 degrees": lambda images: rotated(images, degrees=3),
+    "turned by 6 degrees": lambda images: rotated(images, degrees=6),
+    "enlarged by 5%": lambda images: rotated(images, zoom=1.05),
+    "enlarged by 10%": lambda images: rotated(images, zoom=1.1),
+    "half of another image": lambda images: torch.cat(
+        [images[:, :, : images.shape[2] // 2], _right_halves_rolled(images)], dim=2
+    ),
 }
 
 
-def _others(images: torch.Tensor) -> torch.Tensor:
-    """The right halves of the images, each moved on by half of the batch: a composite of two images."""
+def _right_halves_rolled(images: torch.Tensor) -> torch.Tensor:
+    """Return the right halves of the images, rolled by half of the batch: for a composite of two images."""
     return images.roll(len(images) // 2, 0)[:, :, images.shape[2] // 2 :]
 
 
-def find_copies(
+def detect_altered_copies(
     images: torch.Tensor, describe: Callable[[torch.Tensor], Descriptors], compare: Callable[[Descriptors], Verdict]
 ) -> dict[str, dict[str, Any]]:
     """Alter images in each of `ALTERATIONS` and count those that the gate finds.
@@ -71,15 +73,17 @@ def find_copies(
         compare: its verdict; asked once for all alterations, since going through the training images is what costs.
 
     Returns:
-        For each alteration what `count_found` gives.
+        For each alteration what `detection_counts` gives.
     """
     count = len(images)
     verdict = compare(join([describe(alter(images)) for alter in ALTERATIONS.values()]))
-    return {name: count_found(verdict.rows(slice(k * count, (k + 1) * count))) for k, name in enumerate(ALTERATIONS)}
+    return {
+        name: detection_counts(verdict.rows(slice(k * count, (k + 1) * count))) for k, name in enumerate(ALTERATIONS)
+    }
 
 
-def count_found(verdict: Verdict) -> dict[str, Any]:
-    """`images`, `flagged`, of these `by_pixels` and `by_features` (None without), `smallest_similarity` in pixels."""
+def detection_counts(verdict: Verdict) -> dict[str, Any]:
+    """Return `images`, `flagged`, of these `by_pixels` and `by_features` (None without), and `smallest_similarity`."""
     pixels, alike = verdict.copied
     return {
         "images": len(pixels),

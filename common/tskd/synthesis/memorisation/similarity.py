@@ -1,4 +1,4 @@
-"""Images beside the training images: how alike they are, and from which similarity on an image counts as a copy."""
+"""Similarity of images to the training images, and the threshold from which an image counts as a copy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from tskd.data.io.intensity import Intensity
 from tskd.errors import TskdError
-from tskd.synthesis.image_loading import portions, spread
+from tskd.synthesis.image_loading import evenly_spaced, image_batches
 from tskd.synthesis.memorisation import correlation
 
 DUPLICATE = 0.98  # correlation from which two images are one picture: no two patients come near it
@@ -20,7 +20,7 @@ Features = Callable[[torch.Tensor], torch.Tensor]
 
 
 class Descriptors(NamedTuple):
-    """What the comparison knows of N images: small pictures N x R x R, features N x D or None, names, patients."""
+    """Descriptors of N images: high-pass thumbnails N x R x R, features N x D or None, names, patients."""
 
     pixels: torch.Tensor
     features: torch.Tensor | None
@@ -41,7 +41,7 @@ class Limits(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """Per image, for both comparisons: highest similarity with a training image and index of that image; and why not.
+    """Per image, for both comparisons: highest similarity with a training image, its index, and the reason to flag.
 
     `copied` says which comparisons find a copy (N each, the second None without features), `empty` which images have no
     structure that could be compared.
@@ -55,7 +55,7 @@ class Verdict(NamedTuple):
     empty: torch.Tensor
 
     def rows(self, part: slice) -> Verdict:
-        """The verdict on some of the images."""
+        """Return the verdict on some of the images."""
         pixels, alike = self.copied
         return Verdict(
             self.similarity[part],
@@ -69,15 +69,15 @@ class Verdict(NamedTuple):
     @property
     def flagged(self) -> torch.Tensor:
         """Which of N images do not pass."""
-        found = self.copied[0] | self.empty
-        return found if self.copied[1] is None else found | self.copied[1]
+        flagged = self.copied[0] | self.empty
+        return flagged if self.copied[1] is None else flagged | self.copied[1]
 
     def reason(self, row: int) -> str:
-        """Why image `row` does not pass; empty if it does."""
+        """Return why image `row` does not pass; empty if it does."""
         if self.empty[row]:
             return "no structure"
-        found = zip(("pixels", "features"), self.copied, strict=True)
-        return " and ".join(name for name, copied in found if copied is not None and copied[row])
+        reasons = zip(("pixels", "features"), self.copied, strict=True)
+        return " and ".join(name for name, copied in reasons if copied is not None and copied[row])
 
 
 def read_descriptors(
@@ -89,13 +89,13 @@ def read_descriptors(
     intensity: Intensity,
     device: str | torch.device,
 ) -> Descriptors:
-    """Read images in small portions, so that no more than a portion is in memory at full size."""
-    read = portions(items, size, channels, intensity)
+    """Read images in batches and describe them, so that only a batch is in memory at full size."""
+    read = image_batches(items, size, channels, intensity)
     return join([describe(*portion, resolution, features, device) for portion in read])
 
 
 def join(parts: Sequence[Descriptors]) -> Descriptors:
-    """All images of the parts, in their order; either all parts have features or none has."""
+    """Concatenate descriptors, in their order; either all parts have features or none has."""
     vectors = [part.features for part in parts if part.features is not None]
     return Descriptors(
         torch.cat([part.pixels for part in parts]),
@@ -113,27 +113,27 @@ def describe(
     features: Features | None,
     device: str | torch.device,
 ) -> Descriptors:
-    """The same of images N x C x X x Y in [0, 1] that are in memory."""
+    """Compute the descriptors of images N x C x X x Y in [0, 1] that are in memory."""
     vectors = None
     if features is not None:
         with torch.no_grad():
             vectors = torch.cat([features(part.to(device)).float() for part in images.split(16)])
-    return Descriptors(correlation.prepare(images.to(device), resolution), vectors, cases, groups)
+    return Descriptors(correlation.pixel_descriptor(images.to(device), resolution), vectors, cases, groups)
 
 
 def subsample(descriptors: Descriptors, limit: int) -> Descriptors:
-    """At most `limit` of the images, evenly apart."""
-    kept = spread(len(descriptors.cases), limit)
+    """Return at most `limit` of the images, evenly spaced."""
+    indices = evenly_spaced(len(descriptors.cases), limit)
     return Descriptors(
-        descriptors.pixels[kept],
-        None if descriptors.features is None else descriptors.features[kept],
-        [descriptors.cases[k] for k in kept],
-        [descriptors.groups[k] for k in kept],
+        descriptors.pixels[indices],
+        None if descriptors.features is None else descriptors.features[indices],
+        [descriptors.cases[k] for k in indices],
+        [descriptors.groups[k] for k in indices],
     )
 
 
 def check_patients(groups: Collection[str], dataset_file: str | os.PathLike[str]) -> None:
-    """Raises TskdError for fewer than two patients, `groups` being those of the training images."""
+    """Raise TskdError for fewer than two patients, `groups` being those of the training images."""
     if len(groups) < 2:
         raise TskdError(
             f"{dataset_file}: expected training images of at least two patients (`group`), found {len(groups)}. The "
@@ -144,7 +144,7 @@ def check_patients(groups: Collection[str], dataset_file: str | os.PathLike[str]
 def thresholds(
     training: Descriptors, quantile: float, max_shift: int, max_real: int, dataset_file: str | os.PathLike[str]
 ) -> Limits:
-    """Quantile of the similarities of training images with those of other patients, in both comparisons.
+    """Return the quantile of the similarities of training images with those of other patients, in both comparisons.
 
     A picture that is listed under two patients would raise it to 1 and let every copy pass: such pairs (correlation of
     at least `DUPLICATE`) are left out and named.
@@ -153,9 +153,9 @@ def thresholds(
         TskdError: fewer than two patients, or none whose images differ.
     """
     check_patients(set(training.groups), dataset_file)
-    asked = subsample(training, max_real)
+    queries = subsample(training, max_real)
     best, _, repeated = correlation.nearest_other_patient(
-        asked.pixels, training.pixels, asked.groups, training.groups, DUPLICATE, max_shift
+        queries.pixels, training.pixels, queries.groups, training.groups, DUPLICATE, max_shift
     )
     compared = best > -1
     if not compared.any():
@@ -163,31 +163,31 @@ def thresholds(
             f"{dataset_file}: expected training images of at least two patients that differ, found the same images "
             "under every patient. Correct the key `group`, or list each image once."
         )
-    pairs = sorted({tuple(sorted((asked.cases[a], training.cases[b]))) for a, b in repeated.nonzero().tolist()})
+    pairs = sorted({tuple(sorted((queries.cases[a], training.cases[b]))) for a, b in repeated.nonzero().tolist()})
     duplicates = [(first, second) for first, second in pairs]
     limit = float(best[compared].double().quantile(quantile))
-    kept = [group for group, usable in zip(asked.groups, compared.tolist(), strict=True) if usable]
-    interval = quantile_interval(best[compared].cpu().double().numpy(), kept, quantile)
-    if asked.features is None or training.features is None:
+    groups = [group for group, usable in zip(queries.groups, compared.tolist(), strict=True) if usable]
+    interval = quantile_interval(best[compared].cpu().double().numpy(), groups, quantile)
+    if queries.features is None or training.features is None:
         return Limits(limit, None, duplicates, interval)
-    same = correlation.same_group(asked.groups, training.groups, asked.features.device)
-    cosine = correlation.most_alike_features(asked.features, training.features, same | repeated)[0]
+    same = correlation.same_group(queries.groups, training.groups, queries.features.device)
+    cosine = correlation.max_cosine_similarity(queries.features, training.features, same | repeated)[0]
     return Limits(limit, float(cosine[compared].double().quantile(quantile)), duplicates, interval)
 
 
 def quantile_interval(
     values: np.ndarray, groups: Sequence[str], quantile: float, resamples: int = 500, seed: int = 0
 ) -> tuple[float, float]:
-    """95% bootstrap interval of a quantile of N values, whole groups (patients) drawn with replacement."""
+    """Return the 95% cluster bootstrap interval of a quantile of N values; whole groups (patients) are resampled."""
     rng, names = np.random.default_rng(seed), np.asarray(groups)
     members = [values[names == group] for group in np.unique(names)]
     drawn = rng.integers(len(members), size=(resamples, len(members)))
-    found = [np.quantile(np.concatenate([members[k] for k in row]), quantile) for row in drawn]
-    low, high = np.quantile(found, [0.025, 0.975])
+    quantiles = [np.quantile(np.concatenate([members[k] for k in row]), quantile) for row in drawn]
+    low, high = np.quantile(quantiles, [0.025, 0.975])
     return float(low), float(high)
 
 
-def judge_drawn_to_labels(
+def compare_with_label_sources(
     verdict: Verdict,
     images: Descriptors,
     sources: torch.Tensor,
@@ -195,7 +195,7 @@ def judge_drawn_to_labels(
     limits: Limits,
     max_shift: int,
 ) -> Verdict:
-    """The verdict on images that were drawn to warped label maps, each compared with its own source as well.
+    """Compare images drawn to warped label maps with the training images of these maps, warped alike.
 
     A model that copies draws the training image as its label map is warped, which shifts and flips do not undo.
 
@@ -207,9 +207,9 @@ def judge_drawn_to_labels(
         limits: thresholds.
         max_shift: as in `compare`.
     """
-    both = zip(images.pixels, sources, strict=True)
+    pairs = zip(images.pixels, sources, strict=True)
     similarity = torch.cat(
-        [correlation.most_alike(own[None], source[None], max_shift)[0] for own, source in both]
+        [correlation.max_cross_correlation(image[None], source[None], max_shift)[0] for image, source in pairs]
     ).cpu()
     nearer = similarity > verdict.similarity
     copied = verdict.copied[0] | (similarity >= min(limits.pixels, DUPLICATE))
@@ -222,11 +222,11 @@ def judge_drawn_to_labels(
 
 def compare(images: Descriptors, training: Descriptors, limits: Limits, max_shift: int) -> Verdict:
     """Compare images with all training images."""
-    similarity, twin = correlation.most_alike(images.pixels, training.pixels, max_shift)
+    similarity, twin = correlation.max_cross_correlation(images.pixels, training.pixels, max_shift)
     copied = (similarity >= min(limits.pixels, DUPLICATE)).cpu()
     empty = correlation.structureless(images.pixels, max_shift).cpu()
     if images.features is None or training.features is None or limits.features is None:
         return Verdict(similarity.cpu(), twin.cpu(), None, None, (copied, None), empty)
-    cosine, other = correlation.most_alike_features(images.features, training.features)
+    cosine, feature_nearest = correlation.max_cosine_similarity(images.features, training.features)
     alike = (cosine > limits.features).cpu()
-    return Verdict(similarity.cpu(), twin.cpu(), cosine.cpu(), other.cpu(), (copied, alike), empty)
+    return Verdict(similarity.cpu(), twin.cpu(), cosine.cpu(), feature_nearest.cpu(), (copied, alike), empty)

@@ -78,13 +78,13 @@ def test_fid_is_not_given_where_it_has_no_meaning():
 
 
 def test_fid_is_given_where_there_are_fewer_images_than_features_and_compares_over_sizes():
-    real, other = normal(400, size=176), normal(400, 0.5, size=176, seed=1)
+    real, shifted = normal(400, size=176), normal(400, 0.5, size=176, seed=1)
     near = compare(real[:100], normal(100, size=176, seed=2))["fid"]
-    far = compare(real[:100], other[:100])["fid"]
+    far = compare(real[:100], shifted[:100])["fid"]
     assert 0 < near < far - 10
-    assert compare(real[:64], other[:64])["fid"] is None
+    assert compare(real[:64], shifted[:64])["fid"] is None
     # the shift of 0.5 in 176 dimensions is seen in 64 of them, whatever the size of the sample
-    assert compare(real, other)["fid"] == pytest.approx(64 * 0.25, rel=0.5)
+    assert compare(real, shifted)["fid"] == pytest.approx(64 * 0.25, rel=0.5)
     directions = project(torch.eye(176)).T
     torch.testing.assert_close(directions @ directions.T, torch.eye(64, dtype=torch.float64))
     assert torch.equal(project(normal(9)), normal(9))
@@ -143,8 +143,8 @@ def test_held_out_patients_are_nearer_to_training_than_noise_is(cohort, tmp_path
 def test_small_patients_shrink_no_sample_but_their_own(slices, cohort, tmp_path):
     data, training = read(cohort), entries(cohort, "transfer")
     groups = sorted({entry["group"] for entry in training})[:3]
-    own = {group: [entry for entry in training if entry["group"] == group] for group in groups}
-    kept = own[groups[0]][:6] + own[groups[1]][:slices] + own[groups[2]][:slices]
+    by_patient = {group: [entry for entry in training if entry["group"] == group] for group in groups}
+    kept = by_patient[groups[0]][:6] + by_patient[groups[1]][:slices] + by_patient[groups[2]][:slices]
     listed = [{**entry, "group": "large"} if entry["group"] == groups[0] else entry for entry in kept]
     more = [{**entry, "group": "large"} for entry in training if entry["group"] not in groups][:6]
     write(tmp_path / "uneven.json", {**data, "training": [], "unlabelled": listed + more, "validation": [], "test": []})

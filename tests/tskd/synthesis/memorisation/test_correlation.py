@@ -7,10 +7,10 @@ import torch
 from tskd.data.datalist import entries
 from tskd.synthesis import load_images
 from tskd.synthesis.memorisation.correlation import (
-    most_alike,
-    most_alike_features,
+    max_cosine_similarity,
+    max_cross_correlation,
     nearest_other_patient,
-    prepare,
+    pixel_descriptor,
     structureless,
 )
 
@@ -41,10 +41,10 @@ ALTERATIONS = {
 @pytest.mark.parametrize("name", ALTERATIONS)
 def test_altered_copies_find_their_original_and_exceed_every_other_patient(real, name):
     images, groups = real
-    pixels = prepare(images)
+    pixels = pixel_descriptor(images)
     threshold = nearest_other_patient(pixels, pixels, groups, groups, 1.1)[0].max()
     chosen = torch.arange(0, len(images), 5)
-    similarity, twin = most_alike(prepare(ALTERATIONS[name](images[chosen])), pixels)
+    similarity, twin = max_cross_correlation(pixel_descriptor(ALTERATIONS[name](images[chosen])), pixels)
     assert torch.equal(twin, chosen)
     assert similarity.min() > threshold
 
@@ -58,13 +58,13 @@ def test_equals_the_textbook_correlation():
             for dy in range(5):
                 window = flip[dx : dx + 6, dy : dy + 6]
                 best = max(best, np.corrcoef(query[2:8, 2:8].ravel(), window.ravel())[0, 1])
-    found, _ = most_alike(torch.from_numpy(query)[None], torch.from_numpy(reference)[None], max_shift=2)
-    assert found.item() == pytest.approx(best, abs=1e-5)
+    similarity, _ = max_cross_correlation(torch.from_numpy(query)[None], torch.from_numpy(reference)[None], max_shift=2)
+    assert similarity.item() == pytest.approx(best, abs=1e-5)
 
 
 def test_the_same_patient_is_left_out(real):
-    pixels, groups = prepare(real[0]), real[1]
-    alone, _ = most_alike(pixels, pixels)
+    pixels, groups = pixel_descriptor(real[0]), real[1]
+    alone, _ = max_cross_correlation(pixels, pixels)
     others, twin, repeated = nearest_other_patient(pixels, pixels, groups, groups, 0.98)
     torch.testing.assert_close(alone, torch.ones_like(alone))
     assert others.max() < 0.9
@@ -74,30 +74,30 @@ def test_the_same_patient_is_left_out(real):
 
 def test_one_picture_of_two_patients_is_no_measure_of_how_alike_patients_are(real):
     images, groups = real
-    pixels, groups = prepare(torch.cat([images, images[:1].flip(2)])), [*groups, "another patient"]
+    pixels, groups = pixel_descriptor(torch.cat([images, images[:1].flip(2)])), [*groups, "another patient"]
     others, _, repeated = nearest_other_patient(pixels, pixels, groups, groups, 0.98)
     assert others.max() < 0.9
     assert repeated.nonzero().tolist() == [[0, len(images)], [len(images), 0]]
 
 
 def test_an_empty_image_is_like_nothing(real):
-    empty = prepare(torch.full((1, 1, 64, 64), 0.3))
-    similarity, _ = most_alike(empty, prepare(real[0]))
+    empty = pixel_descriptor(torch.full((1, 1, 64, 64), 0.3))
+    similarity, _ = max_cross_correlation(empty, pixel_descriptor(real[0]))
     assert similarity.item() == 0
     assert structureless(empty).tolist() == [True]
-    assert not structureless(prepare(real[0])).any()
+    assert not structureless(pixel_descriptor(real[0])).any()
 
 
 def test_colour_and_size_are_brought_together(real):
     large = torch.nn.functional.interpolate(real[0][:3], (128, 128), mode="bicubic").expand(-1, 3, -1, -1)
-    similarity, twin = most_alike(prepare(large), prepare(real[0]))
+    similarity, twin = max_cross_correlation(pixel_descriptor(large), pixel_descriptor(real[0]))
     assert twin.tolist() == [0, 1, 2]
     assert similarity.min() > 0.97
 
 
 def test_features_are_compared_by_their_cosine_and_apart_by_patient():
     vectors = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]])  # mean 0
-    best, twin = most_alike_features(torch.tensor([[2.0, 0.0]]), vectors)
+    best, twin = max_cosine_similarity(torch.tensor([[2.0, 0.0]]), vectors)
     assert (best.item(), twin.item()) == (1.0, 0)
-    best, twin = most_alike_features(torch.tensor([[2.0, 0.0]]), vectors, torch.tensor([[True, False, False]]))
+    best, twin = max_cosine_similarity(torch.tensor([[2.0, 0.0]]), vectors, torch.tensor([[True, False, False]]))
     assert (best.item(), twin.item()) == (0.0, 1)

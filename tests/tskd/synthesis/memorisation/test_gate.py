@@ -17,8 +17,8 @@ from tskd.errors import TskdError
 from tskd.synthesis import RandomFeatures, SyntheticFolder, WarpedLabels, gate, load_images
 from tskd.synthesis.contact_sheet import contact_sheet, read_image
 from tskd.synthesis.folder import publish
-from tskd.synthesis.memorisation.correlation import most_alike_features, prepare
-from tskd.synthesis.memorisation.gate import share
+from tskd.synthesis.memorisation.correlation import max_cosine_similarity, pixel_descriptor
+from tskd.synthesis.memorisation.gate import flagged_share
 from tskd.synthesis.memorisation.gate_report import pairs
 from tskd.synthesis.memorisation.similarity import Descriptors, Limits, Verdict, compare, quantile_interval
 
@@ -152,7 +152,7 @@ def test_a_picture_of_two_patients_does_not_switch_the_gate_off(cohort, new_pati
 
 def test_an_exact_copy_is_flagged_whatever_the_threshold():
     training = Descriptors(
-        prepare(torch.rand(4, 1, 64, 64, generator=torch.manual_seed(0))), None, list("abcd"), list("aabb")
+        pixel_descriptor(torch.rand(4, 1, 64, 64, generator=torch.manual_seed(0))), None, list("abcd"), list("aabb")
     )
     assert compare(training, training, Limits(0.999, None, []), 3).flagged.tolist() == [True] * 4
 
@@ -212,10 +212,10 @@ def test_what_the_features_flag_is_shown_with_the_features_twin(cohort, new_pati
     assert by_features
     real_images = load_images(entries(cohort, "transfer"), 64)[0]
     images = torch.stack([read_image(folder / "images" / f"{row['synthetic']}.png") for row in rows])
-    twins = most_alike_features(Brightness()(images), Brightness()(real_images))[1]
+    twins = max_cosine_similarity(Brightness()(images), Brightness()(real_images))[1]
     assert [row["feature_twin"] for row in rows] == [entries(cohort, "transfer")[k]["case"] for k in twins.tolist()]
-    found = read(folder / "dataset.json")["provenance"]["memorisation"]
-    assert (found["features"], found["feature_threshold"]) == ("Brightness", report["feature_threshold"])
+    memorisation = read(folder / "dataset.json")["provenance"]["memorisation"]
+    assert (memorisation["features"], memorisation["feature_threshold"]) == ("Brightness", report["feature_threshold"])
 
     limits = Limits(0.9, 0.99, [])
     real = [{"image": item["image"], "case": "", "group": ""} for item in entries(cohort, "transfer")[:3]]
@@ -233,8 +233,8 @@ def test_what_the_features_flag_is_shown_with_the_features_twin(cohort, new_pati
 def test_report_and_provenance_agree(judged):
     folder, report = judged
     assert json.loads((folder / "memorisation.json").read_text()) == report
-    found = read(folder / "dataset.json")["provenance"]["memorisation"]
-    assert {key: report[key] for key in found} == found
+    memorisation = read(folder / "dataset.json")["provenance"]["memorisation"]
+    assert {key: report[key] for key in memorisation} == memorisation
     assert report["training_groups"] == 12
     assert report["held_out"]["images"] == 12
     assert report["held_out"]["patients"] == 2
@@ -315,8 +315,8 @@ def test_the_same_patient_under_two_names_is_warned_of(cohort, new_patients, tmp
 
 
 def test_interval_is_wilsons():
-    found = share(torch.tensor([True] * 3 + [False] * 17))
+    summary = flagged_share(torch.tensor([True] * 3 + [False] * 17))
     n, p, z = 20, 3 / 20, 1.959964
     centre, half = p + z**2 / (2 * n), z * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5
-    assert found["interval"] == pytest.approx([(centre - half) / (1 + z**2 / n), (centre + half) / (1 + z**2 / n)])
-    assert (found["images"], found["flagged"], found["share"]) == (20, 3, 0.15)
+    assert summary["interval"] == pytest.approx([(centre - half) / (1 + z**2 / n), (centre + half) / (1 + z**2 / n)])
+    assert (summary["images"], summary["flagged"], summary["share"]) == (20, 3, 0.15)

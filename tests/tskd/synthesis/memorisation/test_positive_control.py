@@ -8,7 +8,7 @@ import torch
 from tests.tskd.synthesis.memorisation.test_gate import plant
 from tskd.data.datalist import entries
 from tskd.synthesis import gate, load_images
-from tskd.synthesis.memorisation.positive_control import ALTERATIONS, shifted, turned
+from tskd.synthesis.memorisation.positive_control import ALTERATIONS, rotated, shifted
 
 FOUND = ["unchanged", "flipped", "brighter: gamma 0.7", "less contrast: 0.7 x + 0.2", "shifted by 3 pixels"]
 
@@ -29,12 +29,12 @@ def test_a_shift_is_towards_larger_x_and_y_in_pixels():
 
 
 def test_enlarged_about_the_middle():
-    assert place(turned(landmark(42, 22), zoom=2.0)) == (52, 12)
+    assert place(rotated(landmark(42, 22), zoom=2.0)) == (52, 12)
 
 
 def test_turned_about_the_middle():
-    assert place(turned(landmark(42, 32), degrees=90)) in [(32, 22), (32, 42)]
-    torch.testing.assert_close(turned(turned(landmark(42, 30), degrees=90), degrees=-90), landmark(42, 30))
+    assert place(rotated(landmark(42, 32), degrees=90)) in [(32, 22), (32, 42)]
+    torch.testing.assert_close(rotated(rotated(landmark(42, 30), degrees=90), degrees=-90), landmark(42, 30))
 
 
 def test_a_composite_is_of_two_images():
@@ -65,7 +65,7 @@ def test_the_report_says_how_many_altered_copies_the_gate_finds(cohort, tmp_path
     assert copies["unchanged"]["smallest_similarity"] == 1
     # the same as if these copies lay in the folder
     originals = load_images(entries(cohort, "transfer"), 64)[0]
-    planted = plant(tmp_path / "planted", torch.cat([turned(originals, degrees=6), new]))
+    planted = plant(tmp_path / "planted", torch.cat([rotated(originals, degrees=6), new]))
     every = gate(planted, cohort, copies=len(originals))
     assert every["copies"]["turned by 6 degrees"]["flagged"] == every["synthetic"]["flagged"]
     assert gate(folder, cohort, copies=0)["copies"] is None
