@@ -1,4 +1,4 @@
-"""A segmentation loss at the resolution of the logits."""
+"""Apply a segmentation loss at the resolution of the logits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch.nn import functional
 
 
 class AtLogits(nn.Module):
-    """Brings the label to the logits' grid (nearest neighbour, so 255 stays 255) and applies `loss`.
+    """Segmentation loss at the logits' grid: the label is downsampled by nearest neighbour, so 255 stays 255.
 
     SAMed (arXiv 2304.13785) trains on the mask decoder's low-resolution logits like this.
 
@@ -23,6 +23,6 @@ class AtLogits(nn.Module):
         self.loss = loss
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
-        """Returns the loss."""
+        """Return the loss."""
         small = functional.interpolate(label.float(), logits.shape[2:], mode="nearest-exact")
         return self.loss(logits, small.to(label.dtype))

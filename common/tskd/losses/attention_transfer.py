@@ -1,4 +1,4 @@
-"""Attention transfer: where the features are strong."""
+"""Attention transfer: distillation of spatial attention maps."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class AttentionTransferLoss(nn.Module):
         self.power = power
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Returns the mean squared distance."""
+        """Return the mean squared distance."""
         if student.ndim < 3 or student.shape[:1] + student.shape[2:] != teacher.shape[:1] + teacher.shape[2:]:
             raise TskdError(
                 "AttentionTransferLoss: expected student BNHW[D] and teacher BMHW[D] of one size, found "

@@ -1,4 +1,4 @@
-"""Per-pixel distillation that looks at the organs' borders."""
+"""Per-pixel distillation, weighted towards the organs' boundaries."""
 
 from __future__ import annotations
 
@@ -39,35 +39,35 @@ class BoundaryKLLoss(nn.Module):
         self.temperature, self.sigma, self.floor = temperature, sigma, floor
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Returns the weighted mean."""
+        """Return the weighted mean."""
         check_same_shape("BoundaryKLLoss", student, teacher)
-        weight = near_contour(teacher.detach().argmax(1), self.sigma).clamp(min=self.floor)
+        weight = contour_weight(teacher.detach().argmax(1), self.sigma).clamp(min=self.floor)
         return (weight * pixel_kl(student, teacher, self.temperature)).sum() / weight.sum().clamp(min=1e-6)
 
 
 def contour(classes: Tensor) -> Tensor:
-    """Pixels of B x H x W [x D] class indices that have a neighbour along an axis of another class, boolean."""
-    found = torch.zeros_like(classes, dtype=torch.bool)
+    """Return the pixels of B x H x W [x D] class indices with a neighbour of another class along an axis, as bool."""
+    boundary = torch.zeros_like(classes, dtype=torch.bool)
     for axis in range(1, classes.ndim):
         if (length := classes.shape[axis] - 1) > 0:
             differs = classes.narrow(axis, 1, length) != classes.narrow(axis, 0, length)
-            found.narrow(axis, 0, length).logical_or_(differs)
-            found.narrow(axis, 1, length).logical_or_(differs)
-    return found
+            boundary.narrow(axis, 0, length).logical_or_(differs)
+            boundary.narrow(axis, 1, length).logical_or_(differs)
+    return boundary
 
 
-def near_contour(classes: Tensor, sigma: float) -> Tensor:
-    """exp(-d^2 / (2 sigma^2)) for the Euclidean distance d to the contour; 0 beyond 4 sigma along an axis.
+def contour_weight(classes: Tensor, sigma: float) -> Tensor:
+    """Return exp(-d^2 / (2 sigma^2)) for the Euclidean distance d to the contour; 0 beyond 4 sigma along an axis.
 
     A Gaussian of d is a product over the axes, so its maximum over all contour pixels is found axis by axis.
     """
     weight = contour(classes).float()
     for axis in range(1, weight.ndim):
-        best = weight.clone()
+        dilated = weight.clone()
         for step in range(1, min(math.ceil(4 * sigma), weight.shape[axis] - 1) + 1):
             length, factor = weight.shape[axis] - step, math.exp(-(step**2) / (2 * sigma**2))
-            for source, place in ((0, step), (step, 0)):
-                part = best.narrow(axis, place, length)
-                part.copy_(torch.maximum(part, factor * weight.narrow(axis, source, length)))
-        weight = best
+            for source, target in ((0, step), (step, 0)):
+                window = dilated.narrow(axis, target, length)
+                window.copy_(torch.maximum(window, factor * weight.narrow(axis, source, length)))
+        weight = dilated
     return weight

@@ -1,4 +1,4 @@
-"""Channel-wise distillation: where in the image each channel looks."""
+"""Channel-wise distillation: each channel as a distribution over the image."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ChannelWiseLoss(nn.Module):
         self.temperature = temperature
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Returns the mean divergence over batch and channels."""
+        """Return the mean divergence over batch and channels."""
         check_same_shape("ChannelWiseLoss", student, teacher)
         check_temperature(self.temperature)
         log_p = (teacher.detach().float().flatten(2) / self.temperature).log_softmax(2)

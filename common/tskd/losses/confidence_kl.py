@@ -1,4 +1,4 @@
-"""Per-pixel distillation that trusts the teacher where it is sure."""
+"""Per-pixel distillation, weighted by the teacher's confidence."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ConfidenceKLLoss(nn.Module):
         self.temperature, self.power = temperature, power
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Returns the weighted mean."""
+        """Return the weighted mean."""
         check_same_shape("ConfidenceKLLoss", student, teacher)
         log_p = teacher.detach().float().log_softmax(1)
         entropy = -(log_p.exp() * log_p).sum(1)

@@ -1,4 +1,4 @@
-"""Supervised segmentation loss that skips unlabelled pixels."""
+"""Supervised Dice and cross-entropy loss that ignores unlabelled pixels."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class DiceCELoss(nn.Module):
         self.register_buffer("class_weights", weights)
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
-        """Returns the weighted sum."""
+        """Return the weighted sum."""
         if label.shape != (logits.shape[0], 1, *logits.shape[2:]):
             raise TskdError(
                 f"DiceCELoss: expected logits BNHW[D] and label B1HW[D], found {tuple(logits.shape)} and "

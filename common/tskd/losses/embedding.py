@@ -33,7 +33,7 @@ class EmbeddingLoss(nn.Module):
         self.kind = kind
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Returns the distance."""
+        """Return the distance."""
         check_same_shape("EmbeddingLoss", student, teacher)
         student, teacher = student.float(), teacher.detach().float()
         if self.kind == "mse":

@@ -1,4 +1,4 @@
-"""Per-pixel distillation of the class distribution."""
+"""Per-pixel knowledge distillation of the class distribution."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class LogitsKLLoss(nn.Module):
         self.temperature = temperature
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Returns the mean divergence."""
+        """Return the mean divergence."""
         check_same_shape("LogitsKLLoss", student, teacher)
         return pixel_kl(student, teacher, self.temperature).mean()
 
 
 def pixel_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """T^2 * KL(teacher || student) of the class distributions at each pixel: B x N x ... to B x ..., in float32."""
+    """Return T^2 * KL(teacher || student) of the class distributions per pixel: B x N x ... to B x ..., in float32."""
     check_temperature(temperature)
     log_p = (teacher.detach().float() / temperature).log_softmax(1)
     log_q = (student.float() / temperature).log_softmax(1)

@@ -1,4 +1,4 @@
-"""Per-pixel loss against pseudo-labels, of which only the confident pixels count."""
+"""Per-pixel loss against pseudo-labels, weighted by confidence."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class PseudoLabelLoss(nn.Module):
         self.kind, self.hard = kind, hard
 
     def forward(self, student: Tensor, pseudo: Tensor, weight: Tensor) -> Tensor:
-        """Returns the mean over all pixels, the unsure ones counting 0."""
+        """Return the mean over all pixels, those of no confidence counting 0."""
         check_same_shape("PseudoLabelLoss", student, pseudo)
         student = student if student.dtype.itemsize > 4 else student.float()
         log_q = pseudo.detach().to(student.dtype).log_softmax(1)

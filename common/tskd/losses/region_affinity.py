@@ -1,4 +1,4 @@
-"""Region affinity: how alike the features of two organs are."""
+"""Region affinity distillation: similarity of the mean features of two organs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class RegionAffinityLoss(nn.Module):
     """
 
     def forward(self, student: Tensor, teacher: Tensor, regions: Tensor) -> Tensor:
-        """Returns the mean over all pairs of the batch."""
+        """Return the mean over all pairs of the batch."""
         if not (len(student) == len(teacher) == len(regions) and student.ndim == teacher.ndim == regions.ndim >= 3):
             raise TskdError(
                 "RegionAffinityLoss: expected student BNHW[D], teacher BMHW[D] and regions BCHW[D] of one batch, found "
@@ -39,7 +39,7 @@ class RegionAffinityLoss(nn.Module):
 
 
 def affinity(features: Tensor, masks: Tensor) -> Tensor:
-    """Cosines B x C x C between mean features of B x N x ... in the masks B x C x ..., pooled to the features' size."""
+    """Return cosines B x C x C between mean features of B x N x ... in the masks B x C x ..., pooled to their size."""
     masks = functional.interpolate(masks, size=features.shape[2:], mode="area").flatten(2)
     with torch.autocast(features.device.type, enabled=False):  # matrix products would be rounded to half precision
         means = functional.normalize(masks @ features.flatten(2).transpose(1, 2), dim=2)

@@ -1,4 +1,4 @@
-"""Checks shared by the losses."""
+"""Checks of shapes and temperature, shared by the losses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tskd.errors import TskdError
 
 
 def check_same_shape(loss: str, student: Tensor, teacher: Tensor) -> None:
-    """Raises TskdError naming both shapes if they differ or have fewer than three axes."""
+    """Raise TskdError naming both shapes if they differ or have fewer than three axes."""
     if student.shape != teacher.shape or student.ndim < 3:
         raise TskdError(
             f"{loss}: expected student and teacher of one shape BNHW[D], found {tuple(student.shape)} and "
@@ -17,6 +17,6 @@ def check_same_shape(loss: str, student: Tensor, teacher: Tensor) -> None:
 
 
 def check_temperature(temperature: float) -> None:
-    """Raises TskdError unless the softmax can be taken at this temperature."""
+    """Raise TskdError unless the softmax can be taken at this temperature."""
     if temperature <= 0:
         raise TskdError(f"distillation loss: expected a temperature above 0, found {temperature:g}")

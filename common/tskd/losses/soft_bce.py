@@ -1,4 +1,4 @@
-"""Binary cross-entropy of every class against the teacher's soft mask."""
+"""Binary cross-entropy of every class against the teacher's soft mask, less the teacher's entropy."""
 
 from __future__ import annotations
 
@@ -31,17 +31,19 @@ class SoftBCELoss(nn.Module):
         self.first = 0 if include_background else 1
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Returns the mean over pixels and classes."""
+        """Return the mean over pixels and classes."""
         check_same_shape("SoftBCELoss", student, teacher)
-        ours, theirs = (one_against_rest(x.float())[:, self.first :] for x in (student, teacher.detach()))
-        q = theirs.sigmoid()
-        on = functional.logsigmoid(theirs) - functional.logsigmoid(ours)
-        off = functional.logsigmoid(-theirs) - functional.logsigmoid(-ours)
+        student_logits, teacher_logits = (
+            one_vs_rest_logits(x.float())[:, self.first :] for x in (student, teacher.detach())
+        )
+        q = teacher_logits.sigmoid()
+        on = functional.logsigmoid(teacher_logits) - functional.logsigmoid(student_logits)
+        off = functional.logsigmoid(-teacher_logits) - functional.logsigmoid(-student_logits)
         return (q * on + (1 - q) * off).mean()
 
 
-def one_against_rest(logits: Tensor) -> Tensor:
-    """Logit of each class against all others: its sigmoid is the softmax, without rounding to 0 or 1."""
+def one_vs_rest_logits(logits: Tensor) -> Tensor:
+    """Return the logit of each class against all others: its sigmoid is the softmax, without rounding to 0 or 1."""
     classes = range(logits.shape[1])
-    rest = [logits[:, [other for other in classes if other != own]].logsumexp(1) for own in classes]
-    return logits - torch.stack(rest, dim=1)
+    others = [logits[:, [k for k in classes if k != index]].logsumexp(1) for index in classes]
+    return logits - torch.stack(others, dim=1)

@@ -1,4 +1,4 @@
-"""Overlap with the teacher's soft masks, which large background does not drown."""
+"""Soft Dice distillation: overlap with the teacher's soft masks, robust to a large background."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class SoftDiceLoss(nn.Module):
         self.first = 0 if include_background else 1
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Returns the mean over classes."""
+        """Return the mean over classes."""
         check_same_shape("SoftDiceLoss", student, teacher)
         p, q = (logits.float().softmax(1) for logits in (student, teacher.detach()))
         axes = [0, *range(2, p.ndim)]

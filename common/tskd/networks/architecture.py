@@ -1,4 +1,4 @@
-"""A network in a few words, to tell architectures apart."""
+"""Identify a network's architecture by name and hash."""
 
 import hashlib
 
@@ -6,5 +6,5 @@ from torch import nn
 
 
 def architecture(network: nn.Module) -> str:
-    """Name and, as a short hash, all layers with their settings, for example "UNETR 1f6c2d9a03be"; no weights."""
+    """Return the name and a short hash of all layers with their settings, as "UNETR 1f6c2d9a03be"; no weights."""
     return f"{type(network).__name__} {hashlib.sha256(repr(network).encode()).hexdigest()[:12]}"

@@ -1,4 +1,4 @@
-"""The network of any MONAI bundle as a teacher."""
+"""Use the network of any MONAI bundle as a teacher."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _REFUSALS = (RuntimeError, ValueError, AssertionError)  # what a network of volu
 
 
 class BundleTeacher(nn.Module):
-    """A 2-D segmentation network from a bundle's `network_def` and weights, to write soft labels with.
+    """2-D segmentation network from a bundle's `network_def` and weights, to write soft labels with.
 
     A bundle's config and its own packages (`scripts`) are code: use only bundles that you trust. The state dict is that
     of the bundle's network, so that files of its weights can be loaded into the teacher.
@@ -73,17 +73,17 @@ class BundleTeacher(nn.Module):
             self.network = load_checkpoint(_network(Path(bundle)), weights or Path(bundle, "models", "model.pt")).eval()
             self.name = type(self.network).__name__
             try:
-                found: object = tuple(self(example).shape)
+                result: object = tuple(self(example).shape)
             except _REFUSALS as error:
-                found = error
-        if found != expected:
+                result = error
+        if result != expected:
             raise TskdError(
                 f"teacher_bundle: expected a {self.name} from images {tuple(example.shape)} to logits {expected}, "
-                f"found {found}. Set image_size, in_channels and num_classes as {bundle} has them."
+                f"found {result}. Set image_size, in_channels and num_classes as {bundle} has them."
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of the size of the images; of several outputs the first."""
+        """Return logits of the size of the images; of several outputs the first."""
         if x.shape[2:] == (self.image_size, self.image_size):
             return _first(self.network(x))
         try:
@@ -99,20 +99,20 @@ class BundleTeacher(nn.Module):
         return output
 
     def forward_features(self, x: Tensor) -> dict[str, Tensor]:
-        """`logits_low`: mean logits of every `pooling` x `pooling` pixels, B x C x H/pooling x W/pooling."""
+        """Return `logits_low`: mean logits of every `pooling` x `pooling` pixels, B x C x H/pooling x W/pooling."""
         return {"logits_low": functional.avg_pool2d(self(x), self.pooling)}
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """That of the bundle's network."""
+        """Return that of the bundle's network."""
         return self.network.state_dict(*args, **kwargs)
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Loads into the bundle's network."""
+        """Load into the bundle's network."""
         return self.network.load_state_dict(*args, **kwargs)
 
 
 def load_checkpoint(network: nn.Module, path: str | Path) -> nn.Module:
-    """`tskd.state.load_weights`, also from a file that has the state dict under "model" or "state_dict".
+    """Call `tskd.state.load_weights`, also on a file that has the state dict under "model" or "state_dict".
 
     Raises:
         TskdError: when the file is missing or damaged, or naming each missing, unexpected or differently shaped entry.
@@ -122,13 +122,13 @@ def load_checkpoint(network: nn.Module, path: str | Path) -> nn.Module:
 
 @contextmanager
 def _importable(bundle: Path) -> Iterator[None]:
-    """The bundle's own packages can be imported, and are forgotten after: other bundles' have the same names."""
+    """Make the bundle's own packages importable, and forget them after: other bundles' have the same names."""
     names = {path.stem for path in bundle.iterdir() if path.suffix == ".py" or any(path.glob("*.py"))}
 
-    def own() -> dict[str, Any]:
+    def bundle_modules() -> dict[str, Any]:
         return {name: module for name, module in sys.modules.items() if name.partition(".")[0] in names}
 
-    hidden, before = own(), list(sys.path)
+    hidden, sys_path = bundle_modules(), list(sys.path)
     for name in hidden:
         del sys.modules[name]
     sys.path.insert(0, str(bundle.resolve()))
@@ -136,8 +136,8 @@ def _importable(bundle: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        sys.path[:] = before
-        for name in own():
+        sys.path[:] = sys_path
+        for name in bundle_modules():
             del sys.modules[name]
         sys.modules.update(hidden)
 

@@ -48,7 +48,7 @@ _TRANSFORMERS = [(r"vision_encoder\.", "image_encoder.")]
 
 
 def is_transformers_layout(keys: Mapping[str, Tensor]) -> bool:
-    """Whether the keys are those of a saved `transformers.SamModel`."""
+    """Return whether the keys are those of a saved `transformers.SamModel`."""
     return any(key.startswith("vision_encoder.") for key in keys)
 
 

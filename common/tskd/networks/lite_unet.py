@@ -32,7 +32,7 @@ class SamePadConv(nn.Conv2d):
         self.pad = [before, kernel - stride - before] * 2
 
     def forward(self, x: Tensor) -> Tensor:
-        """B x in_channels x H x W to B x out_channels x H / stride x W / stride."""
+        """Map B x in_channels x H x W to B x out_channels x H / stride x W / stride."""
         padded = functional.pad(x, self.pad)
         return functional.conv2d(padded, self.weight, self.bias, self.stride, 0, 1, self.groups)
 
@@ -53,7 +53,7 @@ class InvertedResidual(nn.Module):
         self._bn2 = nn.BatchNorm2d(out_channels, EPSILON)
 
     def forward(self, x: Tensor) -> Tensor:
-        """B x in_channels x H x W to B x out_channels x H / stride x W / stride."""
+        """Map B x in_channels x H x W to B x out_channels x H / stride x W / stride."""
         y = x
         if self.expands:
             y = functional.relu6(self._bn0(self._expand_conv(y)))
@@ -77,7 +77,7 @@ class LiteEncoder(nn.Module):
         self.skips = list(SKIPS)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Feature maps of the normalised image B x 3 x H x W: 16, 24, 40, 112 and 320 channels at 1/2 to 1/32."""
+        """Return feature maps of the normalised image B x 3 x H x W: 16, 24, 40, 112, 320 channels at 1/2 to 1/32."""
         features: list[Tensor] = []
         x = functional.relu6(self._bn0(self._conv_stem(x)))
         for i, block in enumerate(self._blocks):
@@ -103,7 +103,7 @@ class DecoderBlock(nn.Module):
         )
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        """B x in_channels x h x w and B x skip_channels x H x W to B x out_channels x H x W."""
+        """Map B x in_channels x h x w and B x skip_channels x H x W to B x out_channels x H x W."""
         x = functional.interpolate(x, size=skip.shape[2:], mode="nearest")
         return self.convs(torch.cat([x, skip], dim=1))
 
@@ -146,7 +146,7 @@ class LiteUNet(nn.Module):
         self.head = nn.Conv2d(decoder_channels[-1], out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of the image."""
+        """Return the logits of the image."""
         image = (x.expand(-1, 3, -1, -1) - self.mean) / self.std
         features = [image] + self.encoder(image)  # noqa: RUF005 (TorchScript knows no unpacking)
         y = features[-1]

@@ -1,4 +1,4 @@
-"""ImageNet weights of a U-Net's EfficientNet-Lite0 encoder, every key accounted for."""
+"""Load ImageNet weights into a U-Net's EfficientNet-Lite0 encoder, every key accounted for."""
 
 from __future__ import annotations
 

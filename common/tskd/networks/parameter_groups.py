@@ -1,4 +1,4 @@
-"""Which weights a fine-tuning trains, and how fast: frozen modules and layer-wise learning rate decay."""
+"""Parameter groups of a fine-tuning: frozen modules and layer-wise learning rate decay."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tskd.networks.taps import TappedNetwork
 
 
 def frozen(network: nn.Module, modules: Sequence[str]) -> nn.Module:
-    """Stops the gradients of all parameters under the named modules and returns the network.
+    """Freeze all parameters under the named modules and return the network.
 
     Batch norms of a frozen module still follow the statistics of the new images, as those of a trained one do.
 
@@ -33,7 +33,7 @@ def frozen(network: nn.Module, modules: Sequence[str]) -> nn.Module:
 
 
 def batch_norm_momentum(network: nn.Module, momentum: float | None) -> nn.Module:
-    """Sets how fast all batch norms follow the statistics of the batches and returns the network.
+    """Set the momentum of all batch norms' running statistics and return the network.
 
     The statistics are used after training. At EfficientNet's 0.01 they lag hundreds of steps behind the weights, and a
     student of a short training predicts nothing; torch's default is 0.1. The momentum is not part of the state dict.
@@ -60,7 +60,7 @@ def parameter_groups(
     layer_decay: float | None = None,
     vit_lr_mult: float = 1.0,
 ) -> list[dict[str, Any]]:
-    """Parameter groups for an optimizer: deeper layers learn faster, and a ViT has a rate of its own.
+    """Return parameter groups for an optimizer: layer-wise decay, and a learning rate of its own for a ViT.
 
     Of n layers, number i (from 0 at the image) learns at `learning_rate * layer_decay ** (n - i)`, everything outside
     of them (norms, decoder, head) at `learning_rate`; a ViT's parameters at `vit_lr_mult` times that. ULMFiT, arXiv
@@ -104,9 +104,9 @@ def _module(network: nn.Module, name: str, key: str) -> nn.Module:
     if name in modules and name:
         return modules[name]
     close = difflib.get_close_matches(name, [known for known in modules if known], n=3, cutoff=0.5)
-    shown = [known for known in modules if known and known.count(".") < 2]
+    listed = [known for known in modules if known and known.count(".") < 2]
     raise TskdError(
         f"{key}: {type(network).__name__} has no module {name!r}"
         + (f"; did you mean {' or '.join(close)}?" if close else ".")
-        + f" Its modules (down to the second level): {', '.join(shown)}"
+        + f" Its modules (down to the second level): {', '.join(listed)}"
     )

@@ -1,4 +1,4 @@
-"""One fused qkv layer as three exact linear layers, and back.
+"""Split a fused qkv layer into three equivalent linear layers, and fuse them again.
 
 Encoders compute q, k and v with one linear layer; adapters want the three projections apart. The fused layouts differ:
 SAM's output is [q, k, v], each over all heads; TinyViT's is, head by head, the [q, k, v] of that head.
@@ -13,7 +13,7 @@ PROJECTIONS = ("q", "k", "v")
 
 
 class SplitQKV(nn.Module):
-    """Three linear layers that together equal one fused qkv layer.
+    """Three linear layers equivalent to one fused qkv layer.
 
     Args:
         fused: linear layer from C to 3 * C features.
@@ -37,18 +37,18 @@ class SplitQKV(nn.Module):
             self.add_module(name, linear)
 
     def _rows(self, out_features: int) -> Tensor:
-        """3 x C indices: rows of the fused weight that make up q, k and v."""
+        """Return 3 x C indices: rows of the fused weight that make up q, k and v."""
         heads = self.num_heads or 1
         return torch.arange(out_features).reshape(heads, 3, -1).transpose(0, 1).reshape(3, -1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Applies the three layers; returns their outputs in the fused layout."""
+        """Apply the three layers; return their outputs in the fused layout."""
         heads = self.num_heads or 1
         parts = [getattr(self, name)(x).unflatten(-1, (heads, -1)) for name in PROJECTIONS]
         return torch.stack(parts, dim=-2).flatten(-3)
 
     def fuse(self) -> nn.Linear:
-        """The fused layer with the present weights."""
+        """Return the fused layer with the present weights."""
         layers = [getattr(self, name) for name in PROJECTIONS]
         size, bias = layers[0].out_features, layers[0].bias is not None
         fused = nn.Linear(layers[0].in_features, 3 * size, bias=bias).to(
@@ -62,12 +62,12 @@ class SplitQKV(nn.Module):
 
 
 def attentions(encoder: nn.Module) -> list[tuple[str, Any]]:
-    """(name, module) of every attention with a (fused or split) qkv layer, first block first."""
+    """Return (name, module) of every attention with a (fused or split) qkv layer, first block first."""
     return [(name, module) for name, module in encoder.named_modules() if hasattr(module, "qkv")]
 
 
 def split_qkv(encoder: nn.Module) -> nn.Module:
-    """Replaces every fused qkv layer of `encoder` in place by a `SplitQKV`; returns `encoder`."""
+    """Replace every fused qkv layer of `encoder` in place by a `SplitQKV`; return `encoder`."""
     for _, attention in attentions(encoder):
         if isinstance(attention.qkv, nn.Linear):
             head_by_head = hasattr(attention, "attention_biases")
@@ -76,7 +76,7 @@ def split_qkv(encoder: nn.Module) -> nn.Module:
 
 
 def fuse_qkv(encoder: nn.Module) -> nn.Module:
-    """Inverse of `split_qkv`, in place; returns `encoder`."""
+    """Invert `split_qkv`, in place; return `encoder`."""
     for _, attention in attentions(encoder):
         if isinstance(attention.qkv, SplitQKV):
             attention.qkv = attention.qkv.fuse()

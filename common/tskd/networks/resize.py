@@ -1,4 +1,4 @@
-"""A ViT at another image size: position embeddings interpolated, all other weights as they are."""
+"""Adapt a ViT to another image size: interpolate its position embeddings, keep all other weights."""
 
 import copy
 import re
@@ -16,7 +16,7 @@ _RELATIVE_POSITION = re.compile(r"image_encoder\.layers\.(\d+)\.attn\.rel_pos_[h
 
 
 def resize_positions(state: State, expected: State, global_layers: Sequence[int]) -> State:
-    """Brings a ViT's position embeddings to the shapes that a network of another image size expects.
+    """Interpolate a ViT's position embeddings to the shapes that a network of another image size expects.
 
     Bicubic for the absolute ones, linear for the relative ones of global attention, as SAM itself does; an embedding
     that has its shape already is unchanged, and one of another kind is left for the comparison of shapes.
@@ -42,7 +42,7 @@ def resize_positions(state: State, expected: State, global_layers: Sequence[int]
 
 
 def at_size(network: PromptFreeSam, image_size: int) -> PromptFreeSam:
-    """The network for images of another size: itself where it takes any, else a copy with resized positions.
+    """Return the network for images of another size: itself where it takes any, else a copy with resized positions.
 
     Args:
         network: network in the stock architecture (adapters merged).
@@ -50,14 +50,17 @@ def at_size(network: PromptFreeSam, image_size: int) -> PromptFreeSam:
     """
     if network.any_size or image_size == network.image_size:
         return network
-    old = cast(SamVisionEncoder, network.image_encoder)
-    config = copy.deepcopy(old.config)
+    encoder_before = cast(SamVisionEncoder, network.image_encoder)
+    config = copy.deepcopy(encoder_before.config)
     config.image_size = image_size
     encoder: nn.Module = SamVisionEncoder(config)
     encoder.to(network.pixel_mean.device, network.pixel_mean.dtype)
-    expected, state = ({f"image_encoder.{k}": v for k, v in one.state_dict().items()} for one in (encoder, old))
+    expected, state = (
+        {f"image_encoder.{k}": v for k, v in module.state_dict().items()} for module in (encoder, encoder_before)
+    )
     state = resize_positions(state, expected, config.global_attn_indexes)
     encoder.load_state_dict({key.removeprefix("image_encoder."): value for key, value in state.items()})
-    other = copy.deepcopy(network, {id(old): encoder})  # a copy of all but the encoder, with the new one in its place
-    other.image_size = image_size
-    return other.train(network.training)
+    # a copy of all but the encoder, with the new one in its place
+    resized = copy.deepcopy(network, {id(encoder_before): encoder})
+    resized.image_size = image_size
+    return resized.train(network.training)

@@ -87,7 +87,7 @@ class PromptFreeSam(nn.Module):
         return (x.expand(-1, 3, -1, -1) - self.pixel_mean) / self.pixel_std
 
     def _positional_grid(self, height: int, width: int) -> Tensor:
-        """Random Fourier features of the embedding's pixel centres: 1 x C x h x w."""
+        """Return random Fourier features of the embedding's pixel centres: 1 x C x h x w."""
         embedding = self.positional_embedding.float()
         y = (torch.arange(height, device=embedding.device) + 0.5) / height
         x = (torch.arange(width, device=embedding.device) + 0.5) / width
@@ -98,7 +98,7 @@ class PromptFreeSam(nn.Module):
         return features.to(self.positional_embedding.dtype)
 
     def _decode(self, embedding: Tensor) -> Tensor:
-        """`SamMaskDecoder.forward` with the masks of all tokens: B x 256 x h x w to B x C x 4h x 4w."""
+        """Run `SamMaskDecoder.forward` with the masks of all tokens: B x 256 x h x w to B x C x 4h x 4w."""
         decoder = self.mask_decoder
         batch, channels, height, width = embedding.shape
         tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])  # 1 + C tokens

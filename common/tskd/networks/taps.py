@@ -1,4 +1,4 @@
-"""Features of any segmentation network, tapped by module name."""
+"""Intermediate features of any segmentation network, by module name (forward hook)."""
 
 import difflib
 import math
@@ -11,7 +11,7 @@ from tskd.errors import TskdError
 
 
 class TappedNetwork(nn.Module):
-    """A segmentation network that also returns the output of one of its modules.
+    """Segmentation network that also returns the intermediate features of one of its modules.
 
     The network itself is not changed: `.network` keeps its stock state dict. The forward hook lives only as long as one
     forward, so the wrapper can be copied, saved and wrapped in DistributedDataParallel like any module.
@@ -117,9 +117,9 @@ def _check_tap(network: nn.Module, tap: str) -> None:
     if tap in names:
         return
     close = difflib.get_close_matches(tap, names, n=3, cutoff=0.5)
-    shown = [name for name in names if name.count(".") < 3]
+    listed = [name for name in names if name.count(".") < 3]
     raise TskdError(
         f"tap {tap!r}: {type(network).__name__} has no module of that name"
         + (f"; did you mean {' or '.join(close)}?" if close else ".")
-        + f" Its modules (down to the third level): {', '.join(shown)}"
+        + f" Its modules (down to the third level): {', '.join(listed)}"
     )

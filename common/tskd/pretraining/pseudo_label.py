@@ -1,4 +1,4 @@
-"""The teacher's hard masks in place of labels."""
+"""Hard pseudo-labels from the teacher's logits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tskd.errors import TskdError
 
 
 class PseudoLabeld(MapTransform):
-    """Turns the teacher's `logits` into a hard `label` of the image's size (pseudo-labels, Lee 2013).
+    """Turn the teacher's `logits` into a hard `label` of the image's size (pseudo-labels, Lee 2013).
 
     The logits are interpolated first and then decided by argmax, so that borders are finer than the logits' grid. All
     that the teacher is unsure about is lost: that is what distillation on soft labels keeps.
@@ -33,7 +33,7 @@ class PseudoLabeld(MapTransform):
         self.num_classes = num_classes
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the entry with `label` in place of `logits`."""
+        """Return the entry with `label` in place of `logits`."""
         entry = dict(data)
         logits = torch.as_tensor(entry.pop("logits")).float()
         if len(logits) != self.num_classes:

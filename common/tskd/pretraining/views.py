@@ -1,4 +1,4 @@
-"""Random views of an image, a batch at a time on its device: crop, mirror, intensity, blur."""
+"""Random views of a batch of images on its device: crop, mirror, intensity, blur."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ class RandomView(nn.Module):
 
     @torch.no_grad()
     def forward(self, image: Tensor) -> Tensor:
-        """Returns one view of each image."""
+        """Return one view of each image."""
         grid = functional.affine_grid(self._crop(image), list(image.shape), align_corners=False)
         view = functional.grid_sample(image, grid, padding_mode="border", align_corners=False)
         if self.jitter > 0:
-            view = self._jittered(view)
+            view = self._jitter(view)
         if self.blur > 0:
             chosen = torch.rand(len(view), 1, 1, 1, device=view.device) < self.blur
-            view = torch.where(chosen, self._blurred(view), view)
+            view = torch.where(chosen, self._blur(view), view)
         return view
 
     def _crop(self, image: Tensor) -> Tensor:
-        """B x 2 x 3 matrices from output to input coordinates, both in [-1, 1]."""
+        """Return B x 2 x 3 matrices from output to input coordinates, both in [-1, 1]."""
         draws = torch.rand(5, len(image), device=image.device)
         area = self.min_area + draws[0] * (1 - self.min_area)
         limit = (-area.log()).clamp(max=math.log(4 / 3))  # a larger ratio would not fit into the image
@@ -68,7 +68,7 @@ class RandomView(nn.Module):
         zero = torch.zeros_like(area)
         return torch.stack([width, zero, left, zero, height * mirror, top], dim=1).reshape(-1, 2, 3)
 
-    def _jittered(self, view: Tensor) -> Tensor:
+    def _jitter(self, view: Tensor) -> Tensor:
         draws = torch.rand(3, len(view), 1, 1, 1, device=view.device)
         brightness, contrast = 1 + (draws[:2] * 2 - 1) * self.jitter
         changed = view * brightness
@@ -76,8 +76,8 @@ class RandomView(nn.Module):
         changed = ((changed - mean) * contrast + mean).clamp(0, 1)
         return torch.where(draws[2] < self.jitter_probability, changed, view)
 
-    def _blurred(self, view: Tensor) -> Tensor:
-        """Each image with its own sigma: one separable filter a group of the convolution."""
+    def _blur(self, view: Tensor) -> Tensor:
+        """Blur each image with its own sigma: one separable filter a group of the convolution."""
         count, channels = view.shape[:2]
         radius = math.ceil(3 * self.max_sigma)
         sigma = 0.1 + torch.rand(count, 1, device=view.device) * (self.max_sigma - 0.1)
@@ -90,7 +90,7 @@ class RandomView(nn.Module):
 
 
 class ViewsBatch(PrepareBatch):
-    """`prepare_batch` of a MONAI engine for training without labels: views of the images, which are the target too.
+    """Training batch without labels, a `prepare_batch` of a MONAI engine: views of the images, also as the target.
 
     Args:
         augmentation: from B x C x H x W to a random view of each.
@@ -108,7 +108,7 @@ class ViewsBatch(PrepareBatch):
         non_blocking: bool = False,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor]:
-        """Returns the views twice, as input and as target: (views * B) x C x H x W on `device`."""
+        """Return the views twice, as input and as target: (views * B) x C x H x W on `device`."""
         image = batchdata["image"]
         image = image.as_tensor() if hasattr(image, "as_tensor") else image
         image = image.to(device, non_blocking=non_blocking, **kwargs)

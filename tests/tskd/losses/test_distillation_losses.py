@@ -105,8 +105,8 @@ def channel_reference(student: np.ndarray, teacher: np.ndarray, temperature: flo
 
 def attention_reference(student: np.ndarray, teacher: np.ndarray, power: float) -> float:
     maps = [(np.abs(x) ** power).sum(1).reshape(len(x), -1) for x in (student, teacher)]
-    one, other = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in maps)
-    return float(np.mean(((one - other) ** 2).sum(1)))
+    student_map, teacher_map = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in maps)
+    return float(np.mean(((student_map - teacher_map) ** 2).sum(1)))
 
 
 def affinity_reference(student: np.ndarray, teacher: np.ndarray, regions: np.ndarray) -> float:

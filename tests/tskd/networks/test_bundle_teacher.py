@@ -126,6 +126,6 @@ def test_the_state_dict_is_the_networks(bundle):
     teacher = BundleTeacher(bundle, 3, 1, 16)
     state = torch.load(bundle / "models" / "model.pt", weights_only=True)
     assert teacher.state_dict().keys() == state.keys()
-    other = {name: value + 1 for name, value in state.items()}
-    teacher.load_state_dict(other)
-    assert all(torch.equal(value, other[name]) for name, value in teacher.network.state_dict().items())
+    changed = {name: value + 1 for name, value in state.items()}
+    teacher.load_state_dict(changed)
+    assert all(torch.equal(value, changed[name]) for name, value in teacher.network.state_dict().items())

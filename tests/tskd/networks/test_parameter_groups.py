@@ -25,9 +25,9 @@ def student(name: str) -> tuple[nn.Module, list[str]]:
 def rates(network: nn.Module, groups: list[dict]) -> dict[str, float]:
     """Parameter name -> its learning rate; each parameter is in one group."""
     names = {id(parameter): name for name, parameter in network.named_parameters()}
-    found = [(names[id(parameter)], group["lr"]) for group in groups for parameter in group["params"]]
-    assert len(dict(found)) == len(found)
-    return dict(found)
+    rate_list = [(names[id(parameter)], group["lr"]) for group in groups for parameter in group["params"]]
+    assert len(dict(rate_list)) == len(rate_list)
+    return dict(rate_list)
 
 
 def test_unetr_learns_faster_from_patch_embedding_to_decoder():
@@ -36,8 +36,8 @@ def test_unetr_learns_faster_from_patch_embedding_to_decoder():
     assert len(rate) == len(list(network.parameters()))
     assert rate["vit.patch_embedding.position_embeddings"] == pytest.approx(0.1 * 0.5**13)
     for block in range(12):
-        (own,) = {value for name, value in rate.items() if name.startswith(f"vit.blocks.{block}.")}
-        assert own == pytest.approx(0.1 * 0.5 ** (12 - block))
+        (block_rate,) = {value for name, value in rate.items() if name.startswith(f"vit.blocks.{block}.")}
+        assert block_rate == pytest.approx(0.1 * 0.5 ** (12 - block))
     assert {v for name, v in rate.items() if not name.startswith(("vit.patch", "vit.blocks"))} == {0.1}
 
 
@@ -122,8 +122,8 @@ def test_errors():
 def test_a_vit_has_a_rate_of_its_own():
     network, layers = student("train")
     tapped = TappedNetwork(network, "vit.norm", 16, (1, 1, 64, 64))
-    found = rates(tapped, parameter_groups(tapped, 0.1, layers, vit_lr_mult=0.05))
-    for name, rate in found.items():
+    rate_list = rates(tapped, parameter_groups(tapped, 0.1, layers, vit_lr_mult=0.05))
+    for name, rate in rate_list.items():
         assert rate == pytest.approx(0.005 if name.startswith("network.vit.") else 0.1), name
     with_decay = rates(tapped, parameter_groups(tapped, 0.1, layers, 0.5, 0.05))
     assert with_decay["network.vit.blocks.11.norm1.weight"] == pytest.approx(0.005 * 0.5)

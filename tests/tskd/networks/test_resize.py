@@ -14,9 +14,9 @@ def test_equals_loading_at_that_size(size, stock_folder, tiny_sam):
     network = load_pretrained(tiny_sam(image_size=128), stock_folder).eval()
     expected = load_pretrained(tiny_sam(image_size=size), stock_folder).eval()
     x = torch.rand(1, 1, size, size)
-    other = at_size(network, size)
-    assert torch.equal(other(x), expected(x))
-    assert other.mask_decoder is not network.mask_decoder
+    resized = at_size(network, size)
+    assert torch.equal(resized(x), expected(x))
+    assert resized.mask_decoder is not network.mask_decoder
     assert network.image_size == 128
     assert network(torch.rand(1, 1, 128, 128)).shape == (1, 4, 128, 128)
 

@@ -24,11 +24,11 @@ def mobile() -> PromptFreeSam:
 @torch.no_grad()
 def test_equals_stock_sam_without_prompts(vit, stock):
     x = torch.rand(2, 3, 128, 128)
-    ours = vit.forward_features(x)
-    assert torch.equal(ours["embedding"], stock.get_image_embeddings(x))
+    outputs = vit.forward_features(x)
+    assert torch.equal(outputs["embedding"], stock.get_image_embeddings(x))
     several = stock(pixel_values=x, multimask_output=True).pred_masks[:, 0]
     single = stock(pixel_values=x, multimask_output=False).pred_masks[:, 0]
-    torch.testing.assert_close(ours["logits_low"], torch.cat([single, several], dim=1), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(outputs["logits_low"], torch.cat([single, several], dim=1), atol=1e-5, rtol=1e-5)
     assert several.std() > 0.01  # not a comparison of zeros
 
 
@@ -54,8 +54,8 @@ def test_other_sizes_interpolate_positions_as_sam_does(stock, stock_folder, tiny
         setattr(reference.layers[1].attn, name, nn.Parameter(torch.empty_like(state[f"layers.1.attn.{name}"])))
     reference.load_state_dict(state)
     network = load_pretrained(tiny_sam("medsam_vit_b", image_size=64), stock_folder)
-    ours = network.forward_features(x)["embedding"]
-    torch.testing.assert_close(ours, reference.eval()(x).last_hidden_state, atol=1e-5, rtol=1e-5)
+    outputs = network.forward_features(x)["embedding"]
+    torch.testing.assert_close(outputs, reference.eval()(x).last_hidden_state, atol=1e-5, rtol=1e-5)
     assert network.image_encoder.layers[1].attn.rel_pos_h.shape == (7, 16)
 
 

@@ -44,8 +44,8 @@ def test_window_attention_equals_the_written_out_form(shape):
     block = TinyViTBlock(dim=16, num_heads=2, window=3)
     torch.nn.init.normal_(block.attn.attention_biases)
     x = torch.randn(1, 16, *shape)
-    ours = block._window_attention(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-    torch.testing.assert_close(ours, windows_one_by_one(block, x), atol=1e-5, rtol=1e-4)
+    windowed = block._window_attention(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    torch.testing.assert_close(windowed, windows_one_by_one(block, x), atol=1e-5, rtol=1e-4)
 
 
 def test_compiled_attention_is_the_same_without_the_fused_kernel():
@@ -59,13 +59,13 @@ def test_compiled_attention_is_the_same_without_the_fused_kernel():
         code.append(graph.code)
         return graph.forward
 
-    found = []
+    outputs = []
     for forward in (attention, torch.compile(attention, backend=backend)):
         attention.zero_grad()
         out = forward(x)
         out.square().sum().backward()
-        found.append([out, *(p.grad for p in attention.parameters())])
-    torch.testing.assert_close(found[1], found[0])
+        outputs.append([out, *(p.grad for p in attention.parameters())])
+    torch.testing.assert_close(outputs[1], outputs[0])
     assert len(code) == 1
     assert "softmax" in code[0]
     assert "scaled_dot_product_attention" not in code[0]

@@ -23,8 +23,8 @@ def test_patches_are_those_of_standardised_images(channels, mean, std):
     shape = (1, -1, 1, 1)
     standardised = (image - torch.tensor(mean).view(shape)) / torch.tensor(std).view(shape)
     expected = student(channels).vit.patch_embedding.patch_embeddings(standardised)
-    found = start_vit(student(channels), mean, std).vit.patch_embedding.patch_embeddings(image)
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    tokens = start_vit(student(channels), mean, std).vit.patch_embedding.patch_embeddings(image)
+    torch.testing.assert_close(tokens, expected, atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()

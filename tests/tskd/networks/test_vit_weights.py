@@ -98,9 +98,9 @@ def test_layouts_agree(pretrained, folder, tmp_path):
     classifier.save_pretrained(tmp_path / "classifier")
     torch.save(pretrained.state_dict(), tmp_path / "names_of_today.pth")
     for source in ("timm.pth", "classifier", "names_of_today.pth"):
-        found = load_vit(unetr(), tmp_path / source).vit.state_dict()
+        outputs = load_vit(unetr(), tmp_path / source).vit.state_dict()
         for name in (name for name in expected if "norm_cross_attn" not in name):
-            torch.testing.assert_close(found[name], expected[name], rtol=0, atol=1e-6, msg=f"{source}: {name}")
+            torch.testing.assert_close(outputs[name], expected[name], rtol=0, atol=1e-6, msg=f"{source}: {name}")
 
 
 def test_only_the_encoder_changes(folder):
@@ -169,8 +169,8 @@ def test_under_autocast_features_are_off_by_a_few_per_cent_at_most(pretrained, t
     expected = tokens(model, image)
     network = load_vit(unetr(), tmp_path, amp_dtype="bfloat16")
     with torch.autocast("cpu", torch.bfloat16):
-        found = network.vit(image)[0].float()
-    assert (found - expected).norm() < 0.03 * expected.norm()
+        outputs = network.vit(image)[0].float()
+    assert (outputs - expected).norm() < 0.03 * expected.norm()
 
 
 def test_a_shift_that_bfloat16_would_not_survive_is_refused(pretrained, folder):

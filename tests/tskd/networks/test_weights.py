@@ -212,6 +212,6 @@ def test_full_size_models_have_the_keys_and_shapes_of_stock_sam(vfm, width, laye
                 vision_config={**vision, "global_attn_indexes": list(range(layers))[layers // 4 - 1 :: layers // 4]}
             )
         )
-        ours = build_sam(vfm, 4, 1024)
+        network = build_sam(vfm, 4, 1024)
     expected = to_network_layout(stock.state_dict(), vit=True)
-    assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in expected.items()}
+    assert {k: v.shape for k, v in network.state_dict().items()} == {k: v.shape for k, v in expected.items()}

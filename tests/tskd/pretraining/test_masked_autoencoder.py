@@ -18,22 +18,22 @@ def autoencoder(student, masking_ratio: float = 0.5) -> MaskedAutoencoder:
 @torch.no_grad()
 def test_with_nothing_masked_it_is_the_students_encoder(student):
     image = torch.rand(2, 1, 32, 48)
-    features, kept = autoencoder(student, 0.0).eval().encode(image)
-    assert torch.equal(kept, torch.arange(6).expand(2, 6))
+    features, visible = autoencoder(student, 0.0).eval().encode(image)
+    assert torch.equal(visible, torch.arange(6).expand(2, 6))
     torch.testing.assert_close(features, student.vit(image)[0])
 
 
 def test_hidden_patches_do_not_reach_the_encoder(student):
-    network, image, other = autoencoder(student).eval(), torch.rand(2, 1, 32, 48), torch.rand(2, 1, 32, 48)
+    network, image, noise = autoencoder(student).eval(), torch.rand(2, 1, 32, 48), torch.rand(2, 1, 32, 48)
     torch.manual_seed(1)
     first = network(image)
     assert torch.equal(first["mask"].sum(1), torch.full((2,), 3.0))
     hidden = first["mask"].reshape(2, 1, 2, 3).repeat_interleave(16, 2).repeat_interleave(16, 3)
     torch.manual_seed(1)
-    second = network(torch.where(hidden.bool(), other, image))
+    second = network(torch.where(hidden.bool(), noise, image))
     assert torch.equal(first["patches"], second["patches"])
     torch.manual_seed(1)
-    third = network(torch.where(hidden.bool(), image, other))
+    third = network(torch.where(hidden.bool(), image, noise))
     assert not torch.equal(first["patches"], third["patches"])
 
 

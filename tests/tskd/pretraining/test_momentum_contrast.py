@@ -17,11 +17,11 @@ PATCHES = "patch_embedding.patch_embeddings.weight"
 def reference(queries: torch.Tensor, keys: torch.Tensor, temperature: float) -> float:
     """Equation 1 of the paper, word for word: one positive, the other images of the batch as negatives."""
     total = 0.0
-    for mine, other in ((0, 1), (1, 0)):
-        for i, query in enumerate(queries[mine]):
-            cosines = [float(query @ key / query.norm() / key.norm()) for key in keys[other]]
+    for query_view, key_view in ((0, 1), (1, 0)):
+        for i, query in enumerate(queries[query_view]):
+            cosines = [float(query @ key / query.norm() / key.norm()) for key in keys[key_view]]
             exponents = [math.exp(cosine / temperature) for cosine in cosines]
-            total += -math.log(exponents[i] / sum(exponents)) / len(queries[mine])
+            total += -math.log(exponents[i] / sum(exponents)) / len(queries[query_view])
     return 2 * temperature * total
 
 

@@ -48,7 +48,7 @@ def test_intensities_stay_in_range_and_change_by_item():
 def test_blur_keeps_the_mean_and_smooths_each_item_by_its_own_sigma():
     image = torch.zeros(40, 2, 33, 33)
     image[:, :, 16, 16] = 1.0
-    view = RandomView(**{**NOTHING, "blur": 1.0}, max_sigma=2.0)._blurred(image)
+    view = RandomView(**{**NOTHING, "blur": 1.0}, max_sigma=2.0)._blur(image)
     torch.testing.assert_close(view.sum((2, 3)), torch.ones(40, 2), rtol=1e-5, atol=0)
     assert torch.equal(view[:, 0], view[:, 1])
     peaks = view[:, 0, 16, 16]
