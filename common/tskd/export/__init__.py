@@ -1,4 +1,4 @@
-"""Export: the student as a stand-alone MONAI bundle."""
+"""Export of the student: a stand-alone MONAI bundle and other formats."""
 
 from tskd.export.ship import ship_run, ship_student
 

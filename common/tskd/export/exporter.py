@@ -1,4 +1,4 @@
-"""`tskd export`: a shipped bundle, or a run that is shipped first, in the format of another program."""
+"""`tskd export`: write a shipped bundle, or a run that is shipped first, in the format of another program."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from tskd.errors import TskdError
 from tskd.export import network_files
-from tskd.export.verify_export import Verified, calibration_images, check, run_torch, verify
+from tskd.export.verify_export import ExportComparison, calibration_images, check, run_torch, verify
 from tskd.files import atomic
 from tskd.predict.onnx_backend import FILES, OnnxBackend
 from tskd.predict.shipped_bundle import ShippedBundle, read_bundle
@@ -55,25 +55,25 @@ def export_network(
     try:
         exported = _write(shipped, network, kind, path, dataset_file)
         if dataset_file is None:
-            return _random_check(shipped, network, exported, kind, path)
-        found = verify(shipped, network, exported, dataset_file)
-        check(found, kind, tolerance)
+            return _check_on_random_input(shipped, network, exported, kind, path)
+        comparison = verify(shipped, network, exported, dataset_file)
+        check(comparison, kind, tolerance)
     except BaseException:
         for written in {path, path.with_suffix(".bin")} if kind == "openvino" else {path}:
             written.unlink(missing_ok=True)
         raise
-    _write_rows(path.with_name(f"exported_{kind}.csv"), found)
-    organ, loss = found.worst
-    ours, eager = found.milliseconds
+    _write_rows(path.with_name(f"exported_{kind}.csv"), comparison)
+    organ, loss = comparison.worst
+    exported_ms, pytorch_ms = comparison.milliseconds
     return (
-        f"{path}: {path.stat().st_size / 1e6:.1f} MB, largest difference of logits {found.difference:.2g}, worst organ "
-        f"{organ} loses {loss:.4f} Dice; {ours:.1f} ms a slice, PyTorch {eager:.1f} ms "
-        f"({eager / ours:.1f} times as fast)"
+        f"{path}: {path.stat().st_size / 1e6:.1f} MB, largest difference of logits {comparison.difference:.2g}, "
+        f"worst organ {organ} loses {loss:.4f} Dice; {exported_ms:.1f} ms a slice, PyTorch {pytorch_ms:.1f} ms "
+        f"({pytorch_ms / exported_ms:.1f} times as fast)"
     )
 
 
 def pytorch_network(bundle: ShippedBundle) -> torch.nn.Module:
-    """The bundle's network with its weights, loaded strictly, on the CPU."""
+    """Return the bundle's network with its weights, loaded strictly, on the CPU."""
     from tskd.predict.torch_backend import TorchBackend
 
     return TorchBackend(bundle, "cpu").network
@@ -82,7 +82,7 @@ def pytorch_network(bundle: ShippedBundle) -> torch.nn.Module:
 def _write(
     bundle: ShippedBundle, network: torch.nn.Module, kind: str, path: Path, dataset_file: str | Path | None
 ) -> Any:
-    """Writes the file; the function from a batch to logits that it makes."""
+    """Write the file; return its network as a function from a batch to logits."""
     if kind == "torchscript":
         network_files.write_torchscript(network, bundle, path)
         return run_torch(torch.jit.load(str(path)))
@@ -101,7 +101,9 @@ def _write(
         source.unlink(missing_ok=True)
 
 
-def _random_check(bundle: ShippedBundle, network: torch.nn.Module, exported: Any, kind: str, path: Path) -> str:
+def _check_on_random_input(
+    bundle: ShippedBundle, network: torch.nn.Module, exported: Any, kind: str, path: Path
+) -> str:
     shape = (3, bundle.channels, bundle.image_size, bundle.image_size)
     image = np.random.default_rng(0).random(shape, np.float32)
     expected = run_torch(network)(image)
@@ -112,8 +114,8 @@ def _random_check(bundle: ShippedBundle, network: torch.nn.Module, exported: Any
     return f"{path}: largest difference of logits {difference:.2g} on random numbers; --dataset-file compares masks"
 
 
-def _write_rows(path: Path, found: Verified) -> None:
+def _write_rows(path: Path, comparison: ExportComparison) -> None:
     with atomic(path) as draft, open(draft, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(found.rows[0]))
+        writer = csv.DictWriter(file, list(comparison.rows[0]))
         writer.writeheader()
-        writer.writerows(found.rows)
+        writer.writerows(comparison.rows)

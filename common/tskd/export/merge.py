@@ -1,4 +1,4 @@
-"""The fine-tuned image encoder as stock weights: adapters merged, in the layout of the encoder's own project."""
+"""Merge adapters into the fine-tuned image encoder, and write it in the layout of the encoder's own project."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HEAD = ("norm_head.", "head.")  # ImageNet classes of a published TinyViT; no pa
 
 
 def merge_run(run: str | Path, output: str | Path, model: str | Path | None = None) -> Path:
-    """Writes the encoder of the network that a training exported.
+    """Write the encoder of the network that a training exported.
 
     Args:
         run: the training's output_dir, with versions.json.
@@ -31,7 +31,7 @@ def merge_run(run: str | Path, output: str | Path, model: str | Path | None = No
     Raises:
         TskdError: when there is no such run, or its weights do not fit its settings.
     """
-    settings = _settings(Path(run))
+    settings = _run_settings(Path(run))
     network = build_sam(settings["vfm"], settings["num_classes"], settings["image_size"])
     load_weights(network, model or Path(run) / "models" / "model.pt")
     return _write(encoder_state(network), network, output)
@@ -40,7 +40,7 @@ def merge_run(run: str | Path, output: str | Path, model: str | Path | None = No
 def merge_adapter(
     adapter: str | Path, weights: str | Path | None, vfm: str, output: str | Path, image_size: int = 1024
 ) -> Path:
-    """Writes the encoder of the foundation model with an adapter merged into it.
+    """Write the encoder of the foundation model with an adapter merged into it.
 
     Args:
         adapter: folder in peft's layout, as `train.json` writes it to `models/adapter`.
@@ -54,19 +54,19 @@ def merge_adapter(
     """
     network = build_sam(vfm, 2, image_size)
     load_pretrained(network, weights)
-    head = _head(pretrained_file(vfm, weights)) if network.any_size else {}
+    head = _imagenet_head(pretrained_file(vfm, weights)) if network.any_size else {}
     return _write({**merged_encoder(network, adapter), **head}, network, output)
 
 
 def merged_encoder(network: PromptFreeSam, adapter: str | Path) -> dict[str, Tensor]:
-    """Stock weights of `network`'s encoder (changed in place) with the adapter merged into them."""
+    """Return stock weights of `network`'s encoder (changed in place) with the adapter merged into them."""
     tuned: Any = load_adapter(network.image_encoder, adapter)
     network.image_encoder = fuse_qkv(tuned.merge_and_unload())  # type: ignore[assignment]
     return encoder_state(network)
 
 
 def encoder_state(network: PromptFreeSam) -> dict[str, Tensor]:
-    """State dict of the encoder in the stock architecture.
+    """Return the state dict of the encoder in the stock architecture.
 
     For a ViT the keys are those of `transformers.SamModel().vision_encoder`, for a TinyViT those of the `image_encoder`
     of MobileSAM and LiteMedSAM.
@@ -74,14 +74,16 @@ def encoder_state(network: PromptFreeSam) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in network.image_encoder.state_dict().items()}
 
 
-def _head(weights: str | Path) -> dict[str, Tensor]:
-    """The ImageNet head that the foundation model's file has, so that the published TinyViT loads strictly."""
+def _imagenet_head(weights: str | Path) -> dict[str, Tensor]:
+    """Return the ImageNet head that the foundation model's file has, so that the published TinyViT loads strictly."""
     names = tuple(PREFIX + name for name in HEAD)
-    found = read_checkpoint(weights)
-    return {name.removeprefix(PREFIX): value.contiguous() for name, value in found.items() if name.startswith(names)}
+    checkpoint = read_checkpoint(weights)
+    return {
+        name.removeprefix(PREFIX): value.contiguous() for name, value in checkpoint.items() if name.startswith(names)
+    }
 
 
-def _settings(run: Path) -> dict[str, Any]:
+def _run_settings(run: Path) -> dict[str, Any]:
     path = run / "versions.json"
     if not path.is_file():
         raise TskdError(f"{path}: expected the file that a training writes, found none. Give the training's output_dir")

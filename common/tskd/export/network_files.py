@@ -1,4 +1,4 @@
-"""A shipped bundle's network in other formats: TorchScript, ONNX, ONNX of 8 bits, OpenVINO.
+"""Write a shipped bundle's network as TorchScript, ONNX, ONNX of 8 bits, or OpenVINO.
 
 Each file names its tensors `image` (float32 [B, channels, size, size], scaled to [0, 1]) and `pred` (logits
 [B, classes, size, size]), takes any batch, and says in its metadata what it was made of.
@@ -24,8 +24,8 @@ from tskd.predict.shipped_bundle import ShippedBundle
 OPSET = 17
 
 
-def description(bundle: ShippedBundle) -> dict[str, str]:
-    """What the metadata of an exported file says, each value a text: labels, size, scaling, sha256 of model.pt."""
+def file_metadata(bundle: ShippedBundle) -> dict[str, str]:
+    """Return the metadata of an exported file, each value a text: labels, size, scaling, sha256 of model.pt."""
     scaling = [step for step in bundle.transforms("preprocessing") if "Scale" in step["_target_"]]
     return {
         "name": bundle.name,
@@ -40,14 +40,14 @@ def description(bundle: ShippedBundle) -> dict[str, str]:
 
 
 def write_torchscript(network: nn.Module, bundle: ShippedBundle, path: Path) -> None:
-    """Trace the network; inference.json and metadata.json are extra files in it, as MONAI's own export has them."""
+    """Trace the network; inference.json and metadata.json are extra files in it, as in MONAI's own export."""
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         traced = torch.jit.trace(network.eval(), _example(bundle))
     extra = {
         f"{name}.json": (bundle.root / "configs" / f"{name}.json").read_text() for name in ("inference", "metadata")
     }
-    extra["tskd.json"] = json.dumps(description(bundle))
+    extra["tskd.json"] = json.dumps(file_metadata(bundle))
     with atomic(path) as draft:
         torch.jit.save(traced, str(draft), _extra_files=extra)
 
@@ -76,7 +76,7 @@ def write_onnx(network: nn.Module, bundle: ShippedBundle, path: Path) -> None:
             raise TskdError(
                 f"{bundle.root}: cannot be written as ONNX, {error}. Export TorchScript instead."
             ) from error
-        _add_metadata(onnx, draft, description(bundle))
+        _add_metadata(onnx, draft, file_metadata(bundle))
 
 
 def write_int8(source: Path, calibration: Iterable[np.ndarray], path: Path) -> None:
@@ -133,7 +133,7 @@ def write_openvino(source: Path, path: Path) -> None:
 
 
 def run_openvino(path: Path) -> Any:
-    """The function from a batch to logits of an OpenVINO file, computed in float32 as it is written."""
+    """Return an OpenVINO file as a function from a batch to logits, computed in float32 as it is written."""
     openvino = _package("openvino")
     compiled = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda batch: compiled([batch])[0]

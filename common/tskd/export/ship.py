@@ -1,4 +1,4 @@
-"""A trained student as a stand-alone MONAI bundle: what goes to MONAI Label, MONAI Deploy or any MONAI installation.
+"""Ship a trained student as a stand-alone MONAI bundle for MONAI Label, MONAI Deploy or any MONAI installation.
 
 The bundle's configs hold defaults; a run may have had another image size, other channels or classes. The copy has the
 run's values in train.json, inference.json and metadata.json, so that nobody has to pass them on.
@@ -28,7 +28,7 @@ from tskd.state import load_weights
 _CONFIGS = ("inference.json", "inference_2d.json", "train.json", "metadata.json", "logging.conf")  # what goes along
 _OVERLAYS = {"inference.json": "inference_2d.json", "train.json": "images_2d.json"}  # for data sets of 2-D images
 
-LEAST = 0.1  # mean Dice of a model that has learned something
+MIN_DICE = 0.1  # mean Dice of a model that has learned something
 
 
 def ship_run(
@@ -39,7 +39,7 @@ def ship_run(
     model: str | Path | None = None,
     force: bool = False,
 ) -> Path:
-    """Ships the student of a training's `output_dir`.
+    """Ship the student of a training's `output_dir`.
 
     Args:
         bundle: the student's bundle folder.
@@ -59,15 +59,15 @@ def ship_run(
     path = Path(run) / "versions.json"
     if not path.is_file():
         raise TskdError(f"{path}: expected the file that a training writes, found none. Give the training's output_dir")
-    made_with = json.loads(path.read_text())
-    settings = made_with.get("settings", {})
+    versions = json.loads(path.read_text())
+    settings = versions.get("settings", {})
     if "image_size" not in settings:
         raise TskdError(f"{path}: expected a student's settings with image_size, found {', '.join(settings) or 'none'}")
     model = Path(run) / "models" / "model.pt" if model is None else Path(model)
     if not model.is_file():
         raise TskdError(f"{model}: expected the trained weights, found none. Name the file that has them: --model FILE")
-    dice = _dice(Path(run), force)
-    overlay = _network_overlay(Path(bundle) / "configs", made_with.get("config", []))
+    dice = _dice_sentence(Path(run), force)
+    overlay = _network_overlay(Path(bundle) / "configs", versions.get("config", []))
     components = settings.get("largest_component", [])
     size = int(settings["image_size"])
     return ship_student(bundle, model, output, dataset_file, size, overlay, components, dice)
@@ -84,7 +84,7 @@ def ship_student(
     dice: str = "It was not evaluated.",
     teacher: str | None = None,
 ) -> Path:
-    """Copies a student bundle with the weights and settings of a training; in one step, all or nothing.
+    """Copy a student bundle with the weights and settings of a training; atomically.
 
     For a data set of 2-D images, inference.json and train.json are the ones for images; else they take volumes. The
     copy's train.json never resumes: MONAI Label's Train starts from model.pt, with what is labelled by then. Its
@@ -131,7 +131,7 @@ def ship_student(
             _write(configs / name, {**config, **settings, **scaling, **extra})
         network_def = _parser([configs / "inference.json"]).get_parsed_content("network_def")
         load_weights(network_def, model)
-        _describe(configs / "metadata.json", dataset, sizes, flat, network_def)
+        _write_metadata(configs / "metadata.json", dataset, sizes, flat, network_def)
         _write_readme(draft, dataset, settings, flat, network_def, dice)
         write_scripts(draft / "scripts")
         write_terms(draft, dataset, teacher)
@@ -145,35 +145,36 @@ def ship_student(
     return output
 
 
-def _dice(run: Path, force: bool) -> str:
-    """How well a run did on its evaluation, in a sentence.
+def _dice_sentence(run: Path, force: bool) -> str:
+    """Return how well a run did on its evaluation, in a sentence.
 
     Raises:
-        TskdError: it was not evaluated, or its mean Dice is below `LEAST`, unless `force`.
+        TskdError: it was not evaluated, or its mean Dice is below `MIN_DICE`, unless `force`.
     """
     file = run / "summary.json"
-    found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    mean = found.get("mean_dice")
+    summary = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    mean = summary.get("mean_dice")
     if mean is None and not force:
         raise TskdError(
             f"{file}: expected the evaluation of the model, found none. Evaluate it: tskd evaluate --run {run}, or "
             "ship it unevaluated with --force"
         )
-    if mean is not None and mean < LEAST and not force:
+    if mean is not None and mean < MIN_DICE and not force:
         raise TskdError(
             f"{file}: expected a model that has learned its task, found a mean Dice of {mean:.3f}. Train it longer, or "
             "with more labels; --force ships it all the same"
         )
     if mean is None:
         return "It was not evaluated."
-    each = ", ".join(
-        f"{name} {values['dice']['mean']:.3f}" for name, values in found.get("labels", {}).items() if "dice" in values
+    by_organ = ", ".join(
+        f"{name} {values['dice']['mean']:.3f}" for name, values in summary.get("labels", {}).items() if "dice" in values
     )
-    return f"Mean Dice {mean:.3f} on {found.get('patients', found.get('cases'))} patients it was evaluated on ({each})."
+    patients = summary.get("patients", summary.get("cases"))
+    return f"Mean Dice {mean:.3f} on {patients} patients it was evaluated on ({by_organ})."
 
 
 def _network_overlay(configs: Path, names: list[str]) -> str | None:
-    """The last of a run's configs, but train.json, that names a network."""
+    """Return the last of a run's configs, but train.json, that names a network."""
     overlays = [name for name in names if name != "train.json" and (configs / name).is_file()]
     return next(
         (name for name in reversed(overlays) if "network_def" in json.loads((configs / name).read_text())), None
@@ -194,7 +195,7 @@ def _check_folders(bundle: Path, output: Path) -> None:
 
 
 def _is_2d(dataset: dict[str, Any], dataset_file: str | Path) -> bool:
-    """Whether the images to segment are 2-D images and not volumes."""
+    """Return whether the images to segment are 2-D images and not volumes."""
     volumes = [entry["image"].endswith((".nii", ".nii.gz")) for entry in [*dataset["validation"], *dataset["test"]]]
     if not volumes or any(volumes) != all(volumes):
         raise TskdError(
@@ -204,8 +205,10 @@ def _is_2d(dataset: dict[str, Any], dataset_file: str | Path) -> bool:
     return not volumes[0]
 
 
-def _describe(path: Path, dataset: dict[str, Any], sizes: dict[str, int], flat: bool, network: torch.nn.Module) -> None:
-    """Writes the network, the structures, sizes, channels and label names into metadata.json."""
+def _write_metadata(
+    path: Path, dataset: dict[str, Any], sizes: dict[str, int], flat: bool, network: torch.nn.Module
+) -> None:
+    """Write the network, the structures, sizes, channels and label names into metadata.json."""
     metadata = json.loads(path.read_text())
     image = metadata["network_data_format"]["inputs"]["image"]
     pred = metadata["network_data_format"]["outputs"]["pred"]
@@ -216,9 +219,9 @@ def _describe(path: Path, dataset: dict[str, Any], sizes: dict[str, int], flat: 
     for tensor in (image, pred):
         tensor["spatial_shape"] = [sizes["image_size"]] * 2
     metadata["data_type"] = "png" if flat else "nifti"
-    what = "2-D images" if flat else "volumes, slice by slice"
+    input_kind = "2-D images" if flat else "volumes, slice by slice"
     metadata["name"] = f"Segmentation of {_structures(dataset)}"
-    metadata["description"] = f"{type(network).__name__}, trained on few labels. {dataset['modality']}: {what}."
+    metadata["description"] = f"{type(network).__name__}, trained on few labels. {dataset['modality']}: {input_kind}."
     metadata["image_classes"] = f"{', '.join(names)}: intensities scaled to [0, 1]"
     _write(path, metadata)
 
@@ -226,15 +229,15 @@ def _describe(path: Path, dataset: dict[str, Any], sizes: dict[str, int], flat: 
 def _write_readme(
     draft: Path, dataset: dict[str, Any], settings: dict[str, Any], flat: bool, network: torch.nn.Module, dice: str
 ) -> None:
-    """Fills docs/shipped.md and puts it in the place of the README that is about training."""
-    kept = [dataset["labels"].get(str(index), f"class {index}") for index in settings["largest_component"]]
+    """Fill docs/shipped.md and put it in the place of the README that is about training."""
+    largest_names = [dataset["labels"].get(str(index), f"class {index}") for index in settings["largest_component"]]
     packages = [
         "monai",
         "fire",
         "einops",
         "nibabel",
         "pytorch-ignite",
-        *["scikit-image"] * bool(kept),
+        *["scikit-image"] * bool(largest_names),
         *["pillow"] * flat,
     ]
     head = front_matter(dataset, [type(network).__name__.lower(), dataset["modality"].lower()])
@@ -252,7 +255,9 @@ def _write_readme(
         data=dataset["name"],
         licence=data_licence(dataset),
         scaling="" if flat else " Intensities are scaled as `scale_intensity` in inference.json says.",
-        components=f" Of {', '.join(kept)} only the largest connected piece is kept." if kept else "",
+        components=f" Of {', '.join(largest_names)} only the largest connected component is kept."
+        if largest_names
+        else "",
     )
     (draft / "docs" / "shipped.md").unlink()
     (draft / "docs" / "README.md").write_text(head + text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Whether an exported network gives the masks of the PyTorch one, on real images."""
+"""Verify that an exported network gives the masks of the PyTorch one, on real images."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ TOLERANCE = {"torchscript": 0.001, "onnx": 0.001, "openvino": 0.001, "onnx-int8"
 
 
 @dataclass
-class Verified:
-    """What was found.
+class ExportComparison:
+    """Comparison of an exported network with the PyTorch one.
 
     Args:
         difference: largest one between the logits of a slice.
@@ -46,7 +46,9 @@ class Verified:
         return max(mean.items(), key=lambda item: item[1], default=("-", 0.0))
 
 
-def verify(bundle: ShippedBundle, network: torch.nn.Module, exported: Network, dataset_file: str | Path) -> Verified:
+def verify(
+    bundle: ShippedBundle, network: torch.nn.Module, exported: Network, dataset_file: str | Path
+) -> ExportComparison:
     """Compare masks and logits on the validation list (on the test list where there is none).
 
     Args:
@@ -58,33 +60,33 @@ def verify(bundle: ShippedBundle, network: torch.nn.Module, exported: Network, d
     Raises:
         TskdError: no image to compare on.
     """
-    seen: list[float] = []
+    differences: list[float] = []
     clock = np.zeros((2, 2))  # exported, PyTorch: seconds, slices
 
-    def both(batch: np.ndarray) -> np.ndarray:
+    def run_both(batch: np.ndarray) -> np.ndarray:
         first, second = (_timed(run, batch, clock[row]) for row, run in enumerate((exported, run_torch(network))))
-        seen.append(float(np.abs(first - second).max()))
+        differences.append(float(np.abs(first - second).max()))
         return np.concatenate([first, second])
 
     rows = []
     for case, label_file in _cases(dataset_file):
         loaded = read_case(case, bundle)
-        masks = _two_masks(bundle, both, loaded.array, loaded.affine)
+        masks = _both_masks(bundle, run_both, loaded.array, loaded.affine)
         label = None if label_file is None else _label(label_file, loaded.affine, masks[0].shape)
         rows += _compare(case.stem, masks, label, bundle)
     if not rows:
         raise TskdError(f"{dataset_file}: expected validation or test images to verify on, found none.")
     seconds = clock[:, 0] / clock[:, 1] * 1000
-    return Verified(max(seen), rows, (float(seconds[0]), float(seconds[1])))
+    return ExportComparison(max(differences), rows, (float(seconds[0]), float(seconds[1])))
 
 
-def check(found: Verified, kind: str, tolerance: float | None = None) -> None:
+def check(comparison: ExportComparison, kind: str, tolerance: float | None = None) -> None:
     """Refuse an exported network that loses more than the tolerance in its worst organ.
 
     Raises:
         TskdError: with the organ and what it loses.
     """
-    organ, loss = found.worst
+    organ, loss = comparison.worst
     allowed = TOLERANCE[kind] if tolerance is None else tolerance
     if loss > allowed:
         raise TskdError(
@@ -94,19 +96,19 @@ def check(found: Verified, kind: str, tolerance: float | None = None) -> None:
 
 
 def calibration_images(bundle: ShippedBundle, dataset_file: str | Path, count: int = 64) -> Iterator[np.ndarray]:
-    """Images of the training list as the network sees them, spread over the list; never of validation or test."""
+    """Yield images of the training list as the network sees them, spread over the list; never of validation or test."""
     pipeline = NumpyPipeline(bundle, lambda batch: batch)
-    listed = entries(dataset_file, "transfer")
-    chosen = [listed[int(k)] for k in np.linspace(0, len(listed) - 1, min(count, len(listed)))]
+    training = entries(dataset_file, "transfer")
+    chosen = [training[int(k)] for k in np.linspace(0, len(training) - 1, min(count, len(training)))]
     for entry in chosen:
         pixels = np.atleast_3d(np.asarray(Image.open(entry["image"]), np.float32)) / 255
         wide, high = pixels.shape[1], pixels.shape[0]
-        small = pipeline.shrink(wide, bundle.image_size) @ pixels.transpose(2, 1, 0)
-        yield np.ascontiguousarray((small @ pipeline.shrink(high, bundle.image_size).T)[None], np.float32)
+        small = pipeline.downsample(wide, bundle.image_size) @ pixels.transpose(2, 1, 0)
+        yield np.ascontiguousarray((small @ pipeline.downsample(high, bundle.image_size).T)[None], np.float32)
 
 
 def run_torch(network: torch.nn.Module) -> Network:
-    """A PyTorch network as a function of arrays."""
+    """Wrap a PyTorch network as a function of arrays."""
 
     def run(batch: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
@@ -117,37 +119,37 @@ def run_torch(network: torch.nn.Module) -> Network:
 
 def _timed(run: Callable[[np.ndarray], np.ndarray], batch: np.ndarray, clock: np.ndarray) -> np.ndarray:
     started = time.perf_counter()
-    found = run(batch)
+    logits = run(batch)
     clock += time.perf_counter() - started, len(batch)
-    return found
+    return logits
 
 
-def _two_masks(
-    bundle: ShippedBundle, both: Network, array: np.ndarray, affine: np.ndarray | None
+def _both_masks(
+    bundle: ShippedBundle, run_both: Network, array: np.ndarray, affine: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Masks of the exported and of the PyTorch network, whose logits `both` gives one after the other."""
-    kept: list[np.ndarray] = []
+    """Return masks of the exported and of the PyTorch network, whose logits `run_both` gives one after the other."""
+    reference_logits: list[np.ndarray] = []
 
     def first(batch: np.ndarray) -> np.ndarray:
-        found = both(batch)
-        kept.append(found[len(batch) :])
-        return found[: len(batch)]
+        logits = run_both(batch)
+        reference_logits.append(logits[len(batch) :])
+        return logits[: len(batch)]
 
     def run(network: Network) -> np.ndarray:
         pipeline = NumpyPipeline(bundle, network, batch_size=1)
         return pipeline.picture(array) if affine is None else pipeline.volume(array, affine)
 
     exported = run(first)
-    replay = iter(kept)
+    replay = iter(reference_logits)
     return exported, run(lambda batch: next(replay))
 
 
 def _cases(dataset_file: str | Path) -> Iterator[tuple[Case, Path | None]]:
     from tskd.data.datalist import read
 
-    listed = read(dataset_file)
-    section = "validation" if listed["validation"] else "test"
-    for entry in entries(dataset_file, section) if listed[section] else []:
+    dataset = read(dataset_file)
+    section = "validation" if dataset["validation"] else "test"
+    for entry in entries(dataset_file, section) if dataset[section] else []:
         path = Path(entry["image"])
         kind = "nifti" if path.name.endswith((".nii", ".nii.gz")) else "picture"
         label = Path(entry["label"]) if "label" in entry else None
@@ -175,6 +177,6 @@ def _compare(
     return rows
 
 
-def _dice(one: np.ndarray, other: np.ndarray) -> float:
-    total = int(one.sum()) + int(other.sum())
-    return 2 * int((one & other).sum()) / total if total else 1.0
+def _dice(a: np.ndarray, b: np.ndarray) -> float:
+    total = int(a.sum()) + int(b.sum())
+    return 2 * int((a & b).sum()) / total if total else 1.0

@@ -144,7 +144,7 @@ def _files(root: Path, left: dict[str, list[str]]) -> Iterator[Found]:
         if several[folder_of] > 1 or len({file.parent for file in one.files}) > 1:
             raise TskdError(
                 f"{folder_of}: expected a folder for each DICOM series, found {several[folder_of]} series in it "
-                f"({one.words}). Sort them into folders first, for example with dcm2niix or dicomsort."
+                f"({one.display_name}). Sort them into folders first, for example with dcm2niix or dicomsort."
             )
         yield Found(folder_of, folder_of.relative_to(root), "series", modality[one.files[0]], one.patient)
 

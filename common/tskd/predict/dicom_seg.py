@@ -1,4 +1,4 @@
-"""A mask as a DICOM SEG object, by highdicom."""
+"""Write a mask as a DICOM Segmentation object, by highdicom."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def write_seg(
         raise TskdError(
             "--format dicom-seg: expected highdicom, found it not installed. pip install 'highdicom>=0.28'"
         ) from error
-    from pydicom.sr.codedict import codes as standard
+    from pydicom.sr.codedict import codes as dicom_codes
 
     ordered = series_files(files[0].parent, files)
     sources = [pydicom.dcmread(file, stop_before_pixels=True, force=True) for file in ordered]
     algorithm = highdicom.AlgorithmIdentificationSequence(
-        name=bundle.name[:64], version=bundle.version, family=standard.DCM.ArtificialIntelligence, source="tskd"
+        name=bundle.name[:64], version=bundle.version, family=dicom_codes.DCM.ArtificialIntelligence, source="tskd"
     )
     segments, warnings = [], []
     for number, (index, name) in enumerate(sorted(bundle.structures.items()), start=1):
@@ -75,7 +75,7 @@ def write_seg(
     for number, index in enumerate(sorted(bundle.structures), start=1):
         frames[mask.transpose(2, 1, 0) == index] = number
     try:
-        made = highdicom.seg.Segmentation(
+        segmentation = highdicom.seg.Segmentation(
             source_images=sources,
             pixel_array=frames,
             segmentation_type=SegmentationTypeValues.BINARY,
@@ -97,5 +97,5 @@ def write_seg(
             f"{ordered[0].parent}: expected a series that a DICOM SEG can refer to, found {error}. Use --format nifti."
         ) from error
     with atomic(path) as draft:
-        made.save_as(draft)
+        segmentation.save_as(draft)
     return warnings

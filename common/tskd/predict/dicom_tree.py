@@ -1,4 +1,4 @@
-"""The DICOM series in a tree of files: which files belong together, and which are no images to segment."""
+"""Group DICOM files by series, and skip what is no image to segment."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NO_IMAGES = ("SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "RTRECORD", "SR", "PR", "KO
 
 @dataclass(frozen=True)
 class Series:
-    """One series of images.
+    """One series of DICOM images.
 
     Args:
         files: of the series, in any order.
@@ -40,10 +40,12 @@ class Series:
     uid: str
 
     @property
-    def words(self) -> str:
+    def display_name(self) -> str:
         """What the series is called in a line of output."""
-        said = f" {self.description}" if self.description else ""
-        return f"{self.files[0].parent}: patient {self.patient or 'without ID'}, series {self.number or '?'}{said}"
+        description = f" {self.description}" if self.description else ""
+        return (
+            f"{self.files[0].parent}: patient {self.patient or 'without ID'}, series {self.number or '?'}{description}"
+        )
 
     @property
     def stem(self) -> str:
@@ -58,7 +60,7 @@ class Series:
 
 
 def read_header(path: Path) -> Dataset | None:
-    """The tags that say what a DICOM file is; None if it is not DICOM (a file without preamble needs a SOP class)."""
+    """Read the tags that tell what a DICOM file is; None if it is not DICOM (without preamble it needs a SOP class)."""
     try:
         with open(path, "rb") as file:
             marked = file.read(132)[128:] == b"DICM"
@@ -71,7 +73,7 @@ def read_header(path: Path) -> Dataset | None:
 
 
 def group_series(headers: Iterable[tuple[Path, Dataset]]) -> tuple[list[Series], dict[str, list[str]]]:
-    """Series to segment, and what is left out.
+    """Group instances into series to segment, and tell what is skipped.
 
     Returns:
         Series in order of patient and number; reason -> what was left out for it, such as "localizer" -> the series'
@@ -80,40 +82,40 @@ def group_series(headers: Iterable[tuple[Path, Dataset]]) -> tuple[list[Series],
     files: dict[str, list[tuple[Path, Dataset]]] = defaultdict(list)
     for path, header in headers:
         files[str(header.get("SeriesInstanceUID", path.parent))].append((path, header))
-    series, left_out = [], defaultdict(list)
-    for uid, found in files.items():
-        reasons = {why for _, header in found if (why := _left_out(header))}
-        kept = [(path, header) for path, header in found if not _left_out(header)]
-        first = (kept or found)[0][1]
-        made = Series(
-            files=tuple(sorted(path for path, _ in kept or found)),
-            patient=_text(first, "PatientID"),
-            number=_text(first, "SeriesNumber"),
-            description=_text(first, "SeriesDescription") or _text(first, "ProtocolName"),
+    series, skipped = [], defaultdict(list)
+    for uid, instances in files.items():
+        reasons = {reason for _, header in instances if (reason := _reason_to_skip(header))}
+        images = [(path, header) for path, header in instances if not _reason_to_skip(header)]
+        first = (images or instances)[0][1]
+        one_series = Series(
+            files=tuple(sorted(path for path, _ in images or instances)),
+            patient=_tag_text(first, "PatientID"),
+            number=_tag_text(first, "SeriesNumber"),
+            description=_tag_text(first, "SeriesDescription") or _tag_text(first, "ProtocolName"),
             uid=uid,
         )
         for reason in sorted(reasons):
-            left_out[reason].append(made.words)
-        if kept:
-            series.append(made)
+            skipped[reason].append(one_series.display_name)
+        if images:
+            series.append(one_series)
     series.sort(key=lambda item: (item.patient, int(item.number) if item.number.isdigit() else 0, item.uid))
-    return series, dict(left_out)
+    return series, dict(skipped)
 
 
-def _left_out(header: Dataset) -> str | None:
-    """Why an instance is no image to segment; None if it is one."""
-    modality = _text(header, "Modality")
+def _reason_to_skip(header: Dataset) -> str | None:
+    """Return why an instance is no image to segment; None if it is one."""
+    modality = _tag_text(header, "Modality")
     if modality in _NO_IMAGES or "Rows" not in header:
         return f"{modality or 'DICOM'} object without an image of the patient"
-    if _text(header, "SOPClassUID").startswith(_SECONDARY_CAPTURE):
+    if _tag_text(header, "SOPClassUID").startswith(_SECONDARY_CAPTURE):
         return "secondary capture"
     types = [str(value).upper() for value in header.get("ImageType") or []]
-    names = f"{_text(header, 'SeriesDescription')} {_text(header, 'ProtocolName')}"
+    names = f"{_tag_text(header, 'SeriesDescription')} {_tag_text(header, 'ProtocolName')}"
     if "LOCALIZER" in types or _SCOUT.search(names):
         return "localizer"
     return None
 
 
-def _text(header: Dataset, tag: str) -> str:
+def _tag_text(header: Dataset, tag: str) -> str:
     value = header.get(tag)
     return "" if value is None else str(value).strip()

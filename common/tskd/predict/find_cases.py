@@ -1,4 +1,4 @@
-"""Which images of a mixture of files and folders are to be segmented, and what their masks are called."""
+"""Find the images to segment among files and folders, and name their masks."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ class Case:
     Args:
         files: one file, or those of a DICOM series.
         kind: "nifti", "dicom", "itk" or "picture".
-        words: what it is called in a line of output.
+        display_name: what it is called in a line of output.
         stem: path of its mask under the output folder without "_seg" and ending; no other case has it.
     """
 
     files: tuple[Path, ...]
     kind: str
-    words: str
+    display_name: str
     stem: str
 
 
 @dataclass(frozen=True)
-class Found:
-    """Cases, and what was left out: reason -> names."""
+class CaseList:
+    """Cases to segment, and what was skipped: reason -> names."""
 
     cases: list[Case]
-    left_out: dict[str, list[str]]
+    skipped: dict[str, list[str]]
 
 
-def find_cases(inputs: Sequence[str | Path], output: Path) -> Found:
+def find_cases(inputs: Sequence[str | Path], output: Path) -> CaseList:
     """Find the images among files and folders, at any depth.
 
     NIfTI, NRRD and MetaImage files and pictures are a case each, DICOM files a case for each SeriesInstanceUID wherever
@@ -51,16 +51,16 @@ def find_cases(inputs: Sequence[str | Path], output: Path) -> Found:
     """
     cases: list[Case] = []
     headers = []
-    left_out: dict[str, list[str]] = defaultdict(list)
+    skipped: dict[str, list[str]] = defaultdict(list)
     seen: set[Path] = set()
     for root in map(Path, inputs):
         if not root.exists():
             raise TskdError(f"{root}: expected a file or folder to segment, found none. Correct the path.")
-        for path in _files(root, output):
-            if (place := path.resolve()) in seen:
+        for path in _walk(root, output):
+            if (resolved := path.resolve()) in seen:
                 continue
-            seen.add(place)
-            kind, ending = _kind(path)
+            seen.add(resolved)
+            kind, ending = file_kind(path)
             if kind is not None:
                 relative = path.relative_to(root) if root.is_dir() else Path(path.name)
                 stem = relative.with_name(relative.name[: -len(ending)]).as_posix()
@@ -68,20 +68,20 @@ def find_cases(inputs: Sequence[str | Path], output: Path) -> Found:
             elif (header := read_header(path)) is not None:
                 headers.append((path, header))
             else:
-                left_out["file of another kind"].append(str(path))
-    series, objects = group_series(headers)
-    cases += [Case(item.files, "dicom", item.words, item.stem) for item in series]
-    found = Found(_distinct(cases), {**objects, **left_out})
+                skipped["file of another kind"].append(str(path))
+    series, other_objects = group_series(headers)
+    cases += [Case(item.files, "dicom", item.display_name, item.stem) for item in series]
+    case_list = CaseList(_unique_stems(cases), {**other_objects, **skipped})
     if not cases:
-        said = "; ".join(f"{len(names)} x {reason} ({names[0]})" for reason, names in found.left_out.items())
+        reasons = "; ".join(f"{len(names)} x {reason} ({names[0]})" for reason, names in case_list.skipped.items())
         raise TskdError(
             f"{', '.join(map(str, inputs))}: expected images (NIfTI, DICOM, NRRD, MHA, PNG, JPEG, TIFF), found "
-            f"{said or 'no file'}. Correct the path."
+            f"{reasons or 'no file'}. Correct the path."
         )
-    return found
+    return case_list
 
 
-def _files(root: Path, output: Path) -> Iterator[Path]:
+def _walk(root: Path, output: Path) -> Iterator[Path]:
     if root.is_file():
         yield root
         return
@@ -92,7 +92,8 @@ def _files(root: Path, output: Path) -> Iterator[Path]:
             yield path
 
 
-def _kind(path: Path) -> tuple[str | None, str]:
+def file_kind(path: Path) -> tuple[str | None, str]:
+    """Return the kind of an image file as in `Case`, None for another file, and the ending of its name."""
     name = path.name.lower()
     for kind, endings in (("nifti", NIFTI), ("itk", ITK), ("picture", PICTURES)):
         for ending in sorted(endings, key=len, reverse=True):
@@ -101,21 +102,21 @@ def _kind(path: Path) -> tuple[str | None, str]:
     return None, ""
 
 
-def _distinct(cases: list[Case]) -> list[Case]:
-    """The cases with stems that differ in any case of letters: the others get their ending, then a number."""
+def _unique_stems(cases: list[Case]) -> list[Case]:
+    """Give the cases stems that differ in any case of letters: the others get their ending, then a number."""
     count = Counter(case.stem.lower() for case in cases)
     named = [
-        replace(case, stem=f"{case.stem}_{_kind(case.files[0])[1].strip('.').replace('.', '_') or 'dicom'}")
+        replace(case, stem=f"{case.stem}_{file_kind(case.files[0])[1].strip('.').replace('.', '_') or 'dicom'}")
         if count[case.stem.lower()] > 1
         else case
         for case in cases
     ]
     used: set[str] = set()
-    found = []
+    unique = []
     for case in named:
         stem, number = case.stem, 2
         while stem.lower() in used:
             stem, number = f"{case.stem}_{number}", number + 1
         used.add(stem.lower())
-        found.append(replace(case, stem=stem))
-    return found
+        unique.append(replace(case, stem=stem))
+    return unique

@@ -1,4 +1,4 @@
-"""Pictures of masks over their images, to look at."""
+"""Draw the outlines of masks over their images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from PIL import Image
 
 from tskd.data.io.nifti import to_lps
 from tskd.files import atomic
-from tskd.predict.read_case import Loaded
+from tskd.predict.read_case import LoadedImage
 
 COLOURS = (
     (230, 60, 60),
@@ -24,7 +24,7 @@ _SIDE = 320  # pixels of one slice's longer side
 _SLICES = 6
 
 
-def write_overlay(path: Path, image: Loaded, mask: np.ndarray) -> None:
+def write_overlay(path: Path, image: LoadedImage, mask: np.ndarray) -> None:
     """Write a PNG: up to six slices with the outlines of the structures, as radiologists look at them, or the picture.
 
     Args:
@@ -33,7 +33,7 @@ def write_overlay(path: Path, image: Loaded, mask: np.ndarray) -> None:
         mask: its class indices.
     """
     if image.affine is None:
-        panels = [_outlined(np.atleast_3d(image.array) * np.ones(3, np.uint8), mask)]
+        panels = [_draw_outlines(np.atleast_3d(image.array) * np.ones(3, np.uint8), mask)]
     else:
         array, affine = to_lps(np.nan_to_num(image.array.astype(np.float32)), image.affine)
         labels, _ = to_lps(mask, image.affine)
@@ -41,22 +41,24 @@ def write_overlay(path: Path, image: Loaded, mask: np.ndarray) -> None:
         grey = (np.clip((array - low) / max(float(high - low), 1e-6), 0, 1) * 255).astype(np.uint8)
         across, down = np.linalg.norm(affine[:3, :2], axis=0)
         panels = []
-        for k in _chosen(labels):
+        for k in _representative_slices(labels):
             rows = np.repeat(grey[:, :, k].T[..., None], 3, axis=2)
-            panels.append(_outlined(_sized(rows, across, down, True), _sized(labels[:, :, k].T, across, down, False)))
+            panels.append(
+                _draw_outlines(_resize(rows, across, down, True), _resize(labels[:, :, k].T, across, down, False))
+            )
     with atomic(path) as draft:
         Image.fromarray(_montage(panels)).save(draft, format="PNG")
 
 
-def _chosen(labels: np.ndarray) -> list[int]:
-    """Slices spread over those that have a structure, or over all."""
+def _representative_slices(labels: np.ndarray) -> list[int]:
+    """Return slices spread over those that have a structure, or over all."""
     slices = np.flatnonzero(labels.any(axis=(0, 1)))
     slices = slices if slices.size else np.arange(labels.shape[2])
     return [int(slices[int(k)]) for k in np.linspace(0, slices.size - 1, min(_SLICES, slices.size)).round()]
 
 
-def _sized(rows: np.ndarray, across: float, down: float, smooth: bool) -> np.ndarray:
-    """Rows and columns in millimetres, the longer side `_SIDE` pixels."""
+def _resize(rows: np.ndarray, across: float, down: float, smooth: bool) -> np.ndarray:
+    """Resize rows and columns to millimetres, the longer side `_SIDE` pixels."""
     wide, high = rows.shape[1] * across, rows.shape[0] * down
     size = (max(1, round(_SIDE * wide / max(wide, high))), max(1, round(_SIDE * high / max(wide, high))))
     return np.asarray(
@@ -64,7 +66,7 @@ def _sized(rows: np.ndarray, across: float, down: float, smooth: bool) -> np.nda
     )
 
 
-def _outlined(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def _draw_outlines(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
     rows = rows.copy()
     for index in range(1, int(labels.max(initial=0)) + 1):
         inside = np.pad(labels == index, 1)
@@ -74,11 +76,11 @@ def _outlined(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _montage(panels: list[np.ndarray]) -> np.ndarray:
-    """Panels in rows of three."""
+    """Arrange panels in rows of three."""
     high, wide = (max(panel.shape[axis] for panel in panels) for axis in (0, 1))
     columns = min(3, len(panels))
     sheet = np.zeros((-(-len(panels) // columns) * high, columns * wide, 3), np.uint8)
-    for place, panel in enumerate(panels):
-        top, left = place // columns * high, place % columns * wide
+    for index, panel in enumerate(panels):
+        top, left = index // columns * high, index % columns * wide
         sheet[top : top + panel.shape[0], left : left + panel.shape[1]] = panel
     return sheet

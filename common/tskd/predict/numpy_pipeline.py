@@ -1,4 +1,4 @@
-"""A shipped bundle's preprocessing and postprocessing in NumPy, as its inference.json says them.
+"""Run a shipped bundle's preprocessing and postprocessing in NumPy, as its inference.json says them.
 
 A transform that is not known here is refused, never passed over.
 """
@@ -20,7 +20,7 @@ from tskd.predict.shipped_bundle import ShippedBundle
 
 Network = Callable[[np.ndarray], np.ndarray]  # float32 [B, channels, size, size] -> logits [B, classes, size, size]
 _READ_ELSEWHERE = {"LoadImaged", "EnsureChannelFirstd", "EnsureTyped", "Orientationd", "CastToTyped", "SaveImaged"}
-_AFTER = {"Activationsd", "Invertd", "AsDiscreted", "SqueezeDimd", "KeepLargestConnectedComponentd"}
+_POSTPROCESSING = {"Activationsd", "Invertd", "AsDiscreted", "SqueezeDimd", "KeepLargestConnectedComponentd"}
 _NUMBER = r"([-+0-9.e]+)"
 _CLIPPED = {"_target_": "Lambdad", "keys": "image", "func": "$lambda x: x.clamp(0, 1)"}
 _KEPT_WHOLE = {"_target_": "CopyItemsd", "keys": "image", "names": "full"}  # for the function below
@@ -32,7 +32,7 @@ ANTIALIAS = (  # the function that inference.json resizes with
 
 
 class NumpyPipeline:
-    """Image to mask around a network.
+    """Preprocessing, network and postprocessing of a shipped bundle, from image to mask.
 
     Args:
         bundle: whose inference.json is followed.
@@ -46,29 +46,31 @@ class NumpyPipeline:
     def __init__(self, bundle: ShippedBundle, network: Network, batch_size: int = 8) -> None:
         self.bundle, self.network, self.batch_size = bundle, network, batch_size
         self.scale: Callable[[np.ndarray], np.ndarray] = lambda array: array
-        self.shrink = resize_matrices.linear
+        self.downsample = resize_matrices.linear
         self.fill_empty = False
         for step in bundle.transforms("preprocessing"):
             self._configure(step)
         targets = [step["_target_"] for step in bundle.transforms("postprocessing")]
-        if unknown := sorted(set(targets) - _AFTER - _READ_ELSEWHERE):
-            raise _unknown(bundle, unknown)
+        if unknown := sorted(set(targets) - _POSTPROCESSING - _READ_ELSEWHERE):
+            raise _unknown_transforms(bundle, unknown)
         self.largest = [int(index) for index in bundle.config.get("largest_component", [])]
 
     def volume(self, array: np.ndarray, affine: np.ndarray) -> np.ndarray:
-        """Mask of a volume [X, Y, Z], uint8, in the axis order of the volume."""
-        turned, place = to_lps(array, affine)
-        slices = self.scale(self._filled(turned)).transpose(2, 0, 1)  # B x X x Y
+        """Return the mask of a volume [X, Y, Z], uint8, in the axis order of the volume."""
+        lps, lps_affine = to_lps(array, affine)
+        slices = self.scale(self._fill_non_finite(lps)).transpose(2, 0, 1)  # B x X x Y
         mask = np.concatenate(
-            [self._masks(slices[i : i + self.batch_size, None]) for i in range(0, len(slices), self.batch_size)]
+            [self._predict_masks(slices[i : i + self.batch_size, None]) for i in range(0, len(slices), self.batch_size)]
         ).transpose(1, 2, 0)
-        back = orientations.ornt_transform(orientations.io_orientation(place), orientations.io_orientation(affine))
-        return np.ascontiguousarray(orientations.apply_orientation(self._largest_components(mask), back))
+        to_input = orientations.ornt_transform(
+            orientations.io_orientation(lps_affine), orientations.io_orientation(affine)
+        )
+        return np.ascontiguousarray(orientations.apply_orientation(self._largest_components(mask), to_input))
 
     def picture(self, pixels: np.ndarray) -> np.ndarray:
-        """Mask of a picture [rows, columns] or [rows, columns, 3], uint8 [rows, columns]."""
+        """Return the mask of a picture [rows, columns] or [rows, columns, 3], uint8 [rows, columns]."""
         channels = np.atleast_3d(pixels).transpose(2, 1, 0)  # channels x columns x rows: MONAI's order
-        mask = self._masks(self.scale(self._filled(channels))[None])[0]
+        mask = self._predict_masks(self.scale(self._fill_non_finite(channels))[None])[0]
         return self._largest_components(mask).T
 
     def _configure(self, step: dict[str, Any]) -> None:
@@ -80,43 +82,45 @@ class NumpyPipeline:
         elif target in ("ScaleIntensityRanged", "ScaleIntensityRangePercentilesd", "Lambdad"):
             self.scale = _scaling(step, self.bundle)
         elif target == "Resized":
-            self.shrink = resize_matrices.smoothed if step.get("anti_aliasing") else resize_matrices.linear
+            self.downsample = resize_matrices.smoothed if step.get("anti_aliasing") else resize_matrices.linear
         elif target == "Lambda" and step.get("func") == ANTIALIAS:
-            self.shrink = resize_matrices.antialiased
+            self.downsample = resize_matrices.antialiased
         elif target not in _READ_ELSEWHERE and step != _KEPT_WHOLE:
-            raise _unknown(self.bundle, [target])
+            raise _unknown_transforms(self.bundle, [target])
 
-    def _filled(self, array: np.ndarray) -> np.ndarray:
+    def _fill_non_finite(self, array: np.ndarray) -> np.ndarray:
         array = array.astype(np.float32)
         return np.nan_to_num(array, copy=False) if self.fill_empty else array
 
-    def _masks(self, batch: np.ndarray) -> np.ndarray:
-        """Class indices [B, X, Y] of scaled images [B, C, X, Y], at their own size."""
+    def _predict_masks(self, batch: np.ndarray) -> np.ndarray:
+        """Return class indices [B, X, Y] of scaled images [B, C, X, Y], at their own size."""
         size, (wide, high) = self.bundle.image_size, batch.shape[2:]
-        small = self.shrink(wide, size) @ batch @ self.shrink(high, size).T
+        small = self.downsample(wide, size) @ batch @ self.downsample(high, size).T
         logits = self.network(np.ascontiguousarray(small, np.float32))
-        raised = np.exp(logits - logits.max(axis=1, keepdims=True))
-        shares = raised / raised.sum(axis=1, keepdims=True)
+        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+        probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
         across, down = resize_matrices.linear(size, wide), resize_matrices.linear(size, high)
-        return np.stack([(across @ share @ down.T).argmax(axis=0).astype(np.uint8) for share in shares])
+        return np.stack(
+            [(across @ probability @ down.T).argmax(axis=0).astype(np.uint8) for probability in probabilities]
+        )
 
     def _largest_components(self, mask: np.ndarray) -> np.ndarray:
-        """The mask with only the largest connected component (neighbours over corners, too) of the chosen classes."""
+        """Keep only the largest connected component (neighbours over corners, too) of the chosen classes."""
         if not self.largest:
             return mask
         from scipy import ndimage
 
         for index in self.largest:
-            pieces, count = ndimage.label(mask == index, np.ones((3,) * mask.ndim))
+            components, count = ndimage.label(mask == index, np.ones((3,) * mask.ndim))
             if count > 1:
-                sizes = np.bincount(pieces.ravel())
+                sizes = np.bincount(components.ravel())
                 sizes[0] = 0
-                mask = np.where((pieces > 0) & (pieces != np.argsort(sizes)[-1]), 0, mask).astype(np.uint8)
+                mask = np.where((components > 0) & (components != np.argsort(sizes)[-1]), 0, mask).astype(np.uint8)
         return mask
 
 
 def _scaling(step: dict[str, Any], bundle: ShippedBundle) -> Callable[[np.ndarray], np.ndarray]:
-    """The scaling to [0, 1] that a transform's configuration says."""
+    """Return the scaling to [0, 1] that a transform's configuration says."""
     target = step["_target_"]
     if target == "ScaleIntensityRanged":
         return Intensity("window", float(step["a_min"]), float(step["a_max"])).scale
@@ -127,10 +131,10 @@ def _scaling(step: dict[str, Any], bundle: ShippedBundle) -> Callable[[np.ndarra
         body = Intensity("body", float(numbers[2]), float(numbers[1]))
         if body.transform()["func"] == step["func"]:
             return body.scale
-    raise _unknown(bundle, [f"Lambdad with {step.get('func')}"])
+    raise _unknown_transforms(bundle, [f"Lambdad with {step.get('func')}"])
 
 
-def _unknown(bundle: ShippedBundle, names: list[str]) -> TskdError:
+def _unknown_transforms(bundle: ShippedBundle, names: list[str]) -> TskdError:
     return TskdError(
         f"{bundle.root}/configs/inference.json: expected transforms that `tskd ship` writes, found {', '.join(names)}, "
         "which only MONAI can run. Use --backend torch."

@@ -1,4 +1,4 @@
-"""Masks by ONNX Runtime: starts in a second, needs neither torch nor MONAI."""
+"""Predict masks with ONNX Runtime: starts in a second, needs neither torch nor MONAI."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FILES = {"onnx": "model.onnx", "onnx-int8": "model_int8.onnx"}  # in a bundle's 
 
 
 class OnnxBackend:
-    """A bundle's network as its ONNX file has it, between a preprocessing and a postprocessing in NumPy.
+    """Backend of ONNX Runtime: a bundle's ONNX file between preprocessing and postprocessing in NumPy.
 
     Args:
         bundle: the shipped bundle.
@@ -55,7 +55,7 @@ class OnnxBackend:
         self.pipeline = NumpyPipeline(bundle, self._run, batch_size)
 
     def mask(self, array: np.ndarray, affine: np.ndarray | None) -> np.ndarray:
-        """Class indices of a volume [X, Y, Z] with its affine, or of a picture [rows, columns(, 3)] without one."""
+        """Return class indices of a volume [X, Y, Z] with affine, or of a picture [rows, columns(, 3)] without one."""
         return self.pipeline.picture(array) if affine is None else self.pipeline.volume(array, affine)
 
     def _run(self, batch: np.ndarray) -> np.ndarray:

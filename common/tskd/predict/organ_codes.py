@@ -1,4 +1,4 @@
-"""SNOMED CT codes of structures by their name in the data set, for DICOM SEG; the user's own table goes first."""
+"""SNOMED CT codes of structures by their name in the data set, for DICOM SEG."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tskd.errors import TskdError
 
 
 class Code(NamedTuple):
-    """A code: its value, the scheme that it is of (SCT: SNOMED CT), and what it means in words."""
+    """Coded concept: its value, its scheme (SCT: SNOMED CT), and its meaning in words."""
 
     value: str
     scheme: str
@@ -67,27 +67,27 @@ _ABNORMAL = {"cyst": "367643001", "lesion": "52988006", "tumor": "108369006"}
 _SAME = {"tumour": "tumor", "oesophagus": "esophagus", "urinary bladder": "bladder", "blood vessel": "vessel"}
 
 
-def code_of(name: str, own: Mapping[str, Code] | None = None) -> tuple[Code, Code]:
-    """Category and type of a structure.
+def code_of(name: str, user_codes: Mapping[str, Code] | None = None) -> tuple[Code, Code]:
+    """Return the codes of category and type of a structure.
 
     Args:
         name: of the structure, such as "Right Kidney" or "kidney_right".
-        own: the user's codes by name, in lower case.
+        user_codes: the user's codes by name, in lower case.
 
     Returns:
         The category's code and the structure's; of a name that nobody knows, a private code ("99TSKD") made of it.
     """
-    words = re.sub(r"[\s_-]+", " ", name.strip().lower())
-    side = re.fullmatch(r"(.+) (left|right)", words)
-    words = f"{side[2]} {side[1]}" if side else words
-    words = _SAME.get(words, words).removesuffix(" structure")
-    if own and (code := own.get(name.lower(), own.get(words))) is not None:
-        return (ABNORMAL if words in _ABNORMAL else ANATOMY), code
+    key = re.sub(r"[\s_-]+", " ", name.strip().lower())
+    side = re.fullmatch(r"(.+) (left|right)", key)
+    key = f"{side[2]} {side[1]}" if side else key
+    key = _SAME.get(key, key).removesuffix(" structure")
+    if user_codes and (code := user_codes.get(name.lower(), user_codes.get(key))) is not None:
+        return (ABNORMAL if key in _ABNORMAL else ANATOMY), code
     for table, category in ((_ANATOMY, ANATOMY), (_ABNORMAL, ABNORMAL)):
-        for known in (words, words.removesuffix("s")):
+        for known in (key, key.removesuffix("s")):
             if known in table:
                 return category, Code(table[known], "SCT", known.capitalize())
-    return ANATOMY, Code(hashlib.sha256(words.encode()).hexdigest()[:12], "99TSKD", name[:64])
+    return ANATOMY, Code(hashlib.sha256(key.encode()).hexdigest()[:12], "99TSKD", name[:64])
 
 
 def read_codes(path: str | Path) -> dict[str, Code]:
@@ -97,8 +97,8 @@ def read_codes(path: str | Path) -> dict[str, Code]:
         TskdError: not such a table.
     """
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-        return {name.lower(): Code(*(str(part) for part in code)) for name, code in found.items()}
+        table = json.loads(Path(path).read_text(encoding="utf-8"))
+        return {name.lower(): Code(*(str(part) for part in code)) for name, code in table.items()}
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise TskdError(
             f'{path}: expected JSON of the form {{"lymph node": ["59441001", "SCT", "Lymph node"]}}, found {error}.'

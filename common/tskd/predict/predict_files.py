@@ -13,10 +13,10 @@ from tqdm import tqdm
 
 from tskd.errors import TskdError, user_message
 from tskd.files import atomic
-from tskd.predict.find_cases import Case, Found, find_cases
+from tskd.predict.find_cases import Case, CaseList, find_cases
 from tskd.predict.mask_overlay import write_overlay
 from tskd.predict.organ_codes import Code, read_codes
-from tskd.predict.read_case import Loaded, read_case
+from tskd.predict.read_case import LoadedImage, read_case
 from tskd.predict.shipped_bundle import ShippedBundle, read_bundle
 from tskd.predict.write_mask import FORMATS, mask_path, write_mask
 
@@ -24,10 +24,10 @@ BACKENDS = ("torch", "onnx", "onnx-int8")
 
 
 class Backend(Protocol):
-    """What makes masks."""
+    """Protocol of what predicts masks: PyTorch or ONNX Runtime."""
 
     def mask(self, array: np.ndarray, affine: np.ndarray | None) -> np.ndarray:
-        """Class indices of a volume [X, Y, Z] with its affine, or of a picture [rows, columns(, 3)] without one."""
+        """Return class indices of a volume [X, Y, Z] with affine, or of a picture [rows, columns(, 3)] without one."""
 
 
 def predict(
@@ -68,19 +68,19 @@ def predict(
         if value not in allowed:
             raise TskdError(f"--{name}: expected one of {', '.join(filter(None, allowed))}, found {value!r}.")
     shipped, output = read_bundle(bundle), Path(output)
-    own_codes = read_codes(codes) if codes is not None else None
-    found = find_cases(inputs, output)
-    _refuse_overwriting(found.cases, output, mask_format, overwrite)
+    user_codes = read_codes(codes) if codes is not None else None
+    case_list = find_cases(inputs, output)
+    _refuse_overwriting(case_list.cases, output, mask_format, overwrite)
     model = _backend(shipped, backend, device, batch_size)
     rows = []
-    for case in (bar := tqdm(found.cases, unit="image", disable=None)):
+    for case in (bar := tqdm(case_list.cases, unit="image", disable=None)):
         bar.set_postfix_str(Path(case.stem).name)
-        row = _row(case, shipped, model, output, mask_format, overlay, own_codes)
+        row = _segment_case(case, shipped, model, output, mask_format, overlay, user_codes)
         if row["error"]:
             bar.write(f"error: {row['error']}")
         rows.append(row)
         _write_summary(output / "summary.csv", rows)
-    _say(found, rows, output)
+    _print_summary(case_list, rows, output)
     return 1 if any(row["error"] for row in rows) else 0
 
 
@@ -94,7 +94,7 @@ def _backend(bundle: ShippedBundle, backend: str, device: str | None, batch_size
     return OnnxBackend(bundle, backend, device or "cpu", batch_size)
 
 
-def _row(
+def _segment_case(
     case: Case,
     bundle: ShippedBundle,
     model: Backend,
@@ -103,21 +103,21 @@ def _row(
     overlay: bool,
     codes: dict[str, Code] | None,
 ) -> dict[str, Any]:
-    """Segments one case; its row of summary.csv."""
-    row: dict[str, Any] = {"input": case.words, "mask": "", "seconds": "", "warnings": "", "error": ""}
+    """Segment one case and return its row of summary.csv."""
+    row: dict[str, Any] = {"input": case.display_name, "mask": "", "seconds": "", "warnings": "", "error": ""}
     started = time.perf_counter()
     try:
         path = mask_path(output, case, mask_format)
         image = read_case(case, bundle)
         mask = model.mask(image.array, image.affine)
-        warnings = [*image.warnings, *_write(path, mask, image, case, bundle, codes)]
+        warnings = [*image.warnings, *_write_case_mask(path, mask, image, case, bundle, codes)]
         counts = np.bincount(mask.ravel(), minlength=max(bundle.labels) + 1)
         warnings += [f"no {name} found" for index, name in bundle.structures.items() if not counts[index]]
         if overlay:
             write_overlay(path.with_name(f"{path.name.split('_seg.')[0]}_overlay.png"), image, mask)
     except Exception as error:  # one image must not end the others' run
-        said = user_message(error) or f"{case.words}: {type(error).__name__}: {error}"
-        return {**row, "error": said if case.words in said else f"{case.words}: {said}"}
+        message = user_message(error) or f"{case.display_name}: {type(error).__name__}: {error}"
+        return {**row, "error": message if case.display_name in message else f"{case.display_name}: {message}"}
     row |= {"mask": path.relative_to(output).as_posix(), "warnings": "; ".join(warnings)}
     row["seconds"] = round(time.perf_counter() - started, 2)
     millilitres = None if image.affine is None else abs(float(np.linalg.det(image.affine[:3, :3]))) / 1000
@@ -127,8 +127,8 @@ def _row(
     return row
 
 
-def _write(
-    path: Path, mask: np.ndarray, image: Loaded, case: Case, bundle: ShippedBundle, codes: dict[str, Code] | None
+def _write_case_mask(
+    path: Path, mask: np.ndarray, image: LoadedImage, case: Case, bundle: ShippedBundle, codes: dict[str, Code] | None
 ) -> list[str]:
     if path.suffix != ".dcm":
         write_mask(path, mask, image)
@@ -139,18 +139,18 @@ def _write(
 
 
 def _refuse_overwriting(cases: list[Case], output: Path, mask_format: str | None, overwrite: bool) -> None:
-    there = []
+    existing = []
     for case in cases:
         try:
             path = mask_path(output, case, mask_format)
         except TskdError:  # said when it is this case's turn
             continue
         if path.exists():
-            there.append(path.name)
-    if there and not overwrite:
+            existing.append(path.name)
+    if existing and not overwrite:
         raise TskdError(
-            f"{output}: expected no masks of these images, found {len(there)} ({', '.join(there[:3])}). Choose another "
-            "--output, or replace them: --overwrite"
+            f"{output}: expected no masks of these images, found {len(existing)} ({', '.join(existing[:3])}). Choose "
+            "another --output, or replace them: --overwrite"
         )
 
 
@@ -162,12 +162,12 @@ def _write_summary(path: Path, rows: list[dict[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def _say(found: Found, rows: list[dict[str, Any]], output: Path) -> None:
+def _print_summary(case_list: CaseList, rows: list[dict[str, Any]], output: Path) -> None:
     failed = [row for row in rows if row["error"]]
     print(f"{output}: {len(rows) - len(failed)} masks, {len(failed)} images that could not be segmented; summary.csv")
     for row in rows:
         if row["warnings"]:
             print(f"  {row['mask']}: {row['warnings']}")
-    for reason, names in found.left_out.items():
+    for reason, names in case_list.skipped.items():
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         print(f"  left out, {reason}: {'; '.join(names[:3])}{more}")

@@ -1,4 +1,4 @@
-"""A case as an array with its place in the patient."""
+"""Read a case as an array with its affine."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tskd.predict.shipped_bundle import ShippedBundle
 
 
 @dataclass
-class Loaded:
-    """An image.
+class LoadedImage:
+    """Image as an array with its affine.
 
     Args:
         array: volume [X, Y, Z], or picture uint8 [rows, columns(, 3)].
@@ -30,35 +30,37 @@ class Loaded:
     warnings: list[str] = field(default_factory=list)
 
 
-def read_case(case: Case, bundle: ShippedBundle) -> Loaded:
+def read_case(case: Case, bundle: ShippedBundle) -> LoadedImage:
     """Read an image of the kind that the bundle takes.
 
     Raises:
         TskdError: another kind, or as the readers of `tskd.data.io`.
     """
     if (case.kind == "picture") != bundle.pictures:
-        wants, has = ("pictures", "a volume") if bundle.pictures else ("volumes", "a picture")
-        raise TskdError(f"{case.words}: expected {wants}, which this bundle was trained on, found {has}.")
+        expected, actual = ("pictures", "a volume") if bundle.pictures else ("volumes", "a picture")
+        raise TskdError(f"{case.display_name}: expected {expected}, which this bundle was trained on, found {actual}.")
     if case.kind == "picture":
-        return _checked(Loaded(read_image(case.files[0], bundle.channels), None))
+        return _add_warnings(LoadedImage(read_image(case.files[0], bundle.channels), None))
     if case.kind == "dicom":
         array, affine = read_series(case.files[0].parent, case.files)
-        return _checked(Loaded(compact(array), affine))
+        return _add_warnings(LoadedImage(compact(array), affine))
     if case.kind == "itk":
-        return _checked(Loaded(*_read_itk(case.files[0])))
+        return _add_warnings(LoadedImage(*_read_itk(case.files[0])))
     array, affine = load_volume(case.files[0])
-    said = has_orientation(case.files[0])
-    return _checked(Loaded(array, affine, [] if said else ["the file does not say how it lies in the patient"]))
+    oriented = has_orientation(case.files[0])
+    return _add_warnings(
+        LoadedImage(array, affine, [] if oriented else ["the file does not say how it lies in the patient"])
+    )
 
 
-def _checked(found: Loaded) -> Loaded:
-    """Adds a warning about an image with nothing in it or with holes."""
-    finite = np.isfinite(found.array)
+def _add_warnings(image: LoadedImage) -> LoadedImage:
+    """Add a warning about an image that is constant or has non-finite voxels."""
+    finite = np.isfinite(image.array)
     if not finite.all():
-        found.warnings.append(f"{int((~finite).sum())} voxels are not finite")
-    if found.array.size and found.array.min() == found.array.max():
-        found.warnings.append("the same intensity everywhere")
-    return found
+        image.warnings.append(f"{int((~finite).sum())} voxels are not finite")
+    if image.array.size and image.array.min() == image.array.max():
+        image.warnings.append("the same intensity everywhere")
+    return image
 
 
 def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""What a shipped bundle says of itself, read from its JSON files without MONAI."""
+"""Read a shipped bundle's settings from its JSON files, without MONAI."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class ShippedBundle:
         return self.root / "models" / "model.pt"
 
     def resolve(self, value: Any) -> Any:
-        """A value of inference.json with "@key" replaced by the value of that key, in lists, too."""
+        """Return a value of inference.json with "@key" replaced by the value of that key, in lists, too."""
         if isinstance(value, list):
             return [self.resolve(item) for item in value]
         if isinstance(value, str) and value.startswith("@") and value[1:] in self.config:
@@ -54,12 +54,12 @@ class ShippedBundle:
         return value
 
     def transforms(self, chain: str) -> list[dict[str, Any]]:
-        """The transforms of "preprocessing" or "postprocessing", each as its configuration with values filled in."""
-        found = []
+        """Return the transforms of "preprocessing" or "postprocessing", as configurations with values filled in."""
+        steps = []
         for item in self.config[chain]["transforms"]:
             step = self.resolve(item)
-            found.append({key: self.resolve(value) for key, value in step.items()})
-        return found
+            steps.append({key: self.resolve(value) for key, value in step.items()})
+        return steps
 
 
 def read_bundle(folder: str | os.PathLike[str]) -> ShippedBundle:

@@ -1,4 +1,4 @@
-"""Masks by the bundle's own configuration: the transforms, inferer and network that `monai.bundle run` would use."""
+"""Predict masks with the bundle's own transforms, inferer and network, as `monai.bundle run` would."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tskd.state import load_weights
 
 
 class TorchBackend:
-    """A bundle's inference.json without its reading and writing of files.
+    """Backend of PyTorch: a bundle's inference.json without its reading and writing of files.
 
     Args:
         bundle: the shipped bundle.
@@ -37,12 +37,12 @@ class TorchBackend:
         self.device = parser.get_parsed_content("device")
         self.network = load_weights(parser.get_parsed_content("network_def"), bundle.model).to(self.device).eval()
         self.inferer = parser.get_parsed_content("inferer")
-        self.before = _after_loading(parser.get_parsed_content("preprocessing").transforms)
+        self.before = _without_loading(parser.get_parsed_content("preprocessing").transforms)
         after = parser.get_parsed_content("postprocessing").transforms
         self.after = [step for step in after if type(step).__name__ != "SaveImaged"]
 
     def mask(self, array: np.ndarray, affine: np.ndarray | None) -> np.ndarray:
-        """Class indices of a volume [X, Y, Z] with its affine, or of a picture [rows, columns(, 3)] without one."""
+        """Return class indices of a volume [X, Y, Z] with affine, or of a picture [rows, columns(, 3)] without one."""
         picture = affine is None
         channels = np.atleast_3d(array).transpose(2, 1, 0) if picture else array[None]
         image = torch.from_numpy(np.ascontiguousarray(channels, np.float32))
@@ -58,6 +58,6 @@ class TorchBackend:
         return mask.T if picture else mask
 
 
-def _after_loading(transforms: tuple[Any, ...]) -> list[Any]:
-    """What follows the reading of the file, which is an array by then."""
+def _without_loading(transforms: tuple[Any, ...]) -> list[Any]:
+    """Return the transforms that follow the reading of the file, which is an array by then."""
     return [step for step in transforms if type(step).__name__ not in ("LoadImaged", "EnsureChannelFirstd")]

@@ -13,7 +13,7 @@ from tests.bundles.standalone import IMAGE_SIZE, LABELS, ship, student
 from tskd.data import datalist, virtual_patient, write_slices, write_volume
 from tskd.errors import TskdError
 from tskd.export.exporter import export_network
-from tskd.export.verify_export import Verified, calibration_images, check
+from tskd.export.verify_export import ExportComparison, calibration_images, check
 from tskd.files import sha256
 from tskd.predict.onnx_backend import OnnxBackend
 from tskd.predict.shipped_bundle import read_bundle
@@ -98,7 +98,7 @@ def test_calibration_sees_training_images_as_the_network_does(bundle: Path, data
 
 def test_the_worst_organ_counts_and_not_the_mean() -> None:
     rows = [{"patient": "a", "organ": f"organ {k}", "disagreement": 0.0, "lost": 0.02 * (k == 7)} for k in range(20)]
-    found = Verified(0.0, rows, (1.0, 1.0))
-    assert found.worst == ("organ 7", 0.02)
+    comparison = ExportComparison(0.0, rows, (1.0, 1.0))
+    assert comparison.worst == ("organ 7", 0.02)
     with pytest.raises(TskdError, match="organ 7"):
-        check(found, "onnx-int8")
+        check(comparison, "onnx-int8")

@@ -113,8 +113,13 @@ def test_images_get_the_configs_for_images(tmp_path: Path) -> None:
 
 
 def test_volumes_keep_the_configs_for_volumes(tmp_path: Path) -> None:
-    own = {**_json(BUNDLE / "configs/inference.json"), "image_size": IMAGE_SIZE, "in_channels": 1, "num_classes": 4}
-    assert _json(ship(tmp_path, "nii.gz") / "configs/inference.json") == {**own, **SEGMENTS_FILE_BY_FILE}
+    defaults = {
+        **_json(BUNDLE / "configs/inference.json"),
+        "image_size": IMAGE_SIZE,
+        "in_channels": 1,
+        "num_classes": 4,
+    }
+    assert _json(ship(tmp_path, "nii.gz") / "configs/inference.json") == {**defaults, **SEGMENTS_FILE_BY_FILE}
 
 
 def test_the_window_of_the_training_goes_along(tmp_path: Path) -> None:
@@ -146,11 +151,11 @@ def test_weights_that_do_not_fit_are_refused_by_name_and_leave_nothing(tmp_path:
     state = torch.load(tmp_path / "weights.pt", weights_only=True)
     state["stranger"] = state.pop("vit.norm.weight")
     torch.save(state, tmp_path / "other.pt")
-    place = tmp_path / "new"
+    folder = tmp_path / "new"
     with pytest.raises(TskdError, match=r"missing vit\.norm\.weight; unexpected stranger"):
-        ship_student(BUNDLE, tmp_path / "other.pt", place / "a_segmentation", tmp_path / "dataset.json", IMAGE_SIZE)
+        ship_student(BUNDLE, tmp_path / "other.pt", folder / "a_segmentation", tmp_path / "dataset.json", IMAGE_SIZE)
     with pytest.raises(TskdError, match="position_embeddings"):
-        ship_student(BUNDLE, tmp_path / "weights.pt", place / "a_segmentation", tmp_path / "dataset.json", 96)
+        ship_student(BUNDLE, tmp_path / "weights.pt", folder / "a_segmentation", tmp_path / "dataset.json", 96)
     with pytest.raises(TskdError, match=r"none\.pt"):
         ship_student(BUNDLE, tmp_path / "none.pt", place / "a_segmentation", tmp_path / "dataset.json", IMAGE_SIZE)
     assert list(place.iterdir()) == []

@@ -43,7 +43,7 @@ def series(tmp_path: Path) -> Path:
     """An oblique DICOM series whose files are not in the order of its slices: 46 x 40 x 5."""
     image, _, affine = virtual_patient(seed=5, number=0, image_size=52, num_slices=5)
     tilt = nib.eulerangles.euler2mat(z=0.1, y=0.05, x=-0.08)
-    place = nib.affines.from_matvec(tilt, [3.0, -8.0, 11.0]) @ affine
+    tilted = nib.affines.from_matvec(tilt, [3.0, -8.0, 11.0]) @ affine
     folder = tmp_path / "archive" / "P1" / "series"
-    write_series(folder, np.ascontiguousarray(image[4:50, 6:46]), place, "P1", "one", file_order=[3, 0, 4, 1, 2])
+    write_series(folder, np.ascontiguousarray(image[4:50, 6:46]), tilted, "P1", "one", file_order=[3, 0, 4, 1, 2])
     return folder

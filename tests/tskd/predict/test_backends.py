@@ -41,11 +41,11 @@ def test_volumes(tmp_path: Path, volumes_bundle: Path, largest: list[int]) -> No
         assert predict(bundle, [images], tmp_path / backend, backend=backend) == 0
     for path in paths:
         name = path.name.replace(".nii.gz", "_seg.nii.gz")
-        expected, ours, fast = (nib.load(tmp_path / folder / name) for folder in ("monai", "torch", "onnx"))
-        np.testing.assert_array_equal(np.asarray(ours.dataobj), np.asarray(expected.dataobj))
+        expected, torch_mask, onnx_mask = (nib.load(tmp_path / folder / name) for folder in ("monai", "torch", "onnx"))
+        np.testing.assert_array_equal(np.asarray(torch_mask.dataobj), np.asarray(expected.dataobj))
         if not largest:  # one voxel may join two components of such a mask
-            assert np.mean(np.asarray(fast.dataobj) != np.asarray(expected.dataobj)) < ROUNDING
-        for mask in (ours, fast):
+            assert np.mean(np.asarray(onnx_mask.dataobj) != np.asarray(expected.dataobj)) < ROUNDING
+        for mask in (torch_mask, onnx_mask):
             np.testing.assert_allclose(mask.affine, nib.load(path).affine, atol=1e-4)
             assert mask.get_data_dtype() == np.uint8
 
@@ -57,12 +57,12 @@ def test_pictures(tmp_path: Path, pictures_bundle: Path) -> None:
     _monai_run(pictures_bundle, images, tmp_path / "monai")
     for backend in ("torch", "onnx"):
         assert predict(pictures_bundle, [images], tmp_path / backend, backend=backend) == 0
-    expected, ours, fast = (
+    expected, torch_mask, onnx_mask = (
         np.asarray(Image.open(tmp_path / folder / "picture_seg.png")) for folder in ("monai", "torch", "onnx")
     )
-    assert ours.shape == (40, 56)
-    np.testing.assert_array_equal(ours, expected)
-    assert np.mean(fast != expected) < ROUNDING
+    assert torch_mask.shape == (40, 56)
+    np.testing.assert_array_equal(torch_mask, expected)
+    assert np.mean(onnx_mask != expected) < ROUNDING
 
 
 def test_largest_components_are_those_of_monai(volumes_bundle: Path) -> None:

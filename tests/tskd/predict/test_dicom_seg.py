@@ -35,8 +35,8 @@ def test_it_is_read_back_voxel_by_voxel(tmp_path: Path, series: Path, volumes_bu
     assert seg.SegmentationType == "BINARY"
     sources = series_files(series)
     uids = [pydicom.dcmread(file, stop_before_pixels=True).SOPInstanceUID for file in sources]
-    found = seg.get_pixels_by_source_instance(uids, combine_segments=True, ignore_spatial_locations=True)
-    np.testing.assert_array_equal(found.transpose(2, 1, 0), mask)
+    pixels = seg.get_pixels_by_source_instance(uids, combine_segments=True, ignore_spatial_locations=True)
+    np.testing.assert_array_equal(pixels.transpose(2, 1, 0), mask)
     placed = np.zeros_like(mask)  # by pydicom: each frame where its position says
     data = pydicom.dcmread(path)
     back = np.linalg.inv(np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine)
@@ -72,7 +72,7 @@ def test_a_mask_with_nothing_in_it(tmp_path: Path, series: Path, volumes_bundle:
 
 def test_own_codes_go_first(tmp_path: Path, series: Path, volumes_bundle: Path) -> None:
     array, _ = read_series(series)
-    own = {"liver": Code("1234", "99HOSPITAL", "Our liver")}
-    write_seg(tmp_path / "b.dcm", _mask(array.shape), sorted(series.iterdir()), read_bundle(volumes_bundle), own)
+    user_codes = {"liver": Code("1234", "99HOSPITAL", "Our liver")}
+    write_seg(tmp_path / "b.dcm", _mask(array.shape), sorted(series.iterdir()), read_bundle(volumes_bundle), user_codes)
     seg = highdicom.seg.segread(tmp_path / "b.dcm")
     assert seg.get_segment_description(1).segmented_property_type.scheme_designator == "99HOSPITAL"

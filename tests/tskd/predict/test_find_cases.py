@@ -1,4 +1,4 @@
-"""Every image is found once, under a name of its own, and what is left out is named."""
+"""Every image is found once, under a name of its own, and what is skipped is named."""
 
 from pathlib import Path
 
@@ -17,10 +17,10 @@ def _touch(folder: Path, *names: str) -> None:
 
 def test_names_do_not_collide(tmp_path: Path) -> None:
     _touch(tmp_path, "x/a.nii.gz", "x/a.nii", "x/A.nrrd", "y/a.nii.gz", "y/.hidden.nii", "y/b.txt", "y/d.nii.gz.part")
-    found = find_cases([tmp_path / "x", tmp_path / "y", tmp_path / "x/a.nii.gz"], tmp_path / "out")
-    stems = [case.stem.lower() for case in found.cases]
+    case_list = find_cases([tmp_path / "x", tmp_path / "y", tmp_path / "x/a.nii.gz"], tmp_path / "out")
+    stems = [case.stem.lower() for case in case_list.cases]
     assert len(stems) == len(set(stems)) == 4
-    assert sorted(map(len, found.left_out.values())) == [2]
+    assert sorted(map(len, case_list.skipped.values())) == [2]
 
 
 def test_the_output_is_no_input(tmp_path: Path) -> None:
@@ -41,10 +41,13 @@ def test_series_are_told_apart_and_scouts_left_out(tmp_path: Path, series: Path)
         for tag, value in change.items():
             setattr(image, tag, value)
         image.save_as(series / name)  # among the other files, without an ending
-    found = find_cases([tmp_path / "archive"], tmp_path / "out")
-    assert [len(case.files) for case in found.cases] in ([5, 1], [1, 5])
-    assert {reason: len(names) for reason, names in found.left_out.items()} == {"localizer": 2, "secondary capture": 1}
-    assert all(case.stem.startswith("P1_1") and "/" not in case.stem for case in found.cases)
+    case_list = find_cases([tmp_path / "archive"], tmp_path / "out")
+    assert [len(case.files) for case in case_list.cases] in ([5, 1], [1, 5])
+    assert {reason: len(names) for reason, names in case_list.skipped.items()} == {
+        "localizer": 2,
+        "secondary capture": 1,
+    }
+    assert all(case.stem.startswith("P1_1") and "/" not in case.stem for case in case_list.cases)
 
 
 def test_nothing_to_segment(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ from tskd.predict.organ_codes import code_of, read_codes
 
 
 def test_codes_are_known_to_pydicom() -> None:
-    own = {*organ_codes._ANATOMY.values(), *organ_codes._ABNORMAL.values()}
-    assert len(own) == len(organ_codes._ANATOMY) + len(organ_codes._ABNORMAL)
+    known_codes = {*organ_codes._ANATOMY.values(), *organ_codes._ABNORMAL.values()}
+    assert len(known_codes) == len(organ_codes._ANATOMY) + len(organ_codes._ABNORMAL)
     sided = {"9846003", "18639004", "3341006", "44029006"}  # not in DICOM's subset, nor are these two
-    assert own - set(_snomed_dict.mapping["SCT"]) <= {*sided, "3057000", "74281007"}
+    assert known_codes - set(_snomed_dict.mapping["SCT"]) <= {*sided, "3057000", "74281007"}
 
 
 @pytest.mark.parametrize(
@@ -27,10 +27,10 @@ def test_names_as_data_sets_write_them(name: str, value: str) -> None:
 
 
 def test_an_unknown_name_has_a_private_code_of_its_own() -> None:
-    one, other = code_of("structure A")[1], code_of("structure B")[1]
-    assert one.scheme == other.scheme == "99TSKD"
-    assert one.value != other.value
-    assert len(one.value) <= 16
+    first, second = code_of("structure A")[1], code_of("structure B")[1]
+    assert first.scheme == second.scheme == "99TSKD"
+    assert first.value != second.value
+    assert len(first.value) <= 16
 
 
 def test_a_table_that_is_none(tmp_path: Path) -> None:

@@ -30,5 +30,5 @@ def test_linear_and_antialiased_are_those_of_torch(wide: int, high: int, size: i
 def test_smoothed_is_that_of_monai(wide: int, high: int) -> None:
     image = _image(wide, high)
     expected = Resize((32, 32), mode="bilinear", anti_aliasing=True)(torch.from_numpy(image)[None])[0]
-    found = resize_matrices.smoothed(wide, 32) @ image @ resize_matrices.smoothed(high, 32).T
-    np.testing.assert_allclose(found, np.asarray(expected), atol=1e-5)
+    resized = resize_matrices.smoothed(wide, 32) @ image @ resize_matrices.smoothed(high, 32).T
+    np.testing.assert_allclose(resized, np.asarray(expected), atol=1e-5)
