@@ -1,4 +1,4 @@
-"""What fits this machine: the peak memory of one training step, measured, and the settings to train with."""
+"""Measure the peak memory of a training step, and propose settings that fit this machine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Step(NamedTuple):
 
 
 def doctor(bundle: Path, settings: Mapping[str, Any], memory_limit: float | None = None) -> tuple[str, bool]:
-    """Measures training steps of a bundle's train.json and proposes what fits.
+    """Measure training steps of a bundle's train.json and propose what fits.
 
     Each step runs in a process of its own, with random weights and images. On a CPU its peak is all memory of the
     process, on CUDA what torch has allocated there.
@@ -47,12 +47,12 @@ def doctor(bundle: Path, settings: Mapping[str, Any], memory_limit: float | None
         raise TskdError(
             f"{config}: expected the bundle's configuration, found none. Pass --bundles, the bundles' folder"
         )
-    facts = _facts(_parser(config, settings))
+    facts = _machine_and_settings(_parser(config, settings))
     limit = round(memory_limit * GIB) if memory_limit is not None else facts["memory"]
 
     def measure(batch_size: int, checkpointing: bool) -> Step:
         chosen = {**settings, "batch_size": batch_size, "gradient_checkpointing": checkpointing}
-        return Step(batch_size, checkpointing, **_child(config, chosen))
+        return Step(batch_size, checkpointing, **_run_step_in_subprocess(config, chosen))
 
     steps, chosen = search(measure, facts["batch_size"], round(MARGIN * limit))
     title = (
@@ -65,7 +65,7 @@ def doctor(bundle: Path, settings: Mapping[str, Any], memory_limit: float | None
 
 
 def search(measure: Callable[[int, bool], Step], batch_size: int, limit: int) -> tuple[list[Step], Step | None]:
-    """The largest divisor of `batch_size` whose step stays within `limit` bytes; with checkpointing only if it must be.
+    """Find the largest divisor of `batch_size` whose step stays within `limit` bytes; checkpointing only if needed.
 
     Begins with one image and stops where the next batch would not fit, as far as the last two tell.
 
@@ -81,7 +81,7 @@ def search(measure: Callable[[int, bool], Step], batch_size: int, limit: int) ->
     for checkpointing in (False, True):
         fitting: list[Step] = []
         for size in (n for n in range(1, batch_size + 1) if batch_size % n == 0):
-            if len(fitting) > 1 and _extrapolated(fitting[-2], fitting[-1], size) > limit:
+            if len(fitting) > 1 and _extrapolate_peak(fitting[-2], fitting[-1], size) > limit:
                 break
             steps.append(measure(size, checkpointing))
             peak = steps[-1].peak
@@ -93,11 +93,11 @@ def search(measure: Callable[[int, bool], Step], batch_size: int, limit: int) ->
     return steps, None
 
 
-def _extrapolated(one: Step, other: Step, batch_size: int) -> float:
-    assert one.peak is not None
-    assert other.peak is not None
-    slope = (other.peak - one.peak) / (other.batch_size - one.batch_size)
-    return other.peak + slope * (batch_size - other.batch_size)
+def _extrapolate_peak(first: Step, second: Step, batch_size: int) -> float:
+    assert first.peak is not None
+    assert second.peak is not None
+    slope = (second.peak - first.peak) / (second.batch_size - first.batch_size)
+    return second.peak + slope * (batch_size - second.batch_size)
 
 
 def _table(steps: list[Step], batch_size: int, limit: float) -> str:
@@ -130,20 +130,21 @@ def _proposal(step: Step | None, facts: Mapping[str, Any]) -> str:
     return f"{proposal} {keys}\n(an iteration is one batch of {step.batch_size}: {parts} of them make an update)"
 
 
-def _child(config: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Runs `_step` in a process of its own."""
+def _run_step_in_subprocess(config: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Run `_measure_step` in a process of its own."""
     command = [sys.executable, "-W", "ignore", "-m", "tskd.doctor", config, json.dumps(settings)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode == 0:
-        return json.loads(done.stdout.splitlines()[-1])
-    message = (done.stderr.strip().splitlines() or ["no message"])[-1]
-    if done.returncode in (-9, 137) or "memory" in message.lower() or "ALLOC_FAILED" in message:  # by system or torch
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    if process.returncode == 0:
+        return json.loads(process.stdout.splitlines()[-1])
+    message = (process.stderr.strip().splitlines() or ["no message"])[-1]
+    killed = process.returncode in (-9, 137)  # by the system; torch says it in words
+    if killed or "memory" in message.lower() or "ALLOC_FAILED" in message:
         return {"peak": None, "seconds": None}
     raise TskdError(f"the measured step failed: {message.removeprefix('error: ')}")
 
 
 def _parser(config: str, settings: Mapping[str, Any]) -> Any:
-    """train.json with the settings, and random weights in place of the foundation model's."""
+    """Parse train.json with the settings, and random weights in place of the foundation model's."""
     from monai.bundle import ConfigParser
 
     parser = ConfigParser()
@@ -154,8 +155,8 @@ def _parser(config: str, settings: Mapping[str, Any]) -> Any:
     return parser
 
 
-def _facts(parser: Any) -> dict[str, Any]:
-    """What is measured, where, and how much memory there is."""
+def _machine_and_settings(parser: Any) -> dict[str, Any]:
+    """Return what is measured, where, and how much memory there is."""
     import torch
 
     device = torch.device(parser.get_parsed_content("device"))
@@ -167,12 +168,12 @@ def _facts(parser: Any) -> dict[str, Any]:
         "iterations_per_epoch": parser["iterations_per_epoch"],
         "warmup_steps": parser["warmup_steps"],
         "device": torch.cuda.get_device_name(device) if cuda else "the CPU",
-        "memory": torch.cuda.mem_get_info(device)[0] if cuda else _available(),
+        "memory": torch.cuda.mem_get_info(device)[0] if cuda else _available_memory(),
     }
 
 
-def _step(parser: Any) -> dict[str, Any]:
-    """Seconds of a training step, and the peak memory in bytes of that and of a validation of as many images."""
+def _measure_step(parser: Any) -> dict[str, Any]:
+    """Measure a training step's seconds, and the peak memory in bytes of that and of a validation of as many images."""
     import torch
 
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.benchmark = True  # as train.json has it
@@ -195,11 +196,14 @@ def _step(parser: Any) -> dict[str, Any]:
     with torch.no_grad():
         parser.get_parsed_content("network").eval()(image)
     del average
-    return {"peak": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _peak(), "seconds": seconds}
+    return {
+        "peak": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _peak_memory(),
+        "seconds": seconds,
+    }
 
 
-def _peak() -> int:
-    """Largest resident memory of this process in bytes."""
+def _peak_memory() -> int:
+    """Return the largest resident memory of this process in bytes."""
     status = Path("/proc/self/status")
     if status.is_file():  # not getrusage: its maximum counts the parent process as well, from before the start
         return 1024 * int(status.read_text().split("VmHWM:")[1].split()[0])
@@ -208,8 +212,8 @@ def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
 
 
-def _available() -> int:
-    """Memory in bytes that new processes can have."""
+def _available_memory() -> int:
+    """Return the memory in bytes that new processes can have."""
     import os
 
     information = Path("/proc/meminfo")
@@ -220,7 +224,7 @@ def _available() -> int:
 
 
 def group_limits(membership: Path, root: Path) -> list[int]:
-    """Memory limits in bytes of this process's control group and all above it: a container's, or a batch system's.
+    """Return the memory limits in bytes of this process's control group and all above it (container, batch system).
 
     Args:
         membership: file of lines `hierarchy:controllers:/path`, /proc/self/cgroup.
@@ -232,8 +236,8 @@ def group_limits(membership: Path, root: Path) -> list[int]:
         if controllers not in ("", "memory"):
             continue
         top, name = (root / "memory", "memory.limit_in_bytes") if controllers else (root, "memory.max")
-        own = top / path.strip("/")
-        for group in (own, *(parent for parent in own.parents if parent.is_relative_to(top))):
+        group_dir = top / path.strip("/")
+        for group in (group_dir, *(parent for parent in group_dir.parents if parent.is_relative_to(top))):
             text = (group / name).read_text().strip() if (group / name).is_file() else ""
             limits += [int(text)] if text.isdigit() else []
     return limits
@@ -241,4 +245,4 @@ def group_limits(membership: Path, root: Path) -> list[int]:
 
 if __name__ == "__main__":
     plain_errors()
-    print(json.dumps(_step(_parser(sys.argv[1], json.loads(sys.argv[2])))))
+    print(json.dumps(_measure_step(_parser(sys.argv[1], json.loads(sys.argv[2])))))

@@ -20,14 +20,14 @@ def plain_errors() -> None:
 
 
 def user_message(error: BaseException) -> str | None:
-    """What a user should read of an exception: None where nothing is known of its causes."""
+    """Return what a user should read of an exception; None where nothing is known of its causes."""
     for cause in _causes(error):
         if isinstance(cause, TskdError):
             return str(cause)
     for cause in _causes(error):
         if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
-            place = f"{cause.filename}: " if cause.filename else ""
-            return f"{place}no space left on the disk. Free some and run the command again; what is finished is kept."
+            prefix = f"{cause.filename}: " if cause.filename else ""
+            return f"{prefix}no space left on the disk. Free some and run the command again; what is finished is kept."
     for cause in _causes(error):
         if isinstance(cause, ValueError) and str(cause).startswith(_ONE_VALUE):
             return (

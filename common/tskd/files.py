@@ -1,4 +1,4 @@
-"""Files that are whole or the old ones, and what is in them."""
+"""Atomic file writes and SHA-256 checksums."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tskd.errors import TskdError
 
 @contextmanager
 def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A path with the same endings to write to, which takes the place of `path` when the block ends without an error.
+    """Write a file atomically: yield a draft path with the same endings, which replaces `path` at the end of the block.
 
     A reader sees the old file or the new one, and after an error no file but the old one is there. The folder is made
     if needed.
@@ -37,18 +37,18 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file in one step, as `atomic` does."""
+    """Write a text file atomically."""
     with atomic(path) as draft:
         draft.write_text(text, encoding="utf-8", newline="")
 
 
 def write_json(path: str | os.PathLike[str], content: Any, default: Callable[[Any], Any] | None = None) -> None:
-    """Write a JSON file in one step; `default` makes something of what JSON does not know, as in `json.dumps`."""
+    """Write a JSON file atomically; `default` makes something of what JSON does not know, as in `json.dumps`."""
     write_text(path, json.dumps(content, indent=1, default=default) + "\n")
 
 
 def sha256(path: str | os.PathLike[str]) -> str:
-    """Hexadecimal SHA-256 of a file."""
+    """Return the hexadecimal SHA-256 checksum of a file."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):

@@ -12,7 +12,7 @@ from tskd.errors import TskdError
 
 
 def autocast_dtype(name: str | None) -> torch.dtype | None:
-    """The type of `torch.autocast` in training: bfloat16, or None for none.
+    """Return the type of `torch.autocast` in training: bfloat16, or None for none.
 
     Raises:
         TskdError: another type; float16 would need a gradient scaler, without which small gradients vanish.
@@ -41,7 +41,7 @@ class AutocastInferer(SimpleInferer):
         self.network_args = dict(network_args or {})
 
     def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Returns `network(inputs)`: a tensor, or a dict of tensors, in float32."""
+        """Return `network(inputs)`: a tensor, or a dict of tensors, in float32."""
         with torch.autocast(inputs.device.type, dtype=self.dtype, enabled=self.dtype is not None):
             outputs = network(inputs, *args, **self.network_args, **kwargs)
         if isinstance(outputs, dict):

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from tskd.errors import TskdError
 from tskd.networks import PromptFreeSam, read_checkpoint
 from tskd.networks.qkv import PROJECTIONS, attentions, fuse_qkv, split_qkv
-from tskd.state import misfits
+from tskd.state import mismatches
 
 logger = logging.getLogger(__name__)
 _COMPUTED = ("pos_embed", "rel_pos", ".base_layer.")  # in names of parameters
@@ -31,7 +31,7 @@ _INITS: dict[str, Any] = {"default": True, "pissa": "pissa"}  # in peft's words
 
 
 def _target_names(encoder: nn.Module, targets: str | Sequence[str], blocks: int | str) -> list[str]:
-    """Full names of the linear layers in `encoder` that receive an adapter."""
+    """Return the full names of the linear layers in `encoder` that receive an adapter."""
     targets = [targets] if isinstance(targets, str) else targets
     unknown = sorted(set(targets) - {*PROJECTIONS, "proj", "mlp"})
     if unknown or not targets:
@@ -65,7 +65,7 @@ def prepare_fine_tuning(
     init: str = "default",
     train_neck: bool = False,
 ) -> PromptFreeSam:
-    """Makes a prompt-free SAM ready for fine-tuning, in place, and returns it.
+    """Prepare a prompt-free SAM for fine-tuning, in place, and return it.
 
     Args:
         network: the foundation model with its pretrained weights.
@@ -118,7 +118,7 @@ def prepare_fine_tuning(
 
 
 def trainable_table(network: nn.Module) -> str:
-    """One line a part of the network: trainable and all parameters, and the trainable share."""
+    """Return one line a part of the network: trainable and all parameters, and the trainable share."""
     counts: dict[str, list[int]] = {}
     for name, parameter in network.named_parameters():
         for part in (_part(name), "total"):
@@ -141,7 +141,7 @@ def _part(name: str) -> str:
 
 
 def merged(network: PromptFreeSam) -> PromptFreeSam:
-    """Copy of a fine-tuned network in the stock architecture, adapters merged into the weights and qkv fused.
+    """Copy a fine-tuned network to the stock architecture, adapters merged into the weights and qkv fused.
 
     The copy is on the CPU: there the adapters' product is exact in float32, while a GPU may compute it in TF32.
     """
@@ -152,7 +152,7 @@ def merged(network: PromptFreeSam) -> PromptFreeSam:
 
 
 def save_adapter(network: PromptFreeSam, folder: str | Path) -> None:
-    """Writes the adapters, with the neck if it is trained, in peft's layout, in place of what the folder held.
+    """Write the adapters, with the neck if it is trained, in peft's layout, in place of what the folder held.
 
     A network without adapters has none to write: the folder of an earlier one is removed. The mask decoder and the
     no-prompt embedding are no part of the encoder: they are in the merged weights only.
@@ -167,7 +167,7 @@ def save_adapter(network: PromptFreeSam, folder: str | Path) -> None:
 
 
 def load_adapter(encoder: nn.Module, folder: str | Path) -> PeftModel:
-    """Puts saved adapters, frozen, on a freshly loaded stock encoder.
+    """Put saved adapters, frozen, on a freshly loaded stock encoder.
 
     Raises:
         TskdError: naming every adapter weight that the folder lacks, has too many or in another shape.
@@ -182,15 +182,15 @@ def load_adapter(encoder: nn.Module, folder: str | Path) -> PeftModel:
         model = get_peft_model(split_qkv(encoder), config, autocast_adapter_dtype=False)
     except ValueError as error:  # layers that the encoder does not have
         raise TskdError(f"{folder} does not fit the encoder: {error}") from error
-    own, found = get_peft_model_state_dict(model, save_embedding_layers=False), read_checkpoint(weights)
-    if wrong := misfits(own, found):
+    expected, state = get_peft_model_state_dict(model, save_embedding_layers=False), read_checkpoint(weights)
+    if wrong := mismatches(expected, state):
         raise TskdError(f"{weights} does not fit the encoder: {'; '.join(wrong)}")
-    set_peft_model_state_dict(model, found)
+    set_peft_model_state_dict(model, state)
     return model.requires_grad_(False)
 
 
 def frozen_sha256(network: nn.Module) -> str:
-    """SHA-256 of the parameters that are not trained: which foundation model a checkpoint without them belongs to.
+    """Return the SHA-256 of the frozen parameters: the foundation model that a checkpoint without them belongs to.
 
     Those that are computed on loading (interpolated positions, what PiSSA leaves of a layer) are left out: other
     processors round them differently.
@@ -221,10 +221,10 @@ class TrainableState:
         return {name: value.detach() for name, value in self._trainable().items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Restores `state_dict`; a ValueError names each missing, unexpected or differently shaped parameter."""
-        own = self._trainable()
-        if wrong := misfits(own, state):
+        """Restore `state_dict`; a ValueError names each missing, unexpected or differently shaped parameter."""
+        parameters = self._trainable()
+        if wrong := mismatches(parameters, state):
             raise ValueError("; ".join(wrong))
         with torch.no_grad():
-            for name, value in own.items():
+            for name, value in parameters.items():
                 value.copy_(state[name])

@@ -1,4 +1,4 @@
-"""Overrides on the command line of `monai.bundle run`, checked before anything runs."""
+"""Check the overrides on the command line of `monai.bundle run` before anything runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FLAG = re.compile(r"--|-[a-zA-Z](=|$)")
 
 
 def check_overrides(arguments: Sequence[str] | None = None) -> None:
-    """Refuses an override that names no key of the config files; MONAI would accept it without a word.
+    """Refuse an override that names no key of the config files; MONAI would accept it without a word.
 
     Args:
         arguments: command line after the program's name; None for the one of this process. Does nothing where it is not
@@ -34,11 +34,11 @@ def check_overrides(arguments: Sequence[str] | None = None) -> None:
     config = _merged(options["config_file"])
     if options.get("tracking"):
         config = {**_tracking_keys(options["tracking"]), **config}
-    own = {*inspect.signature(monai.bundle.run).parameters} - {"override"}
+    run_options = {*inspect.signature(monai.bundle.run).parameters} - {"override"}
     problems = [
         f"--{key}: {problem}"
         for key in options
-        if key not in own and (problem := unknown_key(key.removeprefix("+").replace("::", "#"), config))
+        if key not in run_options and (problem := unknown_key(key.removeprefix("+").replace("::", "#"), config))
     ]
     if problems:
         raise TskdError("unknown override: " + "; ".join(problems))
@@ -48,7 +48,7 @@ def check_overrides(arguments: Sequence[str] | None = None) -> None:
 
 
 def command_line(arguments: Sequence[str]) -> dict[str, Any]:
-    """Option -> value as `fire`, which parses MONAI's command lines, tells them apart, with those of an `--args_file`.
+    """Return option -> value as `fire`, which parses MONAI's command lines, tells them apart, with an `--args_file`'s.
 
     Args:
         arguments: `--key value`, `--key=value`, or a flag without a value, which has the value "".
@@ -68,7 +68,7 @@ def command_line(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def file_list(value: str | Sequence[str]) -> list[str]:
-    """The files of `--config_file`: one, several with commas between them, or a list in Python's or fire's notation."""
+    """Return the files of `--config_file`: one, several with commas between, or a list as Python or fire writes it."""
     if not isinstance(value, str):
         return list(value)
     return [name.strip(" \t'\"") for name in value.strip("[]() ").split(",") if name.strip()]
@@ -85,7 +85,7 @@ def _merged(value: str | Sequence[str]) -> dict[str, Any]:
 
 
 def _tracking_keys(tracking: str) -> dict[str, Any]:
-    """Keys that MONAI's experiment tracking adds to the config, such as `experiment_name`."""
+    """Return the keys that MONAI's experiment tracking adds to the config, such as `experiment_name`."""
     from monai.bundle import ConfigParser
     from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 
@@ -94,7 +94,7 @@ def _tracking_keys(tracking: str) -> dict[str, Any]:
 
 
 def unknown_key(key: str, config: Any) -> str:
-    """Empty if `key` leads to an item of `config` or to an argument of a component, else what is wrong."""
+    """Return "" if `key` leads to an item of `config` or to an argument of a component, else what is wrong."""
     known = ""
     for part in key.split("#"):
         if isinstance(config, list) and part.isdigit() and int(part) < len(config):

@@ -1,4 +1,4 @@
-"""Size and speed of networks, one beside the other."""
+"""Measure size and speed of networks, side by side."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STATUS, PEAK_RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 def profile_network(
     network: nn.Module, shape: Sequence[int], device: str | torch.device = "cpu", repeats: int = 20
 ) -> dict[str, Any]:
-    """Measures one forward pass of a batch of one, in float32.
+    """Measure one forward pass of a batch of one, in float32.
 
     Args:
         network: network to measure; moved to `device` and set to evaluation mode.
@@ -74,7 +74,7 @@ def profile_network(
 def profile_bundles(
     names: Sequence[str], settings: Mapping[str, Any], devices: Sequence[str] = ("cpu",), repeats: int = 20
 ) -> list[dict[str, Any]]:
-    """Measures the network of each bundle on each device, each in a new process.
+    """Measure the network of each bundle on each device, each in a new process.
 
     Args:
         names: a bundle's folder, with `:OVERLAY` for the network of an overlay of its configs and `@SIZE` for an image
@@ -93,39 +93,39 @@ def profile_bundles(
     """
     if any(torch.device(device).type == "cuda" for device in devices) and not torch.cuda.is_available():
         raise TskdError(f"device: expected a CUDA device that torch finds, found none for {', '.join(devices)}")
-    given = {key: value for key, value in settings.items() if value is not None}
+    overrides = {key: value for key, value in settings.items() if value is not None}
     parsers = [_parser(name, {}) for name in names]
-    if unknown := [key for key in given if not any(key in parser for parser in parsers)]:
+    if unknown := [key for key in overrides if not any(key in parser for parser in parsers)]:
         raise TskdError(f"{', '.join(names)}: inference.json has no key {', '.join(unknown)}")
     for name, parser in zip(names, parsers, strict=True):
         if "image_size" not in parser:
             raise TskdError(f"{name}: expected an image size, found no image_size in its inference.json. Add @SIZE")
-    found, threads = [], torch.get_num_threads()
+    profiles, threads = [], torch.get_num_threads()
     # a fork of a process that has only imported is as new, and need not import again
     method = "fork" if os.environ.get("TSKD_WARM") and list(devices) == ["cpu"] else "spawn"
     for name in names:
         for device in devices:
             with ProcessPoolExecutor(1, mp_context=get_context(method)) as pool:
-                found.append(pool.submit(_profile_bundle, name, given, device, repeats, threads).result())
-    return found
+                profiles.append(pool.submit(_profile_bundle, name, overrides, device, repeats, threads).result())
+    return profiles
 
 
 def profile_table(profiles: Sequence[Mapping[str, Any]]) -> str:
-    """The profiles as a Markdown table."""
+    """Return the profiles as a Markdown table."""
     lines = [
         "| network | image | device | parameters | GMAC | ms (median) | ms (95%) | peak memory |",
         "| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for one in profiles:
-        memory = "" if one["peak_memory_mb"] is None else f"{one['peak_memory_mb']:.0f} MB"
+    for profile in profiles:
+        memory = "" if profile["peak_memory_mb"] is None else f"{profile['peak_memory_mb']:.0f} MB"
         device = (
-            f"{one['device']}, {one['threads']} thread{'s' * (one['threads'] > 1)}"
-            if one["device"] == "cpu"
-            else one["device"]
+            f"{profile['device']}, {profile['threads']} thread{'s' * (profile['threads'] > 1)}"
+            if profile["device"] == "cpu"
+            else profile["device"]
         )
         lines.append(
-            f"| {one['network']} | {one['shape'][-1]} | {device} | {one['parameters'] / 1e6:.2f} M | {one['gmac']:.2f} "
-            f"| {one['ms_per_image']:.1f} | {one['ms_p95']:.1f} | {memory} |"
+            f"| {profile['network']} | {profile['shape'][-1]} | {device} | {profile['parameters'] / 1e6:.2f} M "
+            f"| {profile['gmac']:.2f} | {profile['ms_per_image']:.1f} | {profile['ms_p95']:.1f} | {memory} |"
         )
     return "\n".join(lines)
 
@@ -162,7 +162,7 @@ def _parser(name: str, settings: Mapping[str, Any]) -> ConfigParser:
 
 
 def _resident(field: str) -> float | None:
-    """Resident memory of this process now (VmRSS) or at its peak (VmHWM), in MB; None where not told."""
+    """Return the resident memory of this process now (VmRSS) or at its peak (VmHWM), in MB; None where not told."""
     with suppress(OSError):
         for line in STATUS.read_text().splitlines():
             if line.startswith(f"{field}:"):

@@ -1,4 +1,4 @@
-"""A progress bar that can also be followed from outside the process, through a small file."""
+"""Progress bar that also writes its state to a file, so that other processes can follow it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ INTERVAL = 1.0  # seconds between two writes
 
 
 class FollowedBar(tqdm):
-    """tqdm's bar, which also writes {"done", "total", "time"} to the file that `TSKD_PROGRESS` names.
+    """Progress bar of tqdm that also writes {"done", "total", "time"} to the file that `TSKD_PROGRESS` names.
 
     A run that is one step of a study says so how far it is, on this machine or on another one that shares its disk.
     `done` and `total` are counts of `unit`, `time` is in seconds since 1970. The file is written without a terminal

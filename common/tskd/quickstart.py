@@ -34,7 +34,7 @@ def quickstart(output: Path, seed: int = 0) -> None:
 
 
 def quickstart_study(seed: int, output: str = "results") -> Study:
-    """The study of workflow/quickstart.yaml with this seed; two steps share the machine's cores (at most 8).
+    """Return the study of workflow/quickstart.yaml with this seed; two steps share the machine's cores (at most 8).
 
     Its networks and images are small: two threads of one training wait for each other, two trainings do not.
     """

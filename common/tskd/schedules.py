@@ -1,4 +1,4 @@
-"""Learning rates over a training: linear warm-up, then a decay to zero (`poly`: nearly, after a warm-up)."""
+"""Learning rate schedules: linear warm-up, then a decay to zero (`poly`: nearly, after a warm-up)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 def warmup_schedule(
     optimizer: Optimizer, kind: str, warmup_steps: int, total_steps: int, power: float = 0.9, end: float = 0.0
 ) -> LambdaLR:
-    """A schedule to step after every iteration.
+    """Return a schedule to step after every iteration.
 
     Its state is the step alone, so a training that is continued with more epochs follows the schedule of the longer
     one (the state of MONAI's `WarmupCosineSchedule` holds the former length).

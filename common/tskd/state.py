@@ -1,4 +1,4 @@
-"""Weights on disk: tensors only, written atomically, loaded strictly."""
+"""Save weights atomically as tensors only, and load them strictly."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tskd.files import atomic
 
 
 def save_tensors(content: Mapping[str, Any], path: str | Path) -> None:
-    """Writes `content` (tensors and plain values) with torch, atomically: the file is whole, or it is the old one.
+    """Write `content` (tensors and plain values) with torch, atomically.
 
     Raises:
         TskdError: when the file cannot be written.
@@ -28,7 +28,7 @@ def save_tensors(content: Mapping[str, Any], path: str | Path) -> None:
 
 
 def copy_file(source: str | Path, target: str | Path) -> None:
-    """Copies a file atomically: the target is whole, or it is the old one.
+    """Copy a file atomically.
 
     Raises:
         TskdError: when it cannot be written.
@@ -38,7 +38,7 @@ def copy_file(source: str | Path, target: str | Path) -> None:
 
 
 def read_tensors(path: str | Path) -> Any:
-    """Content of a file written by `save_tensors` or any other file of tensors; executes no code from it.
+    """Read a file written by `save_tensors` or any other file of tensors; execute no code from it.
 
     Raises:
         TskdError: when the file is missing, damaged or not one of tensors.
@@ -52,7 +52,7 @@ def read_tensors(path: str | Path) -> Any:
 
 
 def save_weights(network: nn.Module, path: str | Path) -> None:
-    """Writes the state dict of `network` (CPU tensors, nothing else) to `path`, atomically.
+    """Write the state dict of `network` (CPU tensors, nothing else) to `path`, atomically.
 
     Raises:
         TskdError: when the file cannot be written.
@@ -60,20 +60,20 @@ def save_weights(network: nn.Module, path: str | Path) -> None:
     save_tensors({name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}, path)
 
 
-def misfits(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
-    """Sorted list of the entries that are missing, unexpected or differently shaped in `found`; empty if it fits."""
-    wrong = [f"missing {name}" for name in own.keys() - found.keys()]
-    wrong += [f"unexpected {name}" for name in found.keys() - own.keys()]
+def mismatches(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
+    """Return the sorted entries that are missing, unexpected or differently shaped in `state`; empty if it fits."""
+    wrong = [f"missing {name}" for name in expected.keys() - state.keys()]
+    wrong += [f"unexpected {name}" for name in state.keys() - expected.keys()]
     wrong += [
-        f"{name}: expected shape {tuple(own[name].shape)}, found {tuple(found[name].shape)}"
-        for name in own.keys() & found.keys()
-        if own[name].shape != found[name].shape
+        f"{name}: expected shape {tuple(expected[name].shape)}, found {tuple(state[name].shape)}"
+        for name in expected.keys() & state.keys()
+        if expected[name].shape != state[name].shape
     ]
     return sorted(wrong)
 
 
 def load_weights(network: nn.Module, path: str | Path) -> nn.Module:
-    """Loads a state dict into `network`, strictly, and returns it.
+    """Load a state dict into `network`, strictly, and return it.
 
     Raises:
         TskdError: when the file is missing or damaged, or naming each missing, unexpected or differently shaped entry.
@@ -85,12 +85,12 @@ def load_weights(network: nn.Module, path: str | Path) -> nn.Module:
 
 
 def load_state(network: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> nn.Module:
-    """Loads a state dict that was read from `path`, strictly, and returns the network.
+    """Load a state dict that was read from `path`, strictly, and return the network.
 
     Raises:
         TskdError: naming each missing, unexpected or differently shaped entry.
     """
-    if wrong := misfits(network.state_dict(), state):
+    if wrong := mismatches(network.state_dict(), state):
         more = f" and {len(wrong) - 8} more" if len(wrong) > 8 else ""
         raise TskdError(
             f"{path} does not fit the network (other classes, size or architecture?): {'; '.join(wrong[:8])}{more}"

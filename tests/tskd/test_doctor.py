@@ -35,23 +35,23 @@ def machine(base: float, plain: float, checkpointed: float, limit: float):
 )
 def test_the_largest_divisor_that_fits(plain, chosen):
     limit = 300
-    steps, found = search(machine(100, plain, 10, limit), 12, limit)
-    assert found is not None
-    assert (found.batch_size, found.checkpointing) == chosen
-    assert found.peak is not None
-    assert found.peak <= limit
-    assert found in steps
+    steps, proposed = search(machine(100, plain, 10, limit), 12, limit)
+    assert proposed is not None
+    assert (proposed.batch_size, proposed.checkpointing) == chosen
+    assert proposed.peak is not None
+    assert proposed.peak <= limit
+    assert proposed in steps
 
 
 def test_a_batch_that_cannot_fit_is_not_tried():
-    steps, found = search(machine(100, 60, 10, 300), 12, 300)
+    steps, proposed = search(machine(100, 60, 10, 300), 12, 300)
     assert [step.batch_size for step in steps] == [1, 2, 3]
-    assert found is not None
+    assert proposed is not None
 
 
 def test_nothing_fits():
-    steps, found = search(machine(100, 900, 500, 300), 4, 300)
-    assert found is None
+    steps, proposed = search(machine(100, 900, 500, 300), 4, 300)
+    assert proposed is None
     assert [(step.batch_size, step.checkpointing) for step in steps] == [(1, False), (1, True)]
 
 
@@ -63,10 +63,10 @@ def rows(text: str) -> list[tuple[int, int, str, float, str]]:
 def test_measured_on_this_machine(capsys):
     assert main([*TOY, "--batch_size", "2", "--memory-limit", "6", "--set", "fine_tuning#mode=decoder"]) == 0
     text = capsys.readouterr().out
-    found = rows(text)
-    assert [(batch, accumulation) for batch, accumulation, *_ in found] == [(1, 2), (2, 1)]
-    assert found[1][3] >= found[0][3]  # more images, not less memory
-    assert all(0.2 < peak <= 6 * MARGIN for *_, peak, _ in found)
+    proposed = rows(text)
+    assert [(batch, accumulation) for batch, accumulation, *_ in proposed] == [(1, 2), (2, 1)]
+    assert proposed[1][3] >= proposed[0][3]  # more images, not less memory
+    assert all(0.2 < peak <= 6 * MARGIN for *_, peak, _ in proposed)
     assert "mobile_sam, fine-tuning decoder, 64 px, on the CPU; limit 6.00 GiB" in text
     assert "Proposed: --batch_size 2 --accumulation_steps 1 --gradient_checkpointing False" in text
 

@@ -73,11 +73,11 @@ def test_merged_equals_the_adapted_network_in_the_stock_architecture(tuned, x):
     vfm, network = tuned
     stock = fresh(vfm)
     with torch.no_grad():
-        ours, start = network(x), stock.eval()(x)
+        adapted, start = network(x), stock.eval()(x)
     stock.load_state_dict(merged(network).state_dict())  # strict
     with torch.no_grad():
-        torch.testing.assert_close(stock.eval()(x), ours, atol=1e-5, rtol=1e-5)
-        assert (ours - start).abs().max() > 0.01  # it has learned something
+        torch.testing.assert_close(stock.eval()(x), adapted, atol=1e-5, rtol=1e-5)
+        assert (adapted - start).abs().max() > 0.01  # it has learned something
     assert isinstance(network.image_encoder, PeftModel)  # merging works on a copy
 
 
@@ -170,11 +170,11 @@ def test_variants_start_equal_learn_and_merge(vfm, options, x, tmp_path):
         torch.testing.assert_close(network(x), start, atol=1e-4, rtol=1e-4)
     trained(network, x, steps=2)
     with torch.no_grad():
-        ours = network(x)
-        assert (ours - start).abs().max() > 0.01
+        adapted = network(x)
+        assert (adapted - start).abs().max() > 0.01
         stock = fresh(vfm)
         stock.load_state_dict(merged(network).state_dict())
-        torch.testing.assert_close(stock.eval()(x), ours, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(stock.eval()(x), adapted, atol=1e-4, rtol=1e-4)
         save_adapter(network, tmp_path)
         images = torch.rand(1, 3, 64, 64)
         loaded = load_adapter(fresh(vfm).image_encoder, tmp_path).eval()(images)

@@ -18,8 +18,8 @@ def test_stock_peft_reads_the_folder(tuned, tmp_path):
     assert {"adapter_config.json", "adapter_model.safetensors"} <= {path.name for path in tmp_path.iterdir()}
     images = torch.rand(1, 3, 64, 64)
     stock = PeftModel.from_pretrained(split_qkv(fresh(vfm).image_encoder), str(tmp_path)).eval()
-    ours = load_adapter(fresh(vfm).image_encoder, tmp_path).eval()
-    outputs = [encoder(images) for encoder in (network.image_encoder, stock, ours)]
+    reloaded = load_adapter(fresh(vfm).image_encoder, tmp_path).eval()
+    outputs = [encoder(images) for encoder in (network.image_encoder, stock, reloaded)]
     if vfm == "sam_vit_b":
         outputs = [output.last_hidden_state for output in outputs]
     assert torch.equal(outputs[0], outputs[1])
@@ -63,9 +63,9 @@ def test_load_adapter_is_strict(change, tuned, tmp_path):
 def test_adapter_of_another_encoder_is_refused(tuned, tmp_path):
     vfm, network = tuned
     save_adapter(network, tmp_path)
-    other = next(name for name in VFMS if name != vfm)
+    other_vfm = next(name for name in VFMS if name != vfm)
     with pytest.raises(TskdError, match=str(tmp_path)):
-        load_adapter(fresh(other).image_encoder, tmp_path)
+        load_adapter(fresh(other_vfm).image_encoder, tmp_path)
 
 
 def test_adapter_folder_must_exist(tmp_path):
@@ -77,10 +77,10 @@ def test_adapter_folder_must_exist(tmp_path):
 def test_trainable_state_round_trip(tuned, x, tmp_path):
     vfm, network = tuned
     torch.save(TrainableState(network).state_dict(), tmp_path / "state.pt")
-    other = prepare_fine_tuning(fresh(vfm)).eval()
-    assert not torch.equal(other(x), network(x))
-    TrainableState(other).load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
-    assert torch.equal(other(x), network(x))
+    restored = prepare_fine_tuning(fresh(vfm)).eval()
+    assert not torch.equal(restored(x), network(x))
+    TrainableState(restored).load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert torch.equal(restored(x), network(x))
     frozen = sum(parameter.numel() for parameter in network.parameters() if not parameter.requires_grad)
     assert (tmp_path / "state.pt").stat().st_size < 4 * sum(p.numel() for p in network.parameters()) - 3.9 * frozen
 
@@ -91,11 +91,11 @@ def test_trainable_state_names_what_does_not_fit():
         ValueError, match=r"layers.2.attn.qkv.q.lora_A.default.weight: expected shape \(3, 32\), found \(2, 32\)"
     ):
         TrainableState(large).load_state_dict(TrainableState(small).state_dict())
-    other = prepare_fine_tuning(fresh("sam_vit_b"), mode="decoder")
+    decoder_only = prepare_fine_tuning(fresh("sam_vit_b"), mode="decoder")
     with pytest.raises(ValueError, match=r"unexpected image_encoder.*lora_B"):
-        TrainableState(other).load_state_dict(TrainableState(small).state_dict())
+        TrainableState(decoder_only).load_state_dict(TrainableState(small).state_dict())
     with pytest.raises(ValueError, match=r"missing image_encoder.*lora_B"):
-        TrainableState(small).load_state_dict(TrainableState(other).state_dict())
+        TrainableState(small).load_state_dict(TrainableState(decoder_only).state_dict())
 
 
 def test_the_folder_holds_the_adapter_of_the_last_network_only(tmp_path):

@@ -131,8 +131,8 @@ def test_command_line_of_this_process_is_the_default(config, monkeypatch):
 
 
 def test_command_line():
-    found = command_line(["run", "--a", "1", "--b=2=3", "--flag", "--c-d", "-4", "-e", "5"])
-    assert found == {"a": "1", "b": "2=3", "flag": "", "c_d": "-4", "e": "5"}
+    options = command_line(["run", "--a", "1", "--b=2=3", "--flag", "--c-d", "-4", "-e", "5"])
+    assert options == {"a": "1", "b": "2=3", "flag": "", "c_d": "-4", "e": "5"}
 
 
 @pytest.mark.parametrize("value", ["['a.json', 'b.json']", '["a.json","b.json"]', "a.json,b.json", "[a.json,b.json]"])

@@ -18,11 +18,11 @@ STUDENT = BUNDLES / "student_segmentation"
 
 
 def test_counts_of_a_convolution():
-    found = profile_network(nn.Conv2d(3, 8, 3, padding=1), (3, 16, 32), repeats=4)
-    assert found["parameters"] == 3 * 8 * 9 + 8
-    assert found["gmac"] == pytest.approx(3 * 8 * 9 * 16 * 32 / 1e9)
-    assert 0 < found["ms_per_image"] <= found["ms_p95"]
-    assert (found["device"], found["shape"], found["threads"]) == ("cpu", [3, 16, 32], torch.get_num_threads())
+    profile = profile_network(nn.Conv2d(3, 8, 3, padding=1), (3, 16, 32), repeats=4)
+    assert profile["parameters"] == 3 * 8 * 9 + 8
+    assert profile["gmac"] == pytest.approx(3 * 8 * 9 * 16 * 32 / 1e9)
+    assert 0 < profile["ms_per_image"] <= profile["ms_p95"]
+    assert (profile["device"], profile["shape"], profile["threads"]) == ("cpu", [3, 16, 32], torch.get_num_threads())
 
 
 class Attention(nn.Module):
@@ -41,11 +41,15 @@ def test_counts_of_an_attention():
 def test_another_student_of_the_bundle(tmp_path, capsys):
     name = f"{STUDENT}:basic_unet@32"
     assert main(["profile", name, "--num_classes", "3", "--repeats", "2", "--output", str(tmp_path / "p.json")]) == 0
-    found = json.loads((tmp_path / "p.json").read_text())
-    assert json.loads(capsys.readouterr().out) == found
-    assert (found["network"], found["shape"], found["threads"]) == ("BasicUNet", [1, 32, 32], torch.get_num_threads())
+    profile = json.loads((tmp_path / "p.json").read_text())
+    assert json.loads(capsys.readouterr().out) == profile
+    assert (profile["network"], profile["shape"], profile["threads"]) == (
+        "BasicUNet",
+        [1, 32, 32],
+        torch.get_num_threads(),
+    )
     if sys.platform == "linux":  # four bytes a weight, and not the libraries' hundreds of megabytes
-        assert found["parameters"] * 4 / 2**20 < found["peak_memory_mb"] < 100
+        assert profile["parameters"] * 4 / 2**20 < profile["peak_memory_mb"] < 100
 
 
 def test_another_size_of_the_student():

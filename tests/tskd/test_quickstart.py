@@ -28,5 +28,5 @@ def test_steps_clear_only_folders_of_their_own() -> None:
     folders = [step.folder for step in quickstart_study(seed=0).steps.values() if step.folder]
     for folder in folders:
         assert folder.startswith("results/phantom/")
-        assert not [other for other in folders if other != folder and Path(other).is_relative_to(folder)]
+        assert not [nested for nested in folders if nested != folder and Path(nested).is_relative_to(folder)]
     assert len(set(folders)) == len(folders)

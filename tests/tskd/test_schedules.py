@@ -13,12 +13,12 @@ def optimizer(rate: float = 0.005) -> torch.optim.Optimizer:
 
 
 def rates(schedule: torch.optim.lr_scheduler.LRScheduler, steps: int) -> list[float]:
-    found = []
+    learning_rates = []
     for _ in range(steps):
-        found.append(float(schedule.get_last_lr()[0]))
+        learning_rates.append(float(schedule.get_last_lr()[0]))
         schedule.optimizer.step()
         schedule.step()
-    return found
+    return learning_rates
 
 
 def test_poly_is_sameds():
@@ -33,9 +33,9 @@ def test_poly_is_sameds():
 
 
 def test_cosine_is_monais():
-    ours = warmup_schedule(optimizer(), "cosine", 5, 40, end=0.1)
+    schedule = warmup_schedule(optimizer(), "cosine", 5, 40, end=0.1)
     stock = WarmupCosineSchedule(optimizer(), warmup_steps=5, t_total=40, end_lr=0.0005)
-    assert rates(ours, 40) == pytest.approx(rates(stock, 40))
+    assert rates(schedule, 40) == pytest.approx(rates(stock, 40))
 
 
 def test_cosine_stays_at_its_end():
@@ -43,10 +43,10 @@ def test_cosine_stays_at_its_end():
 
 
 def test_poly_without_warm_up_and_beyond_the_end():
-    found = rates(warmup_schedule(optimizer(1.0), "poly", 0, 10), 15)
-    assert found[0] == pytest.approx(1.0)
-    assert found == sorted(found, reverse=True)
-    assert found[9:] == [pytest.approx(0.1**0.9), 0, 0, 0, 0, 0]
+    learning_rates = rates(warmup_schedule(optimizer(1.0), "poly", 0, 10), 15)
+    assert learning_rates[0] == pytest.approx(1.0)
+    assert learning_rates == sorted(learning_rates, reverse=True)
+    assert learning_rates[9:] == [pytest.approx(0.1**0.9), 0, 0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("kind", ["poly", "cosine"])
@@ -56,13 +56,13 @@ def test_continues_from_its_state_on_the_schedule_of_the_whole(kind, steps, tota
     whole = rates(warmup_schedule(optimizer(), kind, 3, total), total)
     first = warmup_schedule(optimizer(), kind, 3, 20)
     rates(first, steps)
-    other = optimizer()
-    second = warmup_schedule(other, kind, 3, total)
+    second_optimizer = optimizer()
+    second = warmup_schedule(second_optimizer, kind, 3, total)
     second.load_state_dict(first.state_dict())
-    other.load_state_dict(first.optimizer.state_dict())
-    found = rates(second, total - steps)
-    assert found[1:] == pytest.approx(whole[steps + 1 :])
-    assert found[0] == pytest.approx(whole[steps] if total == 20 else first.get_last_lr()[0])  # the checkpoint's last
+    second_optimizer.load_state_dict(first.optimizer.state_dict())
+    resumed = rates(second, total - steps)
+    assert resumed[1:] == pytest.approx(whole[steps + 1 :])
+    assert resumed[0] == pytest.approx(whole[steps] if total == 20 else first.get_last_lr()[0])  # the checkpoint's last
 
 
 def test_a_warm_up_longer_than_the_training_is_said(caplog):
@@ -71,5 +71,5 @@ def test_a_warm_up_longer_than_the_training_is_said(caplog):
 
 
 def test_unknown_kind():
-    with pytest.raises(TskdError, match="expected cosine or poly, found 'linear'"):
+    with pytest.raises(TskdError, match="expected cosine or poly, resumed 'linear'"):
         warmup_schedule(optimizer(), "linear", 0, 10)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from tskd.errors import TskdError
-from tskd.state import load_weights, misfits, save_weights
+from tskd.state import load_weights, mismatches, save_weights
 
 
 def network(width: int = 3) -> nn.Module:
@@ -19,7 +19,7 @@ def test_round_trip(tmp_path: Path):
     first, second = network(), network()
     save_weights(first, tmp_path / "new" / "model.pt")
     assert load_weights(second, tmp_path / "new" / "model.pt") is second
-    assert not misfits(first.state_dict(), second.state_dict())
+    assert not mismatches(first.state_dict(), second.state_dict())
     assert all(torch.equal(value, second.state_dict()[name]) for name, value in first.state_dict().items())
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["model.pt"]
 
@@ -48,12 +48,12 @@ def test_each_misfit_is_named(tmp_path: Path):
 
 
 def test_nothing_is_loaded_where_something_does_not_fit(tmp_path: Path):
-    other = network()
-    before = {name: value.clone() for name, value in other.state_dict().items()}
+    target = network()
+    before = {name: value.clone() for name, value in target.state_dict().items()}
     save_weights(nn.Sequential(nn.Conv2d(1, 3, 3)), tmp_path / "model.pt")
     with pytest.raises(TskdError, match=r"missing 1.bias"):
-        load_weights(other, tmp_path / "model.pt")
-    assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
+        load_weights(target, tmp_path / "model.pt")
+    assert all(torch.equal(value, before[name]) for name, value in target.state_dict().items())
 
 
 def test_missing_and_damaged_files(tmp_path: Path):

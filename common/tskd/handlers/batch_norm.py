@@ -1,4 +1,4 @@
-"""Batch norm statistics of the weights as they are, not of those that the last batches saw."""
+"""Precise BatchNorm: re-estimate the running statistics from training batches with the current weights."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class _Autocast(nn.Module):
 
 
 class BatchNormStatistics:
-    """Recomputes all batch norm statistics from training batches, before each validation and at the end.
+    """Re-estimate all batch norms' running statistics from training batches, before each validation and at the end.
 
     Running statistics follow the last batches only; where these are small, or the weights have just moved, a network
     predicts much worse in evaluation than it has learned. "Precise BN": arXiv 2105.07576, section 3. With several
@@ -54,12 +54,12 @@ class BatchNormStatistics:
         self.layers = [module for module in network.modules() if isinstance(module, _BatchNorm)]
 
     def attach(self, engine: Engine) -> None:
-        """Registers on the epochs of the training `engine` that are validated, and on its last."""
+        """Register on the epochs of the training `engine` that are validated, and on its last."""
         if self.layers and self.batches > 0:
             engine.add_event_handler(Events.EPOCH_COMPLETED(event_filter=self._due), self)
 
     def __call__(self, engine: Engine) -> None:
-        """Recomputes."""
+        """Re-estimate the running statistics."""
         device = engine.state.device  # type: ignore[attr-defined]
         batches = islice(engine.state.dataloader, self.batches)  # type: ignore[arg-type]
         images = (engine.prepare_batch(batch, device, engine.non_blocking)[0] for batch in batches)  # type: ignore[attr-defined]

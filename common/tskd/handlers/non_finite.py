@@ -1,4 +1,4 @@
-"""Stops a training whose loss is no number any more."""
+"""Stop training on a NaN or infinite loss."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tskd.errors import TskdError
 
 
 class StopOnNonFinite:
-    """Raises when a loss is NaN or infinite and names the cases of that batch.
+    """Stop training on a NaN or infinite loss, naming the cases of that batch.
 
-    Losses are kept on the device and looked at every `interval` iterations, so that the check does not make the host
+    Losses are kept on the device and checked every `interval` iterations, so that the check does not make the host
     wait for the device in every step. Of several processes each names the batch that was first: a step later the loss
     of all of them is NaN, for they share their gradients.
 
     Args:
-        interval: iterations between two looks.
+        interval: iterations between two checks.
 
     Raises:
         TskdError: with the iteration and the case names of the first batch whose loss was not finite.
@@ -31,12 +31,12 @@ class StopOnNonFinite:
         self._pending: list[tuple[int, list[str], torch.Tensor]] = []
 
     def attach(self, engine: Engine) -> None:
-        """Registers on every iteration and on the end of an epoch."""
+        """Register on every iteration and on the end of an epoch."""
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._look)
 
     def __call__(self, engine: Engine) -> None:
-        """Keeps this iteration's loss; looks at the kept ones when `interval` of them are there."""
+        """Keep this iteration's loss; check the kept ones when `interval` of them are there."""
         output: Any = engine.state.output
         output = output[0] if isinstance(output, list) else output
         batch: Any = engine.state.batch

@@ -8,7 +8,7 @@ from tskd.errors import TskdError
 from tskd.networks.lite_unet import LiteUNet
 from tskd.networks.weight_store import get_weights
 from tskd.networks.weights import find_weights, read_checkpoint
-from tskd.state import misfits
+from tskd.state import mismatches
 
 HEAD = ("_conv_head.", "_bn1.", "_fc.")  # the classifier, which a segmentation has no use for
 NAME = "efficientnet_lite0"
@@ -37,7 +37,7 @@ def load_lite_encoder(
         return network
     path = get_weights(NAME) if weights is None else find_weights(weights, NAME)
     state = {key: value for key, value in read_checkpoint(path).items() if not key.startswith(HEAD)}
-    if wrong := misfits(network.encoder.state_dict(), state):
+    if wrong := mismatches(network.encoder.state_dict(), state):
         more = f" and {len(wrong) - 8} more" if len(wrong) > 8 else ""
         raise TskdError(f"{path} does not fit EfficientNet-Lite0: {'; '.join(wrong[:8])}{more}")
     network.encoder.load_state_dict(state)

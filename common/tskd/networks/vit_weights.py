@@ -15,7 +15,7 @@ from torch.nn import functional
 from tskd.errors import TskdError
 from tskd.networks.conversion import State
 from tskd.networks.weights import find_weights, read_checkpoint
-from tskd.state import misfits
+from tskd.state import mismatches
 
 # transformers' ViTModel, as it is saved and as its state dict has it -> timm
 _TRANSFORMERS = [
@@ -103,7 +103,7 @@ def load_vit(
     state = _interpolate_positions(state, vit)
     if "blocks.0.attn.qkv.bias" not in expected:
         state = fold_qkv_bias(state, amp_dtype)
-    if wrong := misfits(expected, state):
+    if wrong := mismatches(expected, state):
         more = f" and {len(wrong) - 8} more" if len(wrong) > 8 else ""
         raise TskdError(
             f"{source} does not fit {type(network).__name__}'s {encoder!r} (in its names): {'; '.join(wrong[:8])}{more}"

@@ -126,10 +126,10 @@ def test_the_window_of_the_training_goes_along(tmp_path: Path) -> None:
     """Where the student runs there is no dataset.json to read it from."""
     configs = ship(tmp_path, "nii.gz", intensity={"window": [-160, 240]}) / "configs"
     volume = torch.linspace(-1000, 1000, 512).reshape(1, 8, 8, 8)
-    for name, place in (("inference.json", ""), ("train.json", "validate#")):
+    for name, prefix in (("inference.json", ""), ("train.json", "validate#")):
         parser = ConfigParser()
         parser.read_config(str(configs / name))
-        assert "@scale_intensity" in parser[f"{place}preprocessing#transforms"]
+        assert "@scale_intensity" in parser[f"{prefix}preprocessing#transforms"]
         scaled = parser.get_parsed_content("scale_intensity")({"image": volume})["image"]
         torch.testing.assert_close(torch.as_tensor(scaled), ((volume + 160) / 400).clamp(0, 1))
 
@@ -157,8 +157,8 @@ def test_weights_that_do_not_fit_are_refused_by_name_and_leave_nothing(tmp_path:
     with pytest.raises(TskdError, match="position_embeddings"):
         ship_student(BUNDLE, tmp_path / "weights.pt", folder / "a_segmentation", tmp_path / "dataset.json", 96)
     with pytest.raises(TskdError, match=r"none\.pt"):
-        ship_student(BUNDLE, tmp_path / "none.pt", place / "a_segmentation", tmp_path / "dataset.json", IMAGE_SIZE)
-    assert list(place.iterdir()) == []
+        ship_student(BUNDLE, tmp_path / "none.pt", folder / "a_segmentation", tmp_path / "dataset.json", IMAGE_SIZE)
+    assert list(folder.iterdir()) == []
 
 
 def test_an_output_with_files_or_another_name_is_refused(tmp_path: Path) -> None:
