@@ -89,17 +89,17 @@ def organs(rows: Iterable[MetricRow]) -> list[str]:
 
 def natural(name: str) -> tuple[tuple[int, int | str], ...]:
     """Return a natural-order sort key, by which patient 2 comes before patient 10."""
-    pieces: list[tuple[int, int | str]] = []
+    parts: list[tuple[int, int | str]] = []
     digits = ""
     for character in f"{name}\0":
         if character.isdecimal():
             digits += character
             continue
         if digits:
-            pieces.append((0, int(digits)))
+            parts.append((0, int(digits)))
             digits = ""
-        pieces.append((1, character))
-    return tuple(pieces)
+        parts.append((1, character))
+    return tuple(parts)
 
 
 def _row(path: Path, number: int, record: dict[str, str]) -> MetricRow:

@@ -109,8 +109,8 @@ class MetricsWriter:
             write_bins(self.output_dir / "calibration.csv", bins)
         else:
             (self.output_dir / "calibration.csv").unlink(missing_ok=True)  # of an earlier evaluation
-        about = dict(zip(("dataset", "budget", "method", "seed"), self.run, strict=True))
-        self._write_json("summary.json", {**about, "tolerance_mm": self.tolerance_mm, **summary})
+        run_columns = dict(zip(("dataset", "budget", "method", "seed"), self.run, strict=True))
+        self._write_json("summary.json", {**run_columns, "tolerance_mm": self.tolerance_mm, **summary})
         self._write_json("cases.json", cases)
         for organ, values in ((name, v) for name, v in summary["labels"].items() if name != OVERALL):
             self.logger.info(

@@ -52,14 +52,14 @@ def find_cases(inputs: Sequence[str | Path], output: Path) -> CaseList:
     cases: list[Case] = []
     headers = []
     skipped: dict[str, list[str]] = defaultdict(list)
-    seen: set[Path] = set()
+    known_files: set[Path] = set()
     for root in map(Path, inputs):
         if not root.exists():
             raise TskdError(f"{root}: expected a file or folder to segment, found none. Correct the path.")
         for path in _walk(root, output):
-            if (resolved := path.resolve()) in seen:
+            if (resolved := path.resolve()) in known_files:
                 continue
-            seen.add(resolved)
+            known_files.add(resolved)
             kind, ending = file_kind(path)
             if kind is not None:
                 relative = path.relative_to(root) if root.is_dir() else Path(path.name)

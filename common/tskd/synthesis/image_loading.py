@@ -43,10 +43,10 @@ def load_images(
     Raises:
         TskdError: an image that cannot be read.
     """
-    kept = None
+    selected = None
     if limit is not None:
-        kept = frozenset(evenly_spaced(sum(_count_slices(entry, intensity) for entry in items), limit))
-    parts = list(image_batches(items, size, channels, intensity, kept=kept))
+        selected = frozenset(evenly_spaced(sum(_count_slices(entry, intensity) for entry in items), limit))
+    parts = list(image_batches(items, size, channels, intensity, numbers=selected))
     return (
         torch.cat([images for images, _, _ in parts]),
         [case for _, cases, _ in parts for case in cases],
@@ -60,7 +60,7 @@ def image_batches(
     channels: int = 1,
     intensity: Intensity = PERCENTILES,
     count: int = 64,
-    kept: Container[int] | None = None,
+    numbers: Container[int] | None = None,
 ) -> Iterator[tuple[torch.Tensor, list[str], list[str]]]:
     """Yield what `load_images` returns in batches of at most `count` images, to bound the memory.
 
@@ -70,16 +70,16 @@ def image_batches(
         channels: 1 (grey) or 3.
         intensity: how volumes are scaled.
         count: images of a portion.
-        kept: numbers of the images, counted over all items, that are wanted; None for all.
+        numbers: numbers of the images, counted over all items, that are wanted; None for all.
     """
     size = (size, size) if isinstance(size, int) else tuple(size)
     pictures = ((entry, *picture) for entry in items for picture in _slices(entry, channels, intensity))
-    selected = (
+    resized = (
         (_resize(image, size), case, entry["group"])
         for number, (entry, case, image) in enumerate(pictures)
-        if kept is None or number in kept
+        if numbers is None or number in numbers
     )
-    while part := list(islice(selected, count)):
+    while part := list(islice(resized, count)):
         images, cases, groups = zip(*part, strict=True)
         yield torch.stack(images), list(cases), list(groups)
 

@@ -170,10 +170,10 @@ def folder_settings(model: str, network: Any, device: str | torch.device, draw: 
 
 def check_channels(network: Any, dataset_file: str | os.PathLike[str]) -> None:
     """Raise TskdError where a `DiffusionUNet` draws images of other channels than `dataset_file` has."""
-    drawn, expected = image_shape(network)[0], read(dataset_file)["channels"]
-    if drawn != expected:
+    channels, expected = image_shape(network)[0], read(dataset_file)["channels"]
+    if channels != expected:
         raise TskdError(
-            f"{dataset_file}: expected images of {drawn} channels, as the diffusion model draws them, found "
+            f"{dataset_file}: expected images of {channels} channels, as the diffusion model draws them, found "
             f"{expected}. Adapt a pipeline from elsewhere to these images first (train.json with init_from)."
         )
 

@@ -147,11 +147,11 @@ def training_curves(runs: Sequence[Run], methods: Sequence[str]) -> tuple[Figure
         for curve in run.curves:
             panels.setdefault((curve.stage, curve.name), []).append((arm, seed, index))
     names = sorted(panels, key=lambda key: (key[0], key[1] != "loss", not key[1].startswith("validation"), key[1]))
-    drawn, omitted = names[:MAX_CURVES], names[MAX_CURVES:]
-    columns = min(3, len(drawn))
-    figure, axes = _axes(-(-len(drawn) // columns), columns, width=3.6 * columns + 0.4, height=2.5)
+    plotted, omitted = names[:MAX_CURVES], names[MAX_CURVES:]
+    columns = min(3, len(plotted))
+    figure, axes = _axes(-(-len(plotted) // columns), columns, width=3.6 * columns + 0.4, height=2.5)
     legend: dict[str, Line2D] = {}
-    for ax, key in zip(axes, drawn, strict=False):
+    for ax, key in zip(axes, plotted, strict=False):
         for arm, _, index in panels[key]:
             curve = next(curve for curve in runs[index].curves if (curve.stage, curve.name) == key)
             colour, marker = style(methods, arm.method)
@@ -165,7 +165,7 @@ def training_curves(runs: Sequence[Run], methods: Sequence[str]) -> tuple[Figure
         ax.tick_params(labelsize=8)
         ax.set_xlabel("step", fontsize=8)
         ax.grid(color="0.93")
-    for ax in axes[len(drawn) :]:
+    for ax in axes[len(plotted) :]:
         ax.set_visible(False)
     order = sorted(legend, key=methods.index)
     figure.legend(
@@ -233,10 +233,10 @@ def _legend_right(ax: Axes) -> None:
 def _wrap(name: str, width: int = 14) -> str:
     """Break a name at blanks, hyphens and underscores, for a tick label."""
     lines = [""]
-    for piece in name.replace("_", "_ ").replace("-", "- ").split():
-        joined = (lines[-1] + (" " if lines[-1] and lines[-1][-1] not in "_-" else "") + piece).strip()
+    for part in name.replace("_", "_ ").replace("-", "- ").split():
+        joined = (lines[-1] + (" " if lines[-1] and lines[-1][-1] not in "_-" else "") + part).strip()
         if len(joined) <= width or not lines[-1]:
             lines[-1] = joined
         else:
-            lines.append(piece)
+            lines.append(part)
     return "\n".join(lines)

@@ -147,8 +147,8 @@ def _limitations(numbers: Sequence[Number], data: Mapping[str, Any] | None) -> l
         f"The mean hides failures: the worst patient has a Dice of {format_metric(worst.worst, 'dice')} "
         f"({worst.dataset}, patient {worst.worst_patient}, {worst.budget} labels)."
     )
-    where = f"{data['modality']} images of this source" if data else "the datasets named here"
-    lines.append(f"Measured on {where} only; other scanners, protocols, diseases and ages were not tested.")
+    data_source = f"{data['modality']} images of this source" if data else "the datasets named here"
+    lines.append(f"Measured on {data_source} only; other scanners, protocols, diseases and ages were not tested.")
     return lines
 
 

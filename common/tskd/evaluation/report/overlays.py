@@ -51,11 +51,11 @@ def overlay(files: Mapping[str, Any]) -> tuple[Figure, str]:
     """
     (image, pixel), (truth, _), (pred, _) = (load_upright(files[key]) for key in ("image", "label", "prediction"))
     truth, pred = np.where(truth == 255, 0, truth), np.where(truth == 255, 0, pred)  # not scored, so not shown
-    where = ""
+    slice_text = ""
     if image.ndim == 4:
         areas = (truth[0] > 0).sum(axis=(0, 1))
         k = int(areas.argmax()) if areas.any() else image.shape[3] // 2
-        where = f"slice {k + 1} of {image.shape[3]}"
+        slice_text = f"slice {k + 1} of {image.shape[3]}"
         image, truth, pred = image[..., k], truth[..., k], pred[..., k]
     height = 4.4 * image.shape[2] / image.shape[1] * pixel
     figure = Figure(figsize=(4.4, float(np.clip(height, 2.0, 7.0)) + 0.35), layout="constrained")
@@ -70,7 +70,7 @@ def overlay(files: Mapping[str, Any]) -> tuple[Figure, str]:
         Line2D([], [], color=PREDICTION, linewidth=2, linestyle="dashed", label="prediction"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
-    return figure, where
+    return figure, slice_text
 
 
 def image_grid(files: Sequence[str], columns: int = 4) -> Figure:

@@ -115,19 +115,19 @@ def case_pictures(folder: Path, runs: Sequence[Run]) -> tuple[list[Picture], lis
             if missing:
                 notes.append(f"{title}, case {case.case}: no picture, {' and '.join(missing)} not found.")
                 continue
-            figure, where = overlays.overlay(files)
+            figure, slice_text = overlays.overlay(files)
             parts = [
                 f"{arm.budget} labels",
                 f"seed {seed}",
                 f"patient {case.group}",
                 f"case {case.case}",
-                where,
+                slice_text,
                 f"Dice {format_metric(case.dice, 'dice')}",
             ]
-            words = ", ".join(filter(None, parts))
+            caption = ", ".join(filter(None, parts))
             name = f"case_{arm.dataset}_{arm.method}_{arm.budget}_{case.rank}".lower()
-            alt = f"{title}. Contours of the truth (blue, solid) and the prediction (orange, dashed): {words}."
-            pictures.append(save(figure, folder, _file_name(name), title, alt, words, small=True))
+            alt = f"{title}. Contours of the truth (blue, solid) and the prediction (orange, dashed): {caption}."
+            pictures.append(save(figure, folder, _file_name(name), title, alt, caption, small=True))
     return pictures, notes
 
 

@@ -40,13 +40,15 @@ def comparison_pictures(folder: Path, runs: Sequence[Run], reference: str | None
                 continue
             scores = {arm: _dice(rows[arm], case.case) for arm in available}
             names = _structure_names(runs, reference_arm) or organs(rows[reference_arm])
-            figure, where = _comparison_figure(available, scores, names)
-            words = ", ".join(f"{arm.method} {_text(scores[arm])}" for arm in available)
-            about = ", ".join(filter(None, [f"case {case.case}", f"patient {case.group}", where, f"{budget} labels"]))
+            figure, slice_text = _comparison_figure(available, scores, names)
+            dice_list = ", ".join(f"{arm.method} {_text(scores[arm])}" for arm in available)
+            case_text = ", ".join(
+                filter(None, [f"case {case.case}", f"patient {case.group}", slice_text, f"{budget} labels"])
+            )
             name = "".join(c if c.isalnum() else "_" for c in f"same_{dataset}_{case.rank}".lower())
             title = f"{case.rank} case of {reference_arm.method}"
-            alt = f"Truth and predictions of each method, one colour a structure: {about}. Dice: {words}."
-            pictures.append(save(figure, folder, name, title, alt, f"{about}. Dice: {words}."))
+            alt = f"Truth and predictions of each method, one colour a structure: {case_text}. Dice: {dice_list}."
+            pictures.append(save(figure, folder, name, title, alt, f"{case_text}. Dice: {dice_list}."))
     return pictures
 
 
@@ -85,11 +87,11 @@ def _comparison_figure(
     """Draw the truth and each method's prediction on the slice where the truth is largest."""
     first = next(iter(files.values()))
     (image, height), (truth, _) = load_upright(first["image"]), load_upright(first["label"])
-    where, k = "", None
+    slice_text, k = "", None
     if image.ndim == 4:
         areas = ((truth[0] > 0) & (truth[0] != 255)).sum(axis=(0, 1))
         k = int(areas.argmax()) if areas.any() else image.shape[3] // 2
-        where = f"slice {k + 1} of {image.shape[3]}"
+        slice_text = f"slice {k + 1} of {image.shape[3]}"
     masks = {"truth": truth} | {
         f"{arm.method}: {_text(scores[arm])}": load_upright(case_files["prediction"])[0]
         for arm, case_files in files.items()
@@ -110,7 +112,7 @@ def _comparison_figure(
         figure.legend(
             handles=handles, loc="outside lower center", ncols=min(6, len(handles)), frameon=False, fontsize=9
         )
-    return figure, where
+    return figure, slice_text
 
 
 def _slice_rows_first(array: np.ndarray, k: int | None) -> np.ndarray:

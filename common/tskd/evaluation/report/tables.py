@@ -55,8 +55,8 @@ def metric_heading(metric: str, unit: str) -> str:
     return f"{title}, {metric_unit}" if metric_unit else title
 
 
-def methods_table(numbers: Sequence[Number], unit: str, others: Sequence[str] = ("hd95",)) -> Table:
-    """Return one line an arm: mean, median and worst Dice over all organs, and `others`' means. One dataset."""
+def methods_table(numbers: Sequence[Number], unit: str, further_metrics: Sequence[str] = ("hd95",)) -> Table:
+    """Return one line an arm: mean, median and worst Dice over all organs, and means of `further_metrics`."""
     cells = {
         (*_arm(n), n.metric): with_interval(n.mean, n.low, n.high, n.metric) for n in numbers if n.label == OVERALL
     }
@@ -71,13 +71,13 @@ def methods_table(numbers: Sequence[Number], unit: str, others: Sequence[str] = 
                 with_interval(dice.mean, dice.low, dice.high, "dice"),
                 format_metric(dice.median, "dice"),
                 f"{format_metric(dice.worst, 'dice')} (patient {dice.worst_patient})",
-                *(cells.get((*_arm(dice), metric), "–") for metric in others),
+                *(cells.get((*_arm(dice), metric), "–") for metric in further_metrics),
             ]
         )
     columns = ["Method", "Labels", "Seeds", "Patients", "Mean Dice [95%]", "Median Dice", "Worst Dice"]
     return Table(
         "Methods, mean over all organs",
-        [*columns, *(f"Mean {metric_heading(metric, unit)} [95%]" for metric in others)],
+        [*columns, *(f"Mean {metric_heading(metric, unit)} [95%]" for metric in further_metrics)],
         rows,
         note="Labels: labelled training images. [95%]: bootstrap interval over patients, and over seeds where there "
         "are several; with one seed it leaves out the chance of training. Median and worst are over patients.",

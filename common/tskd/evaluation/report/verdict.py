@@ -21,12 +21,12 @@ class Method:
     """What a method is, and what it took.
 
     Attributes:
-        what: in words.
+        description: the method in words.
         stages: (name, seconds) of each stage of one training, in their order; seconds are None where unknown.
         teacher: whether it is a teacher, which is large and not made to be used itself.
     """
 
-    what: str
+    description: str
     stages: Sequence[tuple[str, float | None]] = ()
     teacher: bool = False
 
@@ -101,7 +101,7 @@ def _weak(numbers: Sequence[Number]) -> Iterator[str]:
 def methods_table(about: About) -> Table | None:
     """Return what each method is, and the time of its training with all that comes before it."""
     rows = [
-        [name, method.what, "–" if method.seconds is None else duration(method.seconds)]
+        [name, method.description, "–" if method.seconds is None else duration(method.seconds)]
         for name, method in about.methods.items()
     ]
     return Table("What the methods are", ["Method", "What", "Time"], rows, texts=2) if rows else None

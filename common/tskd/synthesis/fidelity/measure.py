@@ -57,8 +57,8 @@ def project(vectors: torch.Tensor, dimensions: int = FID_DIMENSIONS, seed: int =
     size = vectors.shape[1]
     if size <= dimensions:
         return vectors
-    drawn = torch.randn(size, dimensions, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return vectors.double() @ torch.linalg.qr(drawn).Q
+    gaussian = torch.randn(size, dimensions, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return vectors.double() @ torch.linalg.qr(gaussian).Q
 
 
 def precision_recall(real: torch.Tensor, synthetic: torch.Tensor, neighbours: int = 3) -> tuple[float, float]:
@@ -151,20 +151,20 @@ def measure(
         "floor": [rng.permutation(len(groups)) < len(groups) // 2 for _ in range(NUM_SPLITS)],
         "other_patients": [_half_of_the_patients(groups, rng) for _ in range(NUM_SPLITS)],
     }
-    drawn = vectors(listed)[0]
-    count = min(limit, len(drawn), len(training) // 2)
+    synthetic = vectors(listed)[0]
+    count = min(limit, len(synthetic), len(training) // 2)
     if count < MIN_IMAGES:
         raise TskdError(
-            f"expected at least {MIN_IMAGES} synthetic images and twice as many of training, found {len(drawn)} and "
-            f"{len(training)}. Make more synthetic images, or list more training images."
+            f"expected at least {MIN_IMAGES} synthetic images and twice as many of training, found "
+            f"{len(synthetic)} and {len(training)}. Make more synthetic images, or list more training images."
         )
     centre, spread = training.mean(0), training.var(0).mean().sqrt().clamp_min(1e-12)
-    training, drawn = (training - centre) / spread, (drawn - centre) / spread
+    training, synthetic = (training - centre) / spread, (synthetic - centre) / spread
 
     def compare_subsampled(first: torch.Tensor, second: torch.Tensor, images: int) -> dict[str, float | None]:
         return compare(_subsample(first, images), _subsample(second, images))
 
-    pairs = {"synthetic": compare_subsampled(training, drawn, count)}
+    pairs = {"synthetic": compare_subsampled(training, synthetic, count)}
     for name, half_masks in masks.items():
         samples = [(training[torch.from_numpy(half)], training[torch.from_numpy(~half)]) for half in half_masks]
         usable = [parts for parts in samples if min(map(len, parts)) >= MIN_IMAGES]

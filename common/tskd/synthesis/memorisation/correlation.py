@@ -131,9 +131,9 @@ def _cross_correlations(queries: torch.Tensor, references: torch.Tensor, max_shi
     scale = _window_scale(references, side)
     # one buffer for all: new memory would cost more than the sums
     windows = references.new_empty(4, *scale.shape[1:], side, side)
-    for reference, one in zip(references, scale, strict=True):
+    for reference, window_scale in zip(references, scale, strict=True):
         flips = torch.stack([reference, reference.flip(0), reference.flip(1), reference.flip(0, 1)])
-        scales = torch.stack([one, one.flip(0), one.flip(1), one.flip(0, 1)])
+        scales = torch.stack([window_scale, window_scale.flip(0), window_scale.flip(1), window_scale.flip(0, 1)])
         # the vectors have mean 0, so that the windows need not
         torch.mul(flips.unfold(1, side, 1).unfold(2, side, 1), scales[..., None, None], out=windows)
         yield (vectors @ windows.view(-1, side * side).T).amax(1).clamp(max=1.0)

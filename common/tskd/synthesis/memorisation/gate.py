@@ -169,9 +169,9 @@ def check_gate(
         "max_real": (max_real >= 1, "1 image or more", max_real),
         "copies": (copies >= 0, "0 or more training images to alter", copies),
     }
-    for name, (valid, expected, found) in ranges.items():
+    for name, (valid, expected, value) in ranges.items():
         if not valid:
-            raise TskdError(f"gate#{name}: expected {expected}, found {found}")
+            raise TskdError(f"gate#{name}: expected {expected}, found {value}")
     check_patients({entry["group"] for entry in entries(dataset_file, "transfer")}, dataset_file)
 
 

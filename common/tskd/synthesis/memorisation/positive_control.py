@@ -84,11 +84,11 @@ def detect_altered_copies(
 
 def detection_counts(verdict: Verdict) -> dict[str, Any]:
     """Return `images`, `flagged`, of these `by_pixels` and `by_features` (None without), and `smallest_similarity`."""
-    pixels, alike = verdict.copied
+    by_pixels, by_features = verdict.copied
     return {
-        "images": len(pixels),
+        "images": len(by_pixels),
         "flagged": int(verdict.flagged.sum()),
-        "by_pixels": int(pixels.sum()),
-        "by_features": None if alike is None else int(alike.sum()),
+        "by_pixels": int(by_pixels.sum()),
+        "by_features": None if by_features is None else int(by_features.sum()),
         "smallest_similarity": round(float(verdict.similarity.min()), 4),
     }

@@ -56,13 +56,13 @@ class Verdict(NamedTuple):
 
     def rows(self, part: slice) -> Verdict:
         """Return the verdict on some of the images."""
-        pixels, alike = self.copied
+        pixels, features = self.copied
         return Verdict(
             self.similarity[part],
             self.twin[part],
             None if self.cosine is None else self.cosine[part],
             None if self.feature_twin is None else self.feature_twin[part],
-            (pixels[part], None if alike is None else alike[part]),
+            (pixels[part], None if features is None else features[part]),
             self.empty[part],
         )
 
@@ -181,8 +181,8 @@ def quantile_interval(
     """Return the 95% cluster bootstrap interval of a quantile of N values; whole groups (patients) are resampled."""
     rng, names = np.random.default_rng(seed), np.asarray(groups)
     members = [values[names == group] for group in np.unique(names)]
-    drawn = rng.integers(len(members), size=(resamples, len(members)))
-    quantiles = [np.quantile(np.concatenate([members[k] for k in row]), quantile) for row in drawn]
+    resampled = rng.integers(len(members), size=(resamples, len(members)))
+    quantiles = [np.quantile(np.concatenate([members[k] for k in row]), quantile) for row in resampled]
     low, high = np.quantile(quantiles, [0.025, 0.975])
     return float(low), float(high)
 
@@ -228,5 +228,5 @@ def compare(images: Descriptors, training: Descriptors, limits: Limits, max_shif
     if images.features is None or training.features is None or limits.features is None:
         return Verdict(similarity.cpu(), twin.cpu(), None, None, (copied, None), empty)
     cosine, feature_nearest = correlation.max_cosine_similarity(images.features, training.features)
-    alike = (cosine > limits.features).cpu()
-    return Verdict(similarity.cpu(), twin.cpu(), cosine.cpu(), feature_nearest.cpu(), (copied, alike), empty)
+    copied_features = (cosine > limits.features).cpu()
+    return Verdict(similarity.cpu(), twin.cpu(), cosine.cpu(), feature_nearest.cpu(), (copied, copied_features), empty)
