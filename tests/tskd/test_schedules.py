@@ -71,5 +71,5 @@ def test_a_warm_up_longer_than_the_training_is_said(caplog):
 
 
 def test_unknown_kind():
-    with pytest.raises(TskdError, match="expected cosine or poly, resumed 'linear'"):
+    with pytest.raises(TskdError, match="expected cosine or poly, found 'linear'"):
         warmup_schedule(optimizer(), "linear", 0, 10)
