@@ -12,6 +12,7 @@ from typing import Any
 
 from tskd.errors import TskdError
 
+RENAMED = {"surest_synthetic": "max_confident_synthetic"}  # former key of the configs -> its name
 _FLAG = re.compile(r"--|-[a-zA-Z](=|$)")
 
 
@@ -103,6 +104,8 @@ def unknown_key(key: str, config: Any) -> str:
             config = config[part]
         elif isinstance(config, dict) and "_target_" in config:
             return ""
+        elif part in RENAMED:
+            return f"this key is now called {RENAMED[part]}"
         else:
             names = list(config) if isinstance(config, dict) else []
             close = difflib.get_close_matches(part, names, n=3, cutoff=0.5) or sorted(names)[:8]

@@ -71,6 +71,7 @@ def test_known_keys_pass(options, config):
         ("--train#handlers#0#intervall", "no such key in train#handlers#0; close names: interval"),
         ("--max_epochs#a", "no such key in max_epochs; close names: none"),
         ("--+augmentatio", "close names: augmentation"),
+        ("--surest_synthetic", "--surest_synthetic: this key is now called max_confident_synthetic"),
         ("-e", "--e: no such key"),
         ("--override", "--override: no such key"),
         ("--experiment_name", "--experiment_name: no such key"),  # without --tracking

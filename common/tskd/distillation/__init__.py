@@ -4,7 +4,7 @@ from tskd.distillation.augmentation import BatchAugmentation
 from tskd.distillation.augmentation_presets import preset_augmentation
 from tskd.distillation.distillation_loss import DistillationLoss, Term
 from tskd.distillation.gradient_shares import GradientShares
-from tskd.distillation.selection import keep_surest
+from tskd.distillation.selection import select_confident
 from tskd.distillation.semi_supervised import SemiSupervisedBatch
 from tskd.distillation.soft_labels.ensemble import AverageSoftLabelsd, add_teachers
 from tskd.distillation.soft_labels.out_of_fold import fold_teachers
@@ -39,7 +39,7 @@ __all__ = [
     "batch_counts",
     "distillation_step",
     "fold_teachers",
-    "keep_surest",
+    "select_confident",
     "preset_augmentation",
     "labelled_entries",
     "soft_labels_identity",

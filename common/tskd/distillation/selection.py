@@ -1,4 +1,4 @@
-"""Which synthetic images a teacher can tell organs in: those it is sure of, and no others, are worth learning from."""
+"""Select the synthetic images on which the teacher is most confident."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tskd.distillation.soft_labels.ensemble import AverageSoftLabelsd
 from tskd.errors import TskdError
 
 VISIBLE = 0.05  # probability of a structure from which on a pixel counts
-FEWEST = 0.005  # share of the image that the structures of one worth keeping cover
+MIN_FOREGROUND = 0.005  # share of the image that the structures of one worth keeping cover
 
 
-def keep_surest(
+def select_confident(
     entries: Sequence[Mapping[str, Any]], count: int | None, weights: Sequence[float] | None = None
 ) -> list[dict[str, Any]]:
-    """Of the synthetic entries the `count` of whose structures the teacher is surest, in their order; all others stay.
+    """Select the `count` synthetic entries of lowest mean entropy, in their order; all other entries stay.
 
     Args:
         entries: those of `add_teachers` on `transfer_entries`, with `part` and `soft_labels`.
@@ -32,22 +32,24 @@ def keep_surest(
     synthetic = [entry for entry in entries if entry["part"] == "synthetic"]
     if not 0 < count <= len(synthetic):
         raise TskdError(
-            f"surest_synthetic: expected a number from 1 to the {len(synthetic)} synthetic images, found {count}"
+            f"max_confident_synthetic: expected a number from 1 to the {len(synthetic)} synthetic images, found {count}"
         )
     read = AverageSoftLabelsd(weights, embedding=False)
-    doubts = {entry["image"]: doubt(read(entry)["logits"]) for entry in synthetic}
-    kept = set(sorted(doubts, key=doubts.__getitem__)[:count])
-    return [dict(entry) for entry in entries if entry["part"] != "synthetic" or entry["image"] in kept]
+    # by file, since images of two generators may have one name
+    entropies = {entry["image"]: mean_entropy(read(entry)["logits"]) for entry in synthetic}
+    selected = set(sorted(entropies, key=entropies.__getitem__)[:count])
+    return [dict(entry) for entry in entries if entry["part"] != "synthetic" or entry["image"] in selected]
 
 
-def doubt(logits: Tensor) -> float:
-    """Mean entropy, in nats, of the classes where a structure is at least possible; infinite where hardly one is seen.
+def mean_entropy(logits: Tensor) -> float:
+    """Return the mean entropy, in nats, of the pixels where a structure is possible; infinite where hardly one is seen.
 
     Args:
         logits: C x h x w.
     """
-    shares = logits.float().softmax(0)
-    if (shares.argmax(0) > 0).float().mean() <= FEWEST:
+    probabilities = logits.float().softmax(0)
+    if (probabilities.argmax(0) > 0).float().mean() <= MIN_FOREGROUND:
         return float("inf")
-    entropy = -shares.xlogy(shares).sum(0)
-    return float(entropy[1 - shares[0] > VISIBLE].mean())
+    entropy = -probabilities.xlogy(probabilities).sum(0)
+    # background that is certain would own the mean
+    return float(entropy[1 - probabilities[0] > VISIBLE].mean())

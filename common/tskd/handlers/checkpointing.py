@@ -17,6 +17,8 @@ from tskd.state import copy_file, read_tensors, save_tensors
 
 logger = logging.getLogger(__name__)
 
+OLDER = {"surest_synthetic": "max_confident_synthetic"}  # names in the identity of older checkpoints
+
 
 class Checkpointing:
     """Saves `last.pt` after every epoch, atomically, and continues from it; `best.pt` is the one of the best epoch.
@@ -105,10 +107,11 @@ class Checkpointing:
                 f"{path}: expected a checkpoint (checkpoints/last.pt of a run), found another file. "
                 "Weights to start from are `init_weights` or `weights`."
             )
+        saved = {OLDER.get(key, key): value for key, value in content["identity"].items()}
         differing = [
-            f"{key}: this run has {self.identity.get(key)}, the checkpoint {content['identity'].get(key)}"
-            for key in dict.fromkeys([*self.identity, *content["identity"]])
-            if content["identity"].get(key) != self.identity.get(key)
+            f"{key}: this run has {self.identity.get(key)}, the checkpoint {saved.get(key)}"
+            for key in dict.fromkeys([*self.identity, *saved])
+            if saved.get(key) != self.identity.get(key)
         ]
         missing = [f"`{name}` is not in the checkpoint" for name in self.objects if name not in content]
         if differing or missing:

@@ -4,8 +4,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tskd.distillation import keep_surest
-from tskd.distillation.selection import doubt
+from tskd.distillation import select_confident
+from tskd.distillation.selection import mean_entropy
 from tskd.errors import TskdError
 
 
@@ -38,20 +38,20 @@ def entries(tmp_path):
 @pytest.mark.parametrize(
     ("count", "kept"), [(None, "real a b empty c"), (2, "real a c"), (3, "real a b c"), (4, "real a b empty c")]
 )
-def test_the_surest_are_kept_in_their_order_and_real_images_always(entries, count, kept):
-    assert [entry["case"] for entry in keep_surest(entries, count)] == kept.split()
+def test_the_most_confident_are_kept_in_their_order_and_real_images_always(entries, count, kept):
+    assert [entry["case"] for entry in select_confident(entries, count)] == kept.split()
 
 
 def test_images_of_two_generators_may_have_one_name(entries):
-    other = {**entries[2], "case": entries[4]["case"]}  # read badly, and called as the surest one
-    assert [entry["image"] for entry in keep_surest([other, entries[4]], 1)] == ["c.png"]
+    unread = {**entries[2], "case": entries[4]["case"]}  # read badly, and called as the most confident one
+    assert [entry["image"] for entry in select_confident([unread, entries[4]], 1)] == ["c.png"]
 
 
-def test_doubt_is_the_entropy_where_a_structure_is_possible():
+def test_mean_entropy_is_taken_where_a_structure_is_possible():
     share = torch.tensor(2.0).sigmoid()
     expected = -(share * share.log() + (1 - share) * (1 - share).log())
-    assert doubt(logits(2.0)) == pytest.approx(float(expected), rel=1e-3)
-    assert doubt(logits(9.0, organ=0)) == float("inf")
+    assert mean_entropy(logits(2.0)) == pytest.approx(float(expected), rel=1e-3)
+    assert mean_entropy(logits(9.0, organ=0)) == float("inf")
 
 
 def test_of_several_teachers_the_average_counts(entries):
@@ -60,12 +60,12 @@ def test_of_several_teachers_the_average_counts(entries):
         {**entries[1], "soft_labels": [agreeing, torn]},
         {**entries[4], "soft_labels": [agreeing, agreeing]},
     ]
-    assert [entry["case"] for entry in keep_surest(synthetic, 1, [1.0, 1.0])] == ["c"]
+    assert [entry["case"] for entry in select_confident(synthetic, 1, [1.0, 1.0])] == ["c"]
 
 
 @pytest.mark.parametrize("count", [0, 5])
 def test_numbers_that_do_not_fit(entries, count):
     with pytest.raises(
-        TskdError, match=f"surest_synthetic: expected a number from 1 to the 4 synthetic images, found {count}"
+        TskdError, match=f"max_confident_synthetic: expected a number from 1 to the 4 synthetic images, found {count}"
     ):
-        keep_surest(entries, count)
+        select_confident(entries, count)

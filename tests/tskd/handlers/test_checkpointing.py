@@ -89,6 +89,13 @@ def test_what_only_the_checkpoint_was_bound_to_is_named(training, tmp_path):
         training(tmp_path, identity={"seed": 0}).go()
 
 
+def test_a_renamed_setting_of_an_older_checkpoint_is_compared(training, tmp_path):
+    training(tmp_path, kill_after=1, identity={"surest_synthetic": 250}).go()
+    with pytest.raises(TskdError, match="max_confident_synthetic: this run has 100, the checkpoint 250"):
+        training(tmp_path, identity={"max_confident_synthetic": 100}).go()
+    training(tmp_path, identity={"max_confident_synthetic": 250}).go()
+
+
 def test_other_parameters_are_named(training, tmp_path):
     training(tmp_path, kill_after=1).go()
     with pytest.raises(TskdError, match=r"(?s)`network` does not fit this configuration: .*0\.weight"):
