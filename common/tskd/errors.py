@@ -29,6 +29,18 @@ def user_message(error: BaseException) -> str | None:
             prefix = f"{cause.filename}: " if cause.filename else ""
             return f"{prefix}no space left on the disk. Free some and run the command again; what is finished is kept."
     for cause in _causes(error):
+        if isinstance(cause, FileNotFoundError) and cause.filename:
+            return (
+                f"{cause.filename}: expected the file, found none (any more). Put it back, or mount its drive, and run "
+                "the command again; what is finished is kept."
+            )
+        if isinstance(cause, OSError) and cause.errno == errno.EROFS:
+            return f"{cause.filename}: expected a folder to write to, found a read-only one. Choose another folder."
+        if isinstance(cause, RuntimeError) and "DataLoader worker" in str(cause) and "killed" in str(cause):
+            return (
+                f"num_workers: expected the loading processes to go on, found one ended ({cause}). Is the memory full? "
+                "Lower num_workers, and run the command again; what is finished is kept."
+            )
         if isinstance(cause, ValueError) and str(cause).startswith(_ONE_VALUE):
             return (
                 "batch_size, image_size: expected more than one value a channel in every normalisation of the network, "

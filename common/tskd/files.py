@@ -5,12 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from tskd.errors import TskdError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 
 @contextmanager
@@ -34,6 +40,43 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             draft.unlink(missing_ok=True)
+
+
+_LOCKS: dict[str, int] = {}  # folder -> file descriptor, of this process
+
+
+def lock_folder(folder: str | os.PathLike[str]) -> None:
+    """Claim a run's folder for this process until it ends, however it ends.
+
+    The lock is the kernel's, on the file `.lock`, which says host and process for the message. Where there is no such
+    lock (Windows, some network drives) nothing is claimed.
+
+    Raises:
+        TskdError: another process has it.
+    """
+    path = Path(folder).resolve() / ".lock"
+    if str(path) in _LOCKS or fcntl is None:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise TskdError(f"{path.parent}: cannot write it ({error}). Choose another folder") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.read(descriptor, 300).decode(errors="replace") or "another process"
+        os.close(descriptor)
+        raise TskdError(
+            f"{path.parent}: expected no other run in this folder, found {holder}. Wait for it, end it, or choose "
+            "another output_dir."
+        ) from error
+    except OSError:  # a file system without locks
+        os.close(descriptor)
+        return
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
+    _LOCKS[str(path)] = descriptor
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -1,9 +1,13 @@
 """A user error ends the process with its message alone; any other error keeps its traceback."""
 
+import errno
+import re
 import subprocess
 import sys
 
 import pytest
+
+from tskd.errors import user_message
 
 SCRIPT = """
 from tskd.errors import TskdError, plain_errors
@@ -47,3 +51,26 @@ def test_other_errors_keep_their_traceback():
     assert done.returncode == 1
     assert "Traceback" in done.stderr
     assert "ZeroDivisionError" in done.stderr
+
+
+def _wrapped(error: Exception) -> RuntimeError:
+    """As MONAI hands on what a transform or a config expression raises."""
+    outer = RuntimeError("applying transform <object>")
+    outer.__cause__ = error
+    return outer
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (FileNotFoundError(errno.ENOENT, "No such file", "/data/p7.png"), r"/data/p7\.png: expected the file"),
+        (OSError(errno.ENOSPC, "No space", "/run/last.pt"), r"/run/last\.pt: no space left"),
+        (OSError(errno.EROFS, "Read-only", "/run/log.csv"), r"/run/log\.csv: expected a folder to write to"),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "num_workers: .*pid 7"),
+    ],
+)
+def test_faults_of_the_machine_are_named(error: Exception, words: str) -> None:
+    message = user_message(_wrapped(error))
+    assert message is not None
+    assert re.search(words, message)
+    assert user_message(_wrapped(KeyError("x"))) is None

@@ -105,6 +105,14 @@ def file_problems(
         problems.append(str(error))
     labels = data["labels"] if isinstance(data.get("labels"), dict) else {}
     seen = Seen(scaling)
+    outside = [
+        entry[key]
+        for _, entry in named_entries(data)
+        for key in FILES
+        if isinstance(entry.get(key), str)
+        and (folder / entry[key]).exists()
+        and not Path(os.path.normpath(folder / entry[key])).is_relative_to(folder)
+    ]
     for name, entry in named_entries(data):
         problems += _entry_problems(entry, name, folder, len(labels) or IGNORE, data.get("channels"), seen)
         if name in ("training", "unlabelled") and str(entry.get("image")).endswith(NIFTI):
@@ -124,6 +132,11 @@ def file_problems(
             "unlabelled pixel). Write a black and white mask as 0 and 1."
         )
     if warnings is not None:
+        if outside:
+            warnings.append(
+                f"{len(outside)} files lie outside the folder of the dataset, where they may be moved unseen: "
+                f"{', '.join(outside[:4])}"
+            )
         warnings += structure_warnings(seen.shown, labels, num_labelled)
         warnings += cut_warnings(seen.shown, labels, f"{scaling.kind} {scaling.low:g} to {scaling.high:g}")
         warnings += unit_warnings(seen.pictures, offsets=False) + unit_warnings(seen.volumes)

@@ -12,6 +12,7 @@ from ignite.engine import Engine, Events
 
 from tskd import ranks
 from tskd.errors import TskdError
+from tskd.files import lock_folder
 from tskd.handlers.best_model import BestModel
 from tskd.state import copy_file, read_tensors, save_tensors
 
@@ -33,8 +34,9 @@ class Checkpointing:
         best: tells by its attribute `improved` whether the epoch is the best so far, or None for no `best.pt`.
 
     Raises:
-        TskdError: on start, when the checkpoint cannot be read, belongs to another set-up, lacks objects or has other
-            parameter names; at the end of an epoch, when it cannot be written.
+        TskdError: on start, when another process runs in this folder, or the checkpoint cannot be read, belongs to
+            another set-up, lacks objects or has other parameter names; at the end of an epoch, when it cannot be
+            written.
     """
 
     def __init__(
@@ -60,6 +62,8 @@ class Checkpointing:
         engine.add_event_handler(Events.STARTED, self._start)
 
     def _start(self, engine: Engine) -> None:
+        if ranks.is_first():
+            lock_folder(self.path.parents[1])
         self.load(engine)
         if len(epochs := set(ranks.gather(engine.state.epoch))) > 1:
             raise TskdError(

@@ -11,6 +11,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.pixels import apply_modality_lut
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from tskd.data.io.limits import PICTURE, refuse_larger
 from tskd.errors import TskdError
 
 _SAME = ("SeriesInstanceUID", "Rows", "Columns", "ImageOrientationPatient", "PixelSpacing")
@@ -194,6 +195,9 @@ def _slice_step(
 
 def _pixels(path: Path, data: pydicom.Dataset) -> np.ndarray:
     """Pixels [row, column] after rescaling."""
+    frames, samples = int(data.get("NumberOfFrames") or 1), int(data.get("SamplesPerPixel") or 1)
+    size = int(data.Rows) * int(data.Columns) * int(data.BitsAllocated) // 8 * frames * samples
+    refuse_larger(size, PICTURE, path)
     try:
         pixels = data.pixel_array
     except Exception as error:  # pydicom's decoders raise many kinds

@@ -12,10 +12,10 @@ import numpy as np
 from nibabel import orientations
 
 from tskd.data.io.geometry import HALF, displacement, header_affine, orthogonal, same_place
+from tskd.data.io.limits import VOLUME, max_bytes, refuse_larger
 from tskd.errors import TskdError
 
 NIFTI = (".nii", ".nii.gz")
-MAX_BYTES = 16 * 2**30  # that a file may unpack to
 _NIFTI2 = (b"\x1c\x02\0\0", b"\0\0\x02\x1c")  # how a NIfTI-2 file begins
 ROUNDING = 1e-3  # by which a label value may miss a whole number, as by a scale factor
 
@@ -59,7 +59,7 @@ def read_nifti(path: str | os.PathLike[str]) -> nib.nifti1.Nifti1Image:
     """A NIfTI file, read to its last byte, so that the checksum of a packed one is verified.
 
     Raises:
-        TskdError: no such file, another ending, a damaged file, one that unpacks to more than `MAX_BYTES`, or bytes
+        TskdError: no such file, another ending, a damaged file, one that unpacks to more than the limit, or bytes
             after the last voxel.
     """
     if not str(path).lower().endswith(NIFTI):
@@ -69,15 +69,16 @@ def read_nifti(path: str | os.PathLike[str]) -> nib.nifti1.Nifti1Image:
     try:
         opened = gzip.open(path) if str(path).lower().endswith(".gz") else open(path, "rb")  # noqa: SIM115
         with opened as file:
-            content = file.read(MAX_BYTES + 1)
+            content = file.read(max_bytes(VOLUME) + 1)
+        refuse_larger(len(content), VOLUME, path)
         kind = nib.nifti2.Nifti2Image if content[:4] in _NIFTI2 else nib.nifti1.Nifti1Image
         image = kind.from_bytes(content)
         offset = image.dataobj.offset  # type: ignore[attr-defined]
         end = offset + image.header.get_data_dtype().itemsize * int(np.prod(image.shape))
+    except TskdError:
+        raise
     except Exception as error:  # nibabel, gzip and zlib raise many kinds
         raise TskdError(f"{path}: expected a readable NIfTI file, found {error}. Copy the file again.") from error
-    if len(content) > MAX_BYTES:
-        raise TskdError(f"{path}: expected at most {MAX_BYTES} bytes, found more when unpacked.")
     if content[end:].strip(b"\0"):
         raise TskdError(
             f"{path}: expected {image.shape} voxels and the end of the file, found {len(content) - end} bytes more. "

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from tskd.data.io.limits import PICTURE, refuse_larger
 from tskd.errors import TskdError
 
 ORIENTATION = 0x0112  # EXIF tag
@@ -34,7 +35,8 @@ def open_picture(path: Path) -> Image.Image:
     """
     try:
         _refuse_damaged_png(path)
-        with Image.open(path) as image:
+        with _opened(path) as image:
+            refuse_larger(image.width * image.height * max(len(image.getbands()), 1), PICTURE, path)
             _refuse_pages(image, path)
             image.seek(0)
             _refuse_samples(image, path)
@@ -45,6 +47,15 @@ def open_picture(path: Path) -> Image.Image:
         raise
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise TskdError(f"{path}: expected a readable image, found {error}. Copy or convert it again.") from error
+
+
+def _opened(path: Path) -> Image.Image:
+    """The picture without Pillow's own limit of pixels, which is no key of ours."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        return Image.open(path)
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
 
 
 def orientation(path: Path) -> int:
