@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from tskd.data import datalist, load_volume, to_lps, virtual_patient, write_volume
 from tskd.data.io.intensity import PERCENTILES
 from tskd.export.ship import ship_student
+from tskd.networks.lite_unet import LiteUNet
 from tskd.state import save_weights
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "student_segmentation"
@@ -82,15 +83,28 @@ def student(in_channels: int = 1) -> UNETR:
     return network.eval()
 
 
-def ship(folder: Path, kind: str, in_channels: int = 1, **header: Any) -> Path:
-    """Ships an untrained student for volumes (kind "nii.gz") or images (kind "png")."""
+def lite_student(in_channels: int = 1) -> LiteUNet:
+    """A network of the project's own with fixed random weights that sees every class somewhere."""
+    torch.manual_seed(3)
+    network, images = LiteUNet(in_channels, len(LABELS), [128, 64, 32, 16, 16]), torch.rand(4, in_channels, 64, 64)
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = 1.0
+        network(images)  # statistics of the batch norms
+        network.eval().head.bias -= network(images).mean((0, 2, 3))
+    return network
+
+
+def ship(folder: Path, kind: str, in_channels: int = 1, lite: bool = False, **header: Any) -> Path:
+    """Ships an untrained student for volumes (kind "nii.gz") or images (kind "png"), a LiteUNet if `lite`."""
     entry = {"image": f"a.{kind}", "label": f"a_label.{kind}", "group": "a", "case": "a"}
     lists: dict[str, list[dict[str, str]]] = {"training": [], "unlabelled": [], "validation": [], "test": [entry]}
     header = {"name": "toy", "modality": "MR", "channels": in_channels, "labels": LABELS, **header}
     datalist.write(folder / "dataset.json", {**header, **lists, "provenance": {}})
-    save_weights(student(in_channels), folder / "weights.pt")
-    output = folder / "student_segmentation"
-    return ship_student(BUNDLE, folder / "weights.pt", output, folder / "dataset.json", IMAGE_SIZE)
+    save_weights(lite_student(in_channels) if lite else student(in_channels), folder / "weights.pt")
+    output, overlay = folder / "student_segmentation", "lite_unet.json" if lite else None
+    return ship_student(BUNDLE, folder / "weights.pt", output, folder / "dataset.json", IMAGE_SIZE, overlay)
 
 
 def write_volumes(folder: Path) -> list[Path]:
@@ -150,8 +164,9 @@ def reference_mask(path: Path) -> np.ndarray:
     return orientations.apply_orientation(mask, back)
 
 
-def reference_picture(path: Path, in_channels: int = 1) -> np.ndarray:
+def reference_picture(path: Path, in_channels: int = 1, lite: bool = False) -> np.ndarray:
     """The student's mask of a picture, rows by columns."""
+    network = lite_student(in_channels) if lite else student(in_channels)
     pixels = np.asarray(Image.open(path), dtype=np.float32).reshape(40, 56, in_channels) / 255
     columns_rows = torch.from_numpy(pixels).permute(2, 1, 0)[None]  # MONAI's order: x first
-    return probabilities(student(in_channels), columns_rows).argmax(1)[0].numpy().T.astype(np.uint8)
+    return probabilities(network, columns_rows).argmax(1)[0].numpy().T.astype(np.uint8)

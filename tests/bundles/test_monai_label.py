@@ -23,7 +23,7 @@ from PIL import Image
 from tests.bundles.standalone import LABELS, run_alone, segmentation, ship, write_picture, write_volumes
 
 ROOT = Path(__file__).resolve().parents[2]
-KINDS = {"volumes": ("nii.gz", 1), "grey": ("png", 1), "colour": ("png", 3)}
+KINDS = {"volumes": ("nii.gz", 1), "grey": ("png", 1), "colour": ("png", 3), "lite": ("png", 3)}
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONWARNINGS": "ignore"}
 
 
@@ -40,7 +40,7 @@ def label_python() -> Path:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory, label_python: Path) -> Path:
-    """Folders volumes, grey and colour, each with a shipped bundle, images/ and the masks of `monai.bundle run`."""
+    """Folders of KINDS (lite: a network in scripts/), with bundle, images/ and the masks of `monai.bundle run`."""
     root = tmp_path_factory.mktemp("label")
     runs = []
     for name, (kind, in_channels) in KINDS.items():
@@ -50,7 +50,7 @@ def root(tmp_path_factory: pytest.TempPathFactory, label_python: Path) -> Path:
             write_volumes(images)
         else:
             write_picture(images, in_channels)
-        runs.append(segmentation(ship(root / name, kind, in_channels), images, root / name / "masks"))
+        runs.append(segmentation(ship(root / name, kind, in_channels, name == "lite"), images, root / name / "masks"))
     for done in run_alone(*runs, cwd=root):
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return root

@@ -35,7 +35,7 @@ class Alone(NamedTuple):
 
 @pytest.fixture(scope="module")
 def root(alone: Alone) -> Path:
-    """Folders volumes, grey and colour, each with a shipped bundle, images/ and the masks that it gave."""
+    """Folders volumes, grey, colour and lite, each with a shipped bundle, images/ and the masks that it gave."""
     return alone.root
 
 
@@ -43,11 +43,12 @@ def root(alone: Alone) -> Path:
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Alone:
     """Shipped bundles at work; one process for all, since each would import MONAI anew."""
     root = tmp_path_factory.mktemp("standalone")
-    for name in ("volumes", "grey", "colour"):
+    for name in ("volumes", "grey", "colour", "lite"):
         (root / name / "images").mkdir(parents=True)
     holes = write_volumes(root / "volumes/images")[0]
     write_otherwise(write_picture(root / "grey/images"))
-    write_picture(root / "colour/images", in_channels=3)
+    for name in ("colour", "lite"):
+        write_picture(root / name / "images", in_channels=3)
     array, affine = load_volume(holes)
     (root / "volumes/holes").mkdir()
     for value in (0, np.nan):  # as outside the field of view of a volume that was resampled
@@ -67,15 +68,16 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Alone:
             ship(root / "colour", "nii.gz", in_channels=3), root / "colour/images", root / "colour/masks",
             "inference_2d.json",
         ),
+        segmentation(ship(root / "lite", "png", 3, lite=True), root / "lite/images", root / "lite/masks"),
         segmentation(volumes, root / "misspelt", root / "no_masks"),
         segmentation(grey, root / "misspelt", root / "no_masks"),
         segmentation(grey, root / "deep", root / "no_masks"),
         *([module] for module in MODULES),
         cwd=root,
     )  # fmt: skip
-    for run in done[:5]:
+    for run in done[:6]:
         assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
-    return Alone(root, dict(zip(("nii.gz", "png", "deep", *MODULES), done[5:], strict=True)))
+    return Alone(root, dict(zip(("nii.gz", "png", "deep", *MODULES), done[6:], strict=True)))
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -120,7 +122,7 @@ def test_voxels_without_a_value_are_taken_as_0(root: Path) -> None:
     np.testing.assert_array_equal(hole, zero)
 
 
-@pytest.mark.parametrize(("name", "in_channels"), [("grey", 1), ("colour", 3)])
+@pytest.mark.parametrize(("name", "in_channels"), [("grey", 1), ("colour", 3), ("lite", 3)])
 def test_a_picture_gets_a_mask_of_its_size_the_right_way_round(root: Path, name: str, in_channels: int) -> None:
     picture = root / name / "images/picture.png"
     mask = Image.open(root / name / "masks/picture_seg.png")
@@ -128,7 +130,7 @@ def test_a_picture_gets_a_mask_of_its_size_the_right_way_round(root: Path, name:
     assert mask.size == Image.open(picture).size
     array = np.asarray(mask)
     assert len(np.unique(array)) > 2
-    assert np.mean(array != reference_picture(picture, in_channels)) < 1e-3
+    assert np.mean(array != reference_picture(picture, in_channels, name == "lite")) < 1e-3
 
 
 @pytest.mark.parametrize("name", ["RGB", "RGBA", "LA", "palette", "turned"])

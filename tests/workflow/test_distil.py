@@ -1,5 +1,6 @@
-"""`tskd distil`: three commands that say what they do, in the order of the method."""
+"""`tskd distil`: commands that say what they do, in the order of the method."""
 
+import ast
 import json
 import shlex
 from itertools import pairwise
@@ -200,3 +201,104 @@ def test_paths_with_spaces_survive(study, recorded):
     )  # fmt: skip
     assert tune["init_weights"] == str(place / "out/distilled/models/model.pt")
     assert {one["dataset_dir"] for one in (soft, distil, tune)} == {str(place)}
+
+
+@pytest.fixture
+def committee(study: Path) -> Path:
+    """The study with a student's run and a MONAI bundle beside the foundation model's run."""
+    for name in ("student", "bundle"):
+        (study / name / "models").mkdir(parents=True)
+        (study / name / "models/model.pt").write_bytes(name.encode())
+    settings = {"image_size": 128, "num_labelled": None}
+    write_json(study / "student/versions.json", {"settings": settings, "config": ["train.json", "lite_unet.json"]})
+    (study / "bundle/configs").mkdir()
+    write_json(study / "bundle/configs/inference.json", {"image_size": 64, "network_def": {"_target_": "UNet"}})
+    return study
+
+
+def named(capsys) -> dict[str, list[str]]:
+    """Name and command of each step that a dry run has printed."""
+    *lines, _ = capsys.readouterr().out.splitlines()
+    commands = [shlex.split(line)[2:] for line in lines[1::2]]
+    return dict(zip([line.removeprefix("# ") for line in lines[::2]], commands, strict=True))
+
+
+def test_a_committee_answers_one_after_the_other_and_is_averaged(committee, capsys):
+    others = ["--teacher", str(committee / "student"), "--teacher", str(committee / "bundle")]
+    weights = [text for weight in ("2", "1", "0.5") for text in ("--teacher-weight", weight)]
+    assert call(committee, *others, *weights, "--dry-run") == 0
+    commands = named(capsys)
+    assert list(commands) == [
+        "soft labels 1", "bundle of teacher 2", "soft labels 2", "soft labels 3", "distillation", "fine-tuning",
+    ]  # fmt: skip
+    made = str(committee / "out/teachers/student_2_segmentation")
+    assert commands["bundle of teacher 2"][:2] == ["tskd.cli", "ship"]
+    assert commands["bundle of teacher 2"][3:6] == [str(committee / "student"), "--output", made]
+    answers = [command_line(commands[f"soft labels {number}"][2:]) for number in (1, 2, 3)]
+    assert [one.get("teacher_bundle") for one in answers] == [None, made, str(committee / "bundle")]
+    assert [one["image_size"] for one in answers] == ["256", "128", "64"]
+    folders = [str(committee / f"out/soft_labels/{number}") for number in (1, 2, 3)]
+    assert [one["soft_labels"] for one in answers] == folders
+    for one in answers:
+        check_overrides(["monai.bundle", "run", *(f"--{key}={value}" for key, value in one.items())])
+    distil = command_line(commands["distillation"][2:])
+    assert (distil["soft_labels"], distil["teacher_weights"]) == (str(folders), "[2.0, 1.0, 0.5]")
+    assert "teacher_model" not in distil
+    assert "loss#terms#embedding#weight" not in distil  # the first teacher has an embedding
+
+
+def test_a_student_can_be_the_teacher(committee, capsys):
+    """Self-training, and a second round; without an embedding there is no term for it."""
+    places = ["--dataset-dir", str(committee), "--output", str(committee / "out")]
+    assert main(["distil", *places, "--teacher", str(committee / "student"), "--dry-run"]) == 0
+    commands = named(capsys)
+    assert list(commands) == ["bundle of teacher", "soft labels", "distillation", "fine-tuning"]
+    distil = command_line(commands["distillation"][2:])
+    assert distil["loss#terms#embedding#weight"] == "0.0"
+    assert distil["teacher_model"] == str(committee / "student/models/model.pt")
+    made = committee / "out/teachers/student_segmentation"
+    (made / "models").mkdir(parents=True)
+    (made / "models/model.pt").write_bytes(b"student")  # its bundle, from an earlier call
+    assert main(["distil", *places, "--teacher", str(committee / "student"), "--dry-run"]) == 0
+    assert "bundle of teacher" not in named(capsys)
+    (made / "models/model.pt").write_bytes(b"of another training")
+    assert main(["distil", *places, "--teacher", str(committee / "student"), "--dry-run"]) == 2
+    assert "expected the bundle of" in capsys.readouterr().err
+
+
+def test_joint_training_starts_from_the_student_of_the_labels(study, capsys):
+    more = ("--joint", "--overlay", "lite_unet", "--num-labelled", "1", "--distil", "max_epochs=2")
+    assert call(study, *more, "--fine-tune", "max_epochs=1", "--dry-run") == 0
+    commands = named(capsys)
+    assert list(commands) == ["soft labels", "training on the labels", "joint training"]
+    first, joint = (command_line(commands[name][2:]) for name in list(commands)[1:])
+    assert joint["init_weights"] == str(study / "out/supervised/models/model.pt")
+    assert joint["output_dir"] == str(study / "out/tskd")
+    assert (first["max_epochs"], joint["max_epochs"]) == ("1", "2")
+    configs = [Path(name).name for name in ast.literal_eval(joint["config_file"])]
+    assert configs == ["train.json", "distill.json", "lite_unet.json", "averaged.json", "joint.json"]
+    assert "joint.json" not in first["config_file"]
+    for command in commands.values():
+        check_overrides(command)
+
+
+@pytest.mark.parametrize("weights", [["1"], ["1", "0"], ["1", "2", "3"]])
+def test_a_weight_for_each_teacher(committee, capsys, weights):
+    options = [text for weight in weights for text in ("--teacher-weight", weight)]
+    assert call(committee, "--teacher", str(committee / "student"), *options, "--dry-run") == 2
+    assert "--teacher-weight: expected a number above 0 for each of the 2 teachers" in capsys.readouterr().err
+
+
+def test_a_bundle_without_an_image_size_is_asked_for_it(committee, capsys):
+    write_json(committee / "bundle/configs/inference.json", {"network_def": {"_target_": "UNet"}})
+    places = [
+        "--dataset-dir",
+        str(committee),
+        "--output",
+        str(committee / "out"),
+        "--teacher",
+        str(committee / "bundle"),
+    ]
+    assert main(["distil", *places, "--dry-run"]) == 2
+    assert "--soft-label-set image_size=N" in capsys.readouterr().err
+    assert main(["distil", *places, "--soft-label-set", "image_size=96", "--dry-run"]) == 0

@@ -42,8 +42,10 @@ def train(
 def distil(
     *,
     dataset_dir: Path,
-    teacher: Path,
+    teacher: Paths,
     output: Path,
+    teacher_weight: tuple[float, ...] = (),
+    joint: Flag = False,
     num_labelled: int | None = None,
     num_labelled_groups: int | None = None,
     transfer_file: Paths = (),
@@ -55,11 +57,14 @@ def distil(
     soft_label_set: Texts = (),
     dry_run: Flag = False,
 ) -> None:
-    """Run soft labels, distillation and fine-tuning, as three commands.
+    """Run soft labels, distillation and fine-tuning, each as a command of its own.
 
     Args:
         dataset_dir: folder with dataset.json.
-        teacher: output_dir of the teacher's training.
+        teacher: output_dir of a teacher's or a student's training, or a MONAI bundle; given several times their
+            probabilities are averaged.
+        teacher_weight: weight of each of several teachers, in their order; all alike by default.
+        joint: train on the labels first, then on labels and soft labels together, in place of the paper's order.
         output: folder for the runs.
         num_labelled: labelled budget in images; all by default.
         num_labelled_groups: labelled budget in whole patients, in place of num_labelled.
@@ -67,8 +72,8 @@ def distil(
         overlay: of both trainings, such as segresnet or images_2d.
         soft_labels: folder of soft labels; OUTPUT/soft_labels by default.
         keys: KEY=VALUE ..., keys of both trainings.
-        distil: KEY=VALUE ..., keys of the distillation.
-        fine_tune: KEY=VALUE ..., keys of the fine-tuning.
+        distil: KEY=VALUE ..., keys of the distillation or the joint training.
+        fine_tune: KEY=VALUE ..., keys of the fine-tuning or the first training on the labels.
         soft_label_set: KEY=VALUE ..., keys of the writing of soft labels.
         dry_run: print the commands and run nothing.
     """
@@ -80,9 +85,9 @@ def distil(
         raise TskdError("expected --num-labelled or --num-labelled-groups, found both. Give one of them.")
     budget = num_labelled if num_labelled_groups is None else whole_patients(num_labelled_groups)
     request = chain.Distillation(
-        dataset_dir, teacher, output, budget, list(transfer_file), list(overlay),
-        every=key_values(keys), distil=key_values(distil), fine_tune=key_values(fine_tune),
-        soft_label=key_values(soft_label_set), soft_labels=soft_labels,
+        dataset_dir, list(teacher), output, budget, list(transfer_file), list(overlay),
+        weights=list(teacher_weight) or None, joint=joint, every=key_values(keys), distil=key_values(distil),
+        fine_tune=key_values(fine_tune), soft_label=key_values(soft_label_set), soft_labels=soft_labels,
     )  # fmt: skip
     print(chain.distil(request, dry_run))
 

@@ -22,6 +22,7 @@ from tskd.data.datalist import read
 from tskd.data.io.intensity import Intensity
 from tskd.errors import TskdError
 from tskd.export.bundle_scripts import RUN, write_scripts
+from tskd.export.carried_network import carry_network
 from tskd.export.terms import data_licence, front_matter, write_terms
 from tskd.state import load_weights
 
@@ -134,6 +135,7 @@ def ship_student(
         _write_metadata(configs / "metadata.json", dataset, sizes, flat, network_def)
         _write_readme(draft, dataset, settings, flat, network_def, dice)
         write_scripts(draft / "scripts")
+        carry_network(draft)
         write_terms(draft, dataset, teacher)
         for file in set(configs.iterdir()) - {configs / name for name in _CONFIGS}:
             file.unlink()

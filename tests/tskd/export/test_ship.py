@@ -1,18 +1,20 @@
 """The shipped bundle has the run's values, loads strictly, and appears in one step or not at all."""
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from monai.bundle import ConfigParser
+from monai.bundle import ConfigParser, ckpt_export, verify_net_in_out
 
-from tests.bundles.standalone import BUNDLE, IMAGE_SIZE, LABELS, ship, student
+from tests.bundles.standalone import BUNDLE, IMAGE_SIZE, LABELS, lite_student, ship, student
 from tskd.cli import main
 from tskd.data import datalist
 from tskd.errors import TskdError
+from tskd.export.carried_network import carry_network
 from tskd.export.ship import ship_run, ship_student
 
 SEGMENTS_FILE_BY_FILE = {  # what a shipped inference.json has beyond the bundle's own
@@ -258,3 +260,54 @@ def test_what_was_not_evaluated_or_has_learned_nothing_is_shipped_by_force_alone
     (run / "summary.json").write_text(json.dumps({**scores, "mean_dice": 0.8}))
     good = ship_run(BUNDLE, run, tmp_path / "b_segmentation", dataset_file)
     assert "Mean Dice 0.800 on 4 patients" in (good / "docs/README.md").read_text()
+
+
+@pytest.fixture
+def lite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A shipped LiteUNet, its folder on the search path of modules, as `monai.bundle run` puts it there."""
+    copy = ship(tmp_path, "png", 3, lite=True)
+    monkeypatch.syspath_prepend(copy)
+    yield copy
+    for name in ("scripts", "scripts.lite_unet"):
+        sys.modules.pop(name, None)
+
+
+def test_a_network_of_the_projects_own_is_carried_as_a_file(lite: Path) -> None:
+    assert {path.name for path in (lite / "scripts").glob("*.py")} == {"__init__.py", "lite_unet.py"}
+    parser = ConfigParser()
+    parser.read_config(str(lite / "configs/inference.json"))
+    network = parser.get_parsed_content("network_def").eval()
+    assert type(network).__module__ == "scripts.lite_unet"
+    network.load_state_dict(torch.load(lite / "models/model.pt", weights_only=True))
+    x = torch.rand(1, 3, IMAGE_SIZE, IMAGE_SIZE)
+    with torch.no_grad():
+        assert torch.equal(network(x), lite_student(3)(x))
+    text = (lite / "configs/inference.json").read_text() + (lite / "scripts/lite_unet.py").read_text()
+    assert "tskd" not in text
+    train = _json(lite / "configs/train.json")
+    assert train["network_def"]["_target_"] == "tskd.networks.lite_unet.LiteUNet"  # who trains has the project
+
+
+def test_the_model_zoo_takes_a_carried_network(lite: Path, tmp_path: Path) -> None:
+    """What its verify_bundle.py runs of MONAI: one tensor in and out, and TorchScript of the strict weights."""
+    files = {"meta_file": str(lite / "configs/metadata.json"), "config_file": str(lite / "configs/inference.json")}
+    verify_net_in_out("network_def", device="cpu", **files)
+    ckpt_export(
+        "network_def",
+        filepath=str(tmp_path / "model.ts"),
+        ckpt_file=str(lite / "models/model.pt"),
+        key_in_ckpt="",
+        **files,
+    )
+    x = torch.rand(1, 3, IMAGE_SIZE, IMAGE_SIZE)
+    with torch.no_grad():
+        assert torch.allclose(torch.jit.load(tmp_path / "model.ts")(x), lite_student(3)(x), atol=1e-6)
+
+
+def test_a_network_that_needs_more_of_the_project_is_not_shipped(tmp_path: Path) -> None:
+    (tmp_path / "configs").mkdir()
+    config = {"network_def": {"_target_": "tskd.networks.sam.PromptFreeSam"}}
+    (tmp_path / "configs/inference.json").write_text(json.dumps(config))
+    with pytest.raises(TskdError, match=r"sam\.py: expected a network that imports torch and MONAI only"):
+        carry_network(tmp_path)
+    assert not (tmp_path / "scripts").exists()
