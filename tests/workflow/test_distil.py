@@ -302,3 +302,16 @@ def test_a_bundle_without_an_image_size_is_asked_for_it(committee, capsys):
     assert main(["distil", *places, "--dry-run"]) == 2
     assert "--soft-label-set image_size=N" in capsys.readouterr().err
     assert main(["distil", *places, "--soft-label-set", "image_size=96", "--dry-run"]) == 0
+
+
+def test_after_a_joint_training_the_better_student_is_the_result(study, recorded, capsys):
+    head = "epoch,step,name,value\n1,1,validation_val_mean_dice,"
+    for name, dice in (("teacher", 0.7), ("out/supervised", 0.8), ("out/tskd", 0.75)):
+        (study / name).mkdir(parents=True, exist_ok=True)
+        (study / name / "train_log.csv").write_text(f"{head}{dice}\n")
+    assert call(study, "--joint") == 0
+    assert steps(recorded) == ["out", "supervised", "tskd"]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == str(study / "out/supervised/models/model.pt")
+    assert "0.800 by the labels alone, 0.750 with soft labels (-0.050)" in lines[-2]
+    assert any("teacher 0.700, student of the labels 0.800. The teacher is not ahead" in line for line in lines)

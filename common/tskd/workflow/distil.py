@@ -15,6 +15,7 @@ from tskd.data.budget import Budget
 from tskd.errors import TskdError
 from tskd.workflow import warm
 from tskd.workflow.commands import STUDENT, TEACHER, bundle_command, config_files
+from tskd.workflow.gain import better, expectation
 from tskd.workflow.teachers import SAM, Teacher, read_teacher
 
 
@@ -191,11 +192,13 @@ def distil(request: Distillation, dry_run: bool = False) -> Path:
         dry_run: print only.
 
     Returns:
-        The fine-tuned student's weights.
+        The student's weights; after a joint training of the better one on validation, with or without soft labels.
 
     Raises:
         TskdError: as `Distillation.commands`, or naming the command that failed.
     """
+    supervised, result = request.output / "supervised", request.output / "tskd"
+    best = request.every.get("keep") == "best"
     for name, command in request.commands().items():
         print(f"# {name}\n{shlex.join(['python', *command[1:]])}", flush=True)
         if dry_run:
@@ -205,4 +208,9 @@ def distil(request: Distillation, dry_run: bool = False) -> Path:
                 f"{name} failed, see above. Once that is mended, the same command goes on from the last epoch that was "
                 "finished; --set resume=never starts anew."
             )
-    return request.output / "tskd" / "models" / "model.pt"
+        if name == "training on the labels" and (line := expectation(request.teachers, supervised, best)):
+            print(f"# {line}", flush=True)
+    if request.joint and not dry_run:
+        result, line = better(supervised, result, best)
+        print(f"# {line}", flush=True)
+    return result / "models" / "model.pt"

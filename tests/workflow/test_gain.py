@@ -1,0 +1,48 @@
+"""What distillation brings, told by validation: before, after, and which student is the result."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tskd.workflow.gain import better, expectation, validation_dice
+
+
+def run(folder: Path, *dice: float) -> Path:
+    """A run whose log has these validations."""
+    folder.mkdir()
+    rows = [f"{epoch},{epoch},loss,0.1\n{epoch},{epoch},validation_val_mean_dice,{v}" for epoch, v in enumerate(dice)]
+    (folder / "train_log.csv").write_text("epoch,step,name,value\n" + "\n".join(rows) + "\n")
+    return folder
+
+
+def test_the_dice_is_that_of_the_model_that_is_written(tmp_path):
+    assert validation_dice(run(tmp_path / "a", 0.5, 0.8, 0.7)) == 0.7
+    assert validation_dice(tmp_path / "a", best=True) == 0.8
+    assert validation_dice(run(tmp_path / "b")) is None
+    assert validation_dice(tmp_path / "none") is None
+
+
+@pytest.mark.parametrize(("teachers", "words"), [((0.7, 0.9), "is ahead"), ((0.7, 0.805), "is not ahead")])
+def test_what_can_be_expected_follows_the_best_teacher(tmp_path, teachers, words):
+    runs = [run(tmp_path / str(index), dice) for index, dice in enumerate(teachers)]
+    line = expectation([*runs, tmp_path / "bundle"], run(tmp_path / "supervised", 0.8))
+    assert words in line
+    assert f"teacher 0.700, {teachers[1]:.3f}, student of the labels 0.800" in line
+    assert expectation([tmp_path / "bundle"], tmp_path / "supervised") == ""
+
+
+@pytest.mark.parametrize(
+    ("after", "result", "words"),
+    [(0.85, "tskd", r"\+0\.050\)\.$"), (0.805, "tskd", "within chance"), (0.79, "supervised", "brought nothing")],
+)
+def test_a_student_that_is_worse_on_validation_is_not_the_result(tmp_path, after, result, words):
+    chosen, line = better(run(tmp_path / "supervised", 0.8), run(tmp_path / "tskd", after))
+    assert chosen == tmp_path / result
+    assert re.search(words, line)
+
+
+def test_without_numbers_the_distilled_student_is_the_result(tmp_path):
+    chosen, line = better(tmp_path / "supervised", tmp_path / "tskd")
+    assert chosen == tmp_path / "tskd"
+    assert "unknown" in line
