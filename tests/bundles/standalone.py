@@ -36,8 +36,11 @@ class Blocker(importlib.abc.MetaPathFinder):
         if name.partition(".")[0] in ("tskd", "peft", "diffusers", "transformers", "torchvision", "timm"):
             raise ModuleNotFoundError(f"No module named {name!r} (blocked by the test)", name=name)
 sys.meta_path.insert(0, Blocker())
-results = []
+results, path = [], list(sys.path)
 for sys.argv in json.loads(sys.argv[1]):
+    sys.path[:] = path
+    for name in [name for name in sys.modules if name.partition(".")[0] == "scripts"]:
+        del sys.modules[name]  # each bundle has its own
     status, out, err = 0, io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
