@@ -20,10 +20,11 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 
+from tskd.data import fingerprint
 from tskd.errors import TskdError
 from tskd.networks import PromptFreeSam, read_checkpoint
 from tskd.networks.qkv import PROJECTIONS, attentions, fuse_qkv, split_qkv
-from tskd.state import mismatches
+from tskd.state import mismatches, save_weights
 
 logger = logging.getLogger(__name__)
 _COMPUTED = ("pos_embed", "rel_pos", ".base_layer.")  # in names of parameters
@@ -151,6 +152,16 @@ def merged(network: PromptFreeSam) -> PromptFreeSam:
     return network.requires_grad_(False)
 
 
+def export_teacher(network: PromptFreeSam, model_file: str | Path) -> None:
+    """Write what a fine-tuned teacher is used by: merged weights in `model_file`, the adapter in `adapter/` beside it.
+
+    Raises:
+        TskdError: when the weights cannot be written.
+    """
+    save_weights(merged(network), model_file)
+    save_adapter(network, Path(model_file).parent / "adapter")
+
+
 def save_adapter(network: PromptFreeSam, folder: str | Path) -> None:
     """Write the adapters, with the neck if it is trained, in peft's layout, in place of what the folder held.
 
@@ -201,6 +212,11 @@ def frozen_sha256(network: nn.Module) -> str:
             digest.update(name.encode())
             digest.update(parameter.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def training_fingerprints(dataset_file: str | Path, network: nn.Module) -> dict[str, str]:
+    """Return what identifies the files of a teacher's training: dataset.json, and the weights that stay frozen."""
+    return {"dataset": fingerprint(dataset_file), "frozen_weights": frozen_sha256(network)}
 
 
 class TrainableState:

@@ -107,7 +107,7 @@ def unknown_key(key: str, config: Any) -> str:
         elif part in RENAMED:
             return f"this key is now called {RENAMED[part]}"
         else:
-            names = list(config) if isinstance(config, dict) else []
+            names = [name for name in config if not name.startswith("_desc_")] if isinstance(config, dict) else []
             close = difflib.get_close_matches(part, names, n=3, cutoff=0.5) or sorted(names)[:8]
             where = f" in {known[1:]}" if known else ""
             return f"no such key{where}; close names: {', '.join(close) or 'none'}"

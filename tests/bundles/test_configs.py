@@ -9,10 +9,13 @@ from collections.abc import Iterator
 from importlib import metadata as installed
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 from monai.bundle import ComponentLocator, ConfigParser, ReferenceResolver
 from monai.bundle.config_item import ConfigComponent
+from PIL import Image
 from torch._subclasses import FakeTensorMode
 
 import tskd
@@ -28,6 +31,7 @@ LOCATOR = ComponentLocator()
 ON_ANOTHER = {
     "teacher_bundle.json": ("soft_labels.json",),
     "joint.json": ("distill.json",),
+    "more_losses.json": ("distill.json",),
     "semi.json": ("distill.json", "averaged.json", "joint.json"),
     "fixmatch.json": ("distill.json", "averaged.json", "joint.json", "semi.json"),
     "mean_teacher.json": ("distill.json", "averaged.json", "joint.json", "semi.json"),
@@ -130,7 +134,9 @@ def test_overlays_change_what_is_there(bundle, files):
     }
     for key in overlay:
         parent, _, _ = key.rpartition("#")
-        if parent:
+        if key.startswith("_desc_"):
+            assert key.removeprefix("_desc_") in overlay, key
+        elif parent:
             assert parent in base or parent in overlay, key
         else:
             assert key in base or key in used or key == "finalize", key
@@ -175,18 +181,6 @@ def test_several_processes_begin_as_one_does(bundle):
     assert set(one) <= set(several)
 
 
-def test_handlers_of_later_processes(monkeypatch):
-    """What knows nothing of processes is switched off in all but the first."""
-    files, overrides = ("train.json", "multi_gpu_train.json"), {"device": "cpu", "not_first": True}
-    parser = parser_of("student_segmentation", files, **overrides)
-    named = parser["train#named_handlers"]
-    quiet = {name for name, handler in named.items() if handler.get("_disabled_") == "@not_first"}
-    assert quiet == {"versions", "tensorboard"}
-    for name in quiet:
-        parser[f"train#named_handlers#{name}"] = {"_target_": "torch.nn.Identity", "_disabled_": "@not_first"}
-        assert parser.get_parsed_content(f"train#named_handlers#{name}") is None
-
-
 # ------------------------------------------------------------------------------------------- student's deployment
 
 
@@ -208,23 +202,101 @@ def test_student_inference_needs_monai_and_torch_only(files):
 
 def test_student_inference_has_the_network_that_is_trained():
     train, inference = (parser_of("student_segmentation", (name,)) for name in ("train.json", "inference.json"))
-    assert train["network_def"] == inference["network_def"]
+    assert {key: train["network_def"][key] for key in train["network_def"] if key != "_desc_"} == inference[
+        "network_def"
+    ]
     assert [train[key] for key in ("in_channels", "num_classes", "image_size")] == [
         inference[key] for key in ("in_channels", "num_classes", "image_size")
     ]
-    validation, test = train["validate#preprocessing#transforms"], inference["preprocessing#transforms"]
-    test.remove({"_target_": "SignalFillEmptyd", "keys": "image"})  # the images of a training have been checked
-    assert validation[3] == test[3] == "@scale_intensity"
+    assert "@scale_intensity" in inference["preprocessing#transforms"]
     assert inference["scale_intensity"] == PERCENTILES.transform()
-    resized = test.index({"_target_": "Lambda", "func": "@antialias"})  # the three stock ones are one of ours
-    assert validation[5].pop("_target_") == "tskd.data.antialias.AntialiasedResized"
-    assert test.pop(resized - 1) == {"_target_": "Resized", **validation.pop(5)}
-    del test[resized - 2 : resized]
-    for one, other in zip(validation, test, strict=True):  # the same, without the label
-        if one == other:
-            continue
-        assert one["_target_"] == other["_target_"]
-        assert {**one, "keys": 0, "dtype": 0} == {**other, "keys": 0, "dtype": 0}
+    assert train["scale_intensity"].startswith("$tskd.data.scale_intensity(")
+
+
+def settings_of(transform: Any) -> tuple[str, dict[str, Any]]:
+    """Name and settings of a transform, of one of several keys only what it does to the image."""
+    settings = {name: value for name, value in vars(transform).items() if isinstance(value, str | int | float | tuple)}
+    first = {name: value[:1] if isinstance(value, tuple) else value for name, value in settings.items()}
+    return type(transform).__name__, {**first, "dtype": None}
+
+
+@pytest.mark.parametrize("overlay", [None, "images_2d"])
+def test_a_validation_sees_and_scores_what_inference_does(overlay, tmp_path):
+    """Training's chains are functions, inference's are written out for any MONAI: the same images, the same masks."""
+    train = parser_of("student_segmentation", ("train.json", *([f"{overlay}.json"] if overlay else [])), image_size=32)
+    plain = parser_of("student_segmentation", ("inference.json", *(["inference_2d.json"] if overlay else [])))
+    plain.update({"image_size": 32})
+    train["scale_intensity"] = plain["scale_intensity"]
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    if overlay:
+        file = tmp_path / "image.png"
+        Image.fromarray(pixels[:, :, 0]).save(file)
+    else:
+        file = tmp_path / "image.nii.gz"
+        nib.save(nib.Nifti1Image(pixels, np.diag([-1, 1, 2, 1])), file)
+    one = train.get_parsed_content("validate#preprocessing")({"image": str(file), "label": str(file)})["image"]
+    other = plain.get_parsed_content("preprocessing")({"image": str(file)})["image"]
+    assert torch.equal(one.as_tensor(), other.as_tensor())
+    for config in (train, plain):
+        config["largest_component"] = [1]
+    masks = [
+        [settings_of(step) for step in config.get_parsed_content(section).transforms]
+        for config, section in ((train, "validate#postprocessing"), (plain, "postprocessing"))
+    ]
+    assert masks[0] == masks[1][: len(masks[0])]  # then the mask is written
+
+
+# -------------------------------------------------------------------------------------------- short and explained
+
+# a line of the top level that begins with a plain value: a number, a word, a list without expressions
+SETTING = re.compile(
+    r'^    "(?!_desc_|imports|bundle_root)(\w+)": (null|true|false|-?[\d.]+|\[[^$@]*\]|"[^$@][^"]*")(,|$)'
+)
+
+
+@each_bundle
+def test_training_config_is_short(bundle):
+    """What a reader of train.json is promised: 200 lines of 120 characters, 220 keys, 30 expressions."""
+    text = (BUNDLES / bundle / "configs/train.json").read_text()
+    everything = [value for _, value in nodes(json.loads(text))]
+    keys = sum(len(value) for value in everything if isinstance(value, dict))
+    expressions = sum(isinstance(value, str) and value.startswith("$") for value in everything)
+    assert len(text.splitlines()) <= 200
+    assert max(map(len, text.splitlines())) <= 120
+    assert keys <= 220
+    assert expressions <= 30
+
+
+@each_variant
+def test_no_overlay_keeps_books_and_no_line_is_long(bundle, files):
+    text = (BUNDLES / bundle / "configs" / files[-1]).read_text()
+    assert "fingerprints" not in text or files[-1] == "train.json"
+    assert "identity" not in text
+    assert files[0] == "inference.json" or max(map(len, text.splitlines())) <= 120
+
+
+@each_variant
+def test_each_setting_has_its_reason_beside_it(bundle, files):
+    """A line with a setting of the config's top level, which a user may change, says why, or which values there are."""
+    text = (BUNDLES / bundle / "configs" / files[-1]).read_text()
+    known = parser_of(bundle, files[:-1]).get() if len(files) > 1 else {}  # said there, unless it is another value's
+    for line in text.splitlines() if files[0] == "train.json" else ():
+        if (match := SETTING.match(line)) and match[1] not in known:
+            assert '"_desc_' in line, line
+    for place, value in nodes(json.loads(text)):
+        name = place.rpartition("#")[2]
+        if name.startswith("_desc_"):
+            siblings = json.loads(text) if "#" not in place else parser_of(bundle, files)[place.rpartition("#")[0]]
+            assert name == "_desc_" or name.removeprefix("_desc_") in siblings, place
+            assert not value.startswith(("$", "@", "%")), place
+
+
+@each_bundle
+def test_losses_of_weight_0_have_an_overlay_of_their_own(bundle):
+    for file in (BUNDLES / bundle / "configs").glob("*.json"):
+        for place, value in nodes(json.loads(file.read_text())):
+            if isinstance(value, dict) and value.get("_target_") == "tskd.distillation.Term" and value["weight"] == 0:
+                assert file.name == "more_losses.json", place
 
 
 # ---------------------------------------------------------------------------------------------------- metadata

@@ -20,13 +20,11 @@ UNET = {
 }  # fmt: skip
 NO_SOFT_LABELS = {
     "train#dataset#data": "$tskd.data.entries(@dataset_file, 'transfer')",
-    "train#named_handlers#checkpoint#identity#soft_labels": "none",
 }
 JOINT = {
     "train#sampler#per_batch": None,
     "loss#terms#labelled#weight": 0.5,
     "transfer": "$[]",
-    "train#named_handlers#checkpoint#identity#transfer": "none",
 }
 STUDENTS = ("segresnet", "basic_unet", "flexible_unet", "swin_unetr")
 VARIANTS = [
@@ -35,6 +33,7 @@ VARIANTS = [
     ("teacher_segmentation", ["train", "multi_gpu_train"], TEACHER),
     ("teacher_segmentation", ["train", "samed"], TEACHER),
     ("teacher_segmentation", ["train", "fold"], {**TEACHER, "folds": 2}),
+    ("teacher_segmentation", ["train", "whole_patients"], {**TEACHER, "num_labelled_groups": 2}),
     ("teacher_segmentation", ["train", "evaluate"], {**TEACHER, **NO_MODEL}),
     ("teacher_segmentation", ["train", "soft_labels"], {**TEACHER, **NO_MODEL}),
     ("teacher_segmentation", ["train", "soft_labels", "untuned"], TEACHER),
@@ -43,8 +42,10 @@ VARIANTS = [
     ("student_segmentation", ["train"], SMALL),
     ("student_segmentation", ["train", "images_2d"], SMALL),
     ("student_segmentation", ["train", "multi_gpu_train"], SMALL),
+    ("student_segmentation", ["train", "whole_patients"], {**SMALL, "num_labelled_groups": 2}),
     ("student_segmentation", ["train", "distill"], {**SMALL, **NO_SOFT_LABELS}),
     ("student_segmentation", ["train", "distill", "task_agnostic"], {**SMALL, **NO_SOFT_LABELS}),
+    ("student_segmentation", ["train", "distill", "more_losses"], {**SMALL, **NO_SOFT_LABELS}),
     ("student_segmentation", ["train", "imagenet"], {**SMALL, "initialised": "@network_def"}),
     ("student_segmentation", ["train", "mae"], SMALL),
     ("student_segmentation", ["train", "mocov3"], SMALL),

@@ -114,8 +114,11 @@ def test_what_no_result_was_measured_with_is_marked_experimental() -> None:
     measured = "".join(page.read_text(encoding="utf-8") for page in pages)
     marked = (ROOT / "docs/explanation/promises.md").read_text(encoding="utf-8").partition("## Experimental")[2]
     configs = [file for file in (ROOT / "bundles").glob("*/configs/*.json") if file.name != "metadata.json"]
-    terms = json.loads((ROOT / "bundles/student_segmentation/configs/distill.json").read_text(encoding="utf-8"))
-    names = {file.stem for file in configs} | set(terms["loss"]["terms"])
+    losses, more = (
+        json.loads((ROOT / f"bundles/student_segmentation/configs/{name}.json").read_text(encoding="utf-8"))
+        for name in ("distill", "more_losses")
+    )
+    names = {file.stem for file in configs} | set(losses["loss"]["terms"]) | {key.split("#")[-1] for key in more}
     plain = {"train", "evaluate", "inference", "inference_2d", "images_2d", "soft_labels", "distill"}
     unsaid = [
         name

@@ -3,6 +3,7 @@
 from tskd.distillation.augmentation import BatchAugmentation
 from tskd.distillation.augmentation_presets import preset_augmentation
 from tskd.distillation.distillation_loss import DistillationLoss, Term
+from tskd.distillation.fingerprints import training_fingerprints
 from tskd.distillation.gradient_shares import GradientShares
 from tskd.distillation.selection import select_confident
 from tskd.distillation.semi_supervised import SemiSupervisedBatch
@@ -43,6 +44,7 @@ __all__ = [
     "preset_augmentation",
     "labelled_entries",
     "soft_labels_identity",
+    "training_fingerprints",
     "transfer_entries",
     "transfer_identity",
     "write_soft_labels",

@@ -107,6 +107,6 @@ class AugmentedBatch(PrepareBatch):
             value = value.to(device, non_blocking=non_blocking, **kwargs)
             batch[key] = value.float() if value.is_floating_point() else value
         if self.augmentation is not None:
-            batch = self.augmentation(batch)
+            batch = self.augmentation.to(batch["image"].device)(batch)
         image = batch.pop("image")
         return image, batch[self.targets] if isinstance(self.targets, str) else batch

@@ -41,7 +41,7 @@ class BestModel:
         self,
         validator: Engine | None,
         export: Callable[[], Any],
-        metric: str,
+        metric: str = "val_mean_dice",
         patience: int | None = None,
         exported: str | Path | None = None,
         keep: str = "best",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +14,33 @@ from tskd import ranks
 from tskd.errors import TskdError
 from tskd.files import lock_folder
 from tskd.handlers.best_model import BestModel
+from tskd.handlers.run_config import is_below, running_parser, training_identity, used_settings
 from tskd.state import copy_file, read_tensors, save_tensors
 
 logger = logging.getLogger(__name__)
 
-OLDER = {"surest_synthetic": "max_confident_synthetic"}  # names in the identity of older checkpoints
+SHOWN = 8  # differences that a refusal names
+OLDER = {  # names in the identity of older checkpoints
+    "images_an_update": "effective_batch_size",
+    "surest_synthetic": "max_confident_synthetic",
+}
+VERSION = 2  # of the identity: all settings of the config; before, a list of them
 
 
 class Checkpointing:
-    """Saves `last.pt` after every epoch, atomically, and continues from it; `best.pt` is the one of the best epoch.
+    """Save `last.pt` after every epoch, atomically, and continue from it; `best.pt` is the one of the best epoch.
+
+    A checkpoint is bound to the config that it was written with: all settings but `run_config.MAY_DIFFER`, and the
+    fingerprints of the files that the training reads.
 
     Args:
         output_dir: folder of the run; the files are in `output_dir/checkpoints`.
         objects: name -> object with `state_dict` and `load_state_dict` (network, optimizer, EMA, ...), or None for one
             that is switched off.
         resume: "auto" continues from `last.pt` where it exists, "never" starts anew, a path continues from that file.
-        identity: what must not change between a run and its continuation (classes, number of labels, the soft labels'
-            hash, ...); a checkpoint with other values is refused.
-        best: tells by its attribute `improved` whether the epoch is the best so far, or None for no `best.pt`.
+        fingerprints: name -> what identifies the content of files (the data set, the teacher's weights, ...).
+        best: one more object; its attribute `improved` tells whether the epoch is the best so far. None: no `best.pt`.
+        may_differ: keys of the config, with `#` between their levels, that may differ from the checkpoint's.
 
     Raises:
         TskdError: on start, when another process runs in this folder, or the checkpoint cannot be read, belongs to
@@ -44,14 +53,17 @@ class Checkpointing:
         output_dir: str | Path,
         objects: Mapping[str, Any],
         resume: str = "auto",
-        identity: Mapping[str, Any] | None = None,
+        fingerprints: Mapping[str, Any] | None = None,
         best: BestModel | None = None,
+        may_differ: Sequence[str] = (),
     ) -> None:
         self.path = Path(output_dir) / "checkpoints" / "last.pt"
-        self.objects = {name: item for name, item in objects.items() if item is not None}
+        self.objects = {name: item for name, item in [*objects.items(), ("best", best)] if item is not None}
         self.resume = resume
         self.best = best
-        self.identity = {key: str(value) for key, value in (identity or {}).items()}
+        self.fingerprints = {key: str(value) for key, value in (fingerprints or {}).items()}
+        self.may_differ = may_differ
+        self.parser = running_parser()
 
     def attach(self, engine: Engine) -> None:
         """Registers loading on the start and, from there, saving on the end of each epoch.
@@ -64,6 +76,9 @@ class Checkpointing:
     def _start(self, engine: Engine) -> None:
         if ranks.is_first():
             lock_folder(self.path.parents[1])
+        if hasattr(engine, "data_loader"):
+            steps = getattr(engine, "accumulation_steps", 1)
+            self.fingerprints["effective_batch_size"] = str(engine.data_loader.batch_size * steps * ranks.world_size())
         self.load(engine)
         if len(epochs := set(ranks.gather(engine.state.epoch))) > 1:
             raise TskdError(
@@ -79,7 +94,7 @@ class Checkpointing:
             return
         content = {name: _unwrap(item).state_dict() for name, item in self.objects.items()}
         content["progress"] = {"epoch": engine.state.epoch, "iteration": engine.state.iteration}
-        content["identity"] = self.identity
+        content["identity"], content["identity_version"] = self.identity, VERSION
         save_tensors(content, self.path)
         if self.best is not None and self.best.improved:
             copy_file(self.path, self.path.with_name("best.pt"))
@@ -111,19 +126,36 @@ class Checkpointing:
                 f"{path}: expected a checkpoint (checkpoints/last.pt of a run), found another file. "
                 "Weights to start from are `init_weights` or `weights`."
             )
-        saved = {OLDER.get(key, key): value for key, value in content["identity"].items()}
-        differing = [
-            f"{key}: this run has {self.identity.get(key)}, the checkpoint {saved.get(key)}"
-            for key in dict.fromkeys([*self.identity, *saved])
-            if saved.get(key) != self.identity.get(key)
-        ]
+        differing = self._differences(content["identity"], content.get("identity_version", 1))
         missing = [f"`{name}` is not in the checkpoint" for name in self.objects if name not in content]
-        if differing or missing:
+        if problems := differing + missing:
+            more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
             raise TskdError(
-                f"{path} belongs to another run; " + "; ".join(differing + missing) + ". Choose another output_dir or "
-                "set resume to never."
+                f"{path} belongs to another run; {'; '.join(problems[:SHOWN])}{more}. Choose another output_dir or set "
+                "resume to never. If it is the same training all the same, name what differs in "
+                "train#named_handlers#checkpoint#may_differ."
             )
         return content
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What has to agree: the fingerprints, and the settings of the config."""
+        return {**training_identity(self.parser), **self.fingerprints}
+
+    def _differences(self, found: Mapping[str, str], version: int) -> list[str]:
+        """One line a value that is not the checkpoint's; of an older checkpoint only what it and this run both name."""
+        own = self.identity
+        found = {OLDER.get(key, key): value for key, value in found.items()}
+        keys = list(dict.fromkeys([*own, *found]))
+        if version < VERSION:
+            settings = {key: own.get(key, str(value)) for key, value in used_settings(self.parser).items()}
+            own = {**settings, **self.fingerprints}
+            keys = [key for key in found if key in own]
+        return [
+            f"{key}: this run has {own.get(key)}, the checkpoint {found.get(key)}"
+            for key in keys
+            if own.get(key) != found.get(key) and not is_below(key, self.may_differ)
+        ]
 
 
 def _unwrap(item: Any) -> Any:

@@ -10,22 +10,23 @@ from tskd.handlers.updates import updates_weights
 
 
 class ClipGradients:
-    """Scales the gradient down to a norm of `max_norm` before the optimizer's step, so that one batch cannot ruin it.
+    """Scale the gradient down to a norm of `max_norm` before the optimizer's step, so that one batch cannot ruin it.
 
     Args:
         network: network in training.
-        max_norm: largest norm over all parameters.
+        max_norm: largest norm over all parameters; None for no limit.
     """
 
-    def __init__(self, network: torch.nn.Module, max_norm: float = 1.0) -> None:
+    def __init__(self, network: torch.nn.Module, max_norm: float | None = 1.0) -> None:
         self.network = network
         self.max_norm = max_norm
 
     def attach(self, engine: Engine) -> None:
         """Registers between the backward pass and the step of a MONAI trainer."""
-        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
+        if self.max_norm is not None:
+            engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
         """Clips in place, where the gradient is complete."""
-        if updates_weights(engine):
+        if self.max_norm is not None and updates_weights(engine):
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.max_norm)

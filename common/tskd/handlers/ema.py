@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from diffusers.training_utils import EMAModel
 from ignite.engine import Engine, Events
@@ -15,6 +16,16 @@ from tskd.handlers.updates import updates_weights
 def trainable(network: nn.Module) -> list[nn.Parameter]:
     """The parameters that an average is taken of; frozen ones are their own average."""
     return [parameter for parameter in network.parameters() if parameter.requires_grad]
+
+
+def weight_average(network: nn.Module, decay: float | None) -> EMAModel | None:
+    """Return an exponential moving average of the trainable weights, None for a decay of None.
+
+    Args:
+        network: network in training.
+        decay: share of the average that an update keeps, once the training is past its beginning.
+    """
+    return None if decay is None else EMAModel(trainable(network), decay=decay, foreach=True)
 
 
 @contextmanager
@@ -37,18 +48,20 @@ class EmaHandler:
     checkpoint: name `ema` among the objects of `Checkpointing`.
 
     Args:
-        ema: average over `trainable(network)`.
+        ema: average over `trainable(network)`; None for a handler that does nothing.
         network: network in training, not wrapped for several processes.
         validator: engine that validates `network`, or None.
     """
 
-    def __init__(self, ema: EMAModel, network: nn.Module, validator: Engine | None = None) -> None:
-        self.ema = ema
+    def __init__(self, ema: EMAModel | None, network: nn.Module, validator: Engine | None = None) -> None:
+        self.ema: Any = ema
         self.network = network
         self.validator = validator
 
     def attach(self, engine: Engine) -> None:
         """Registers on the iterations of the training `engine` and around each run of the validator."""
+        if self.ema is None:
+            return
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
         engine.add_event_handler(Events.COMPLETED, self._keep)
         if self.validator is not None:

@@ -11,7 +11,7 @@ from ignite.engine import Engine
 class HandlerGroup:
     """Attaches named handlers in the order of the config.
 
-    The names let an overlay change or disable one handler (`train#named_handlers#validation#interval`) without knowing
+    The names let an overlay change or disable one handler (`train#named_handlers#best#keep`) without knowing
     its position, while `train#handlers` stays the list that MONAI's experiment tracking and MONAI Label append to.
 
     Args:

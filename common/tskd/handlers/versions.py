@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import hashlib
-import inspect
 import json
 import platform
 import sys
@@ -13,16 +10,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import monai.bundle
 import torch
 from ignite.engine import Engine, Events
-from monai.bundle import ConfigParser
 
 from tskd.files import write_json
+from tskd.handlers.run_config import config_hash, merged_config, running_parser, used_settings
 from tskd.options import command_line, file_list
 
 PACKAGES = ("tskd", "torch", "monai", "pytorch-ignite", "peft", "transformers", "diffusers", "numpy")
-_PLACES = ("_dir", "_file", "_files", "_root")  # endings of keys that say where something is
 
 
 def versions() -> dict[str, Any]:
@@ -43,7 +38,9 @@ def versions() -> dict[str, Any]:
 
 
 class WriteVersions:
-    """Writes `versions.json` beside a run's results: versions, hardware, settings, config hash and run time.
+    """Write `versions.json` beside a run's results: versions, hardware, settings, config hash and run time.
+
+    The settings are those that the run has used: the plain values of the config's top level, without folders.
 
     It is written when the first epoch begins, so that a run that is refused leaves an earlier one's file as it was.
     `seconds` is there when the run is complete, `seconds_so_far` after each epoch before that; both count the parts of
@@ -51,12 +48,13 @@ class WriteVersions:
 
     Args:
         output_dir: folder of the run.
-        settings: values to record, for example seed, number of labels and files (of which only the name is written).
+        settings: more values to record, which the config does not hold, for example the number of parameters.
     """
 
     def __init__(self, output_dir: str | Path, settings: dict[str, Any] | None = None) -> None:
         self.path = Path(output_dir) / "versions.json"
         self.settings = settings or {}
+        self.parser = running_parser()
         self._made_with: dict[str, Any] = {}
         self._began = 0.0
         self._before: dict[str, Any] = {}
@@ -71,8 +69,15 @@ class WriteVersions:
 
     def __call__(self, engine: Engine) -> None:
         """Gathers what the run is made with."""
-        about = {"settings": _without_folders(self.settings), "config": config_files(), "config_sha256": config_hash()}
-        self._made_with = {**versions(), **about}
+        used = used_settings(self.parser)
+        settings = {**used.pop("fingerprints", {}), **used, **self.settings}
+        config = merged_config(self.parser)
+        self._made_with = {
+            **versions(),
+            "settings": _without_folders(settings),
+            "config": config_files(),
+            "config_sha256": config_hash(config) if config else None,
+        }
         self._began, self._first_epoch = time.monotonic(), True
         known = self._known()
         self._before = {key: known[key] for key in ("seconds", "seconds_so_far", "iterations") if key in known}
@@ -103,44 +108,6 @@ class WriteVersions:
 def config_files() -> list[str]:
     """Names (no folders) of the config files on the command line, empty outside `monai.bundle run`."""
     return [Path(name).name for name in file_list(command_line(sys.argv[1:]).get("config_file", ""))]
-
-
-def config_hash() -> str | None:
-    """sha256 of the config that this `monai.bundle run` was started with; None outside of one.
-
-    The config files are merged, the overrides of the command line applied, and every path (the value of a key that ends
-    in `_dir`, `_file`, `_files` or `_root`, and text with a slash that is no expression) replaced by "path"; then the
-    JSON text with sorted keys is hashed. So runs of one hash had the same settings, wherever their files were; that the
-    data and weights were the same it does not say.
-    """
-    options = command_line(sys.argv[1:])
-    if "config_file" not in options:
-        return None
-    parser = ConfigParser()
-    parser.read_config(file_list(options["config_file"]))
-    own = inspect.signature(monai.bundle.run).parameters
-    parser.update({key: _literal(value) for key, value in options.items() if key not in own})
-    text = json.dumps(_path_free(parser.get()), sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _literal(value: Any) -> Any:
-    """An override as MONAI's command line reads it: a number or list where it is one, else the text."""
-    try:
-        return ast.literal_eval(value) if isinstance(value, str) else value
-    except (SyntaxError, ValueError):
-        return value
-
-
-def _path_free(value: Any, key: str = "") -> Any:
-    if isinstance(value, dict):
-        return {name: _path_free(item, name) for name, item in value.items()}
-    if key.endswith(_PLACES):
-        return "path"
-    if isinstance(value, list | tuple):
-        return [_path_free(item) for item in value]
-    is_path = isinstance(value, str) and "/" in value.replace("\\", "/") and not value.startswith(("$", "@", "%"))
-    return "path" if is_path else value
 
 
 def _without_folders(value: Any) -> Any:

@@ -7,6 +7,7 @@ from tskd.networks.lite_unet import LiteUNet
 from tskd.networks.lite_weights import load_lite_encoder
 from tskd.networks.parameter_groups import batch_norm_momentum, frozen, parameter_groups
 from tskd.networks.sam import PromptFreeSam
+from tskd.networks.student_start import configured, initialised
 from tskd.networks.taps import TappedNetwork
 from tskd.networks.tiny_vit import TinyViT
 from tskd.networks.vit_start import start_vit
@@ -24,9 +25,11 @@ __all__ = [
     "architecture",
     "batch_norm_momentum",
     "build_sam",
+    "configured",
     "default_weights",
     "frozen",
     "get_weights",
+    "initialised",
     "load_lite_encoder",
     "load_pretrained",
     "load_vit",

@@ -8,8 +8,8 @@ from tskd.synthesis.adapters import (
     one_hot,
     to_model_range,
 )
-from tskd.synthesis.denoising_loss import DiffusionLoss
-from tskd.synthesis.fidelity.features import EncoderFeatures, RandomFeatures, teacher_features
+from tskd.synthesis.denoising_loss import DiffusionLoss, denoising_error
+from tskd.synthesis.fidelity.features import EncoderFeatures, RandomFeatures, features_of, teacher_features
 from tskd.synthesis.fidelity.measure import (
     compare,
     diversity,
@@ -35,15 +35,17 @@ from tskd.synthesis.sampling import (
     folder_settings,
     labels_for,
 )
-from tskd.synthesis.training_record import check_trained_on, record_sha256, training_record
+from tskd.synthesis.training_record import check_trained_on, record_sha256, training_fingerprints, training_record
 
 __all__ = [
     "SAMPLERS",
     "DiffusionBatch",
     "DiffusionLoss",
+    "denoising_error",
     "DiffusionUNet",
     "EncoderFeatures",
     "RandomFeatures",
+    "features_of",
     "SamplePreview",
     "SeededSampler",
     "SyntheticFolder",
@@ -75,6 +77,7 @@ __all__ = [
     "to_model_range",
     "record_sha256",
     "start_sha256",
+    "training_fingerprints",
     "training_record",
     "validation_images",
     "weights_sha256",

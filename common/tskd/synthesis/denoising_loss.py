@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.training_utils import compute_snr
+from ignite.metrics import Loss
 
 
 class DiffusionLoss(torch.nn.Module):
@@ -49,3 +52,12 @@ class DiffusionLoss(torch.nn.Module):
         snr = compute_snr(self.scheduler, timesteps)
         velocity = self.scheduler.config["prediction_type"] == "v_prediction"
         return snr.clamp(max=self.min_snr_gamma) / (snr + 1 if velocity else snr)
+
+
+def denoising_error() -> Loss:
+    """Return the metric by which an epoch is judged: the mean loss over the validation images, without weights."""
+
+    def compared(output: dict[str, Any]) -> tuple[Any, Any]:
+        return output["pred"], output["label"]
+
+    return Loss(DiffusionLoss(), output_transform=compared, batch_size=lambda target: len(target[0]))  # type: ignore[arg-type,return-value]

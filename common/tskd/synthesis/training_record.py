@@ -14,11 +14,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tskd.data import fingerprint
 from tskd.data.datalist import read
 from tskd.data.hashing import content_hashes
 from tskd.data.io.intensity import Intensity
 from tskd.errors import TskdError
 from tskd.synthesis.label_maps import labels_sha256
+from tskd.synthesis.pretrained import start_sha256
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +47,17 @@ def training_record(
 def record_sha256(record: Mapping[str, Any]) -> str:
     """Return the SHA-256 of a `training_record`, which a checkpoint is bound to."""
     return hashlib.sha256(json.dumps(record).encode()).hexdigest()
+
+
+def training_fingerprints(
+    dataset_file: str | os.PathLike[str], record: Mapping[str, Any], init_from: str | os.PathLike[str] | None
+) -> dict[str, str | None]:
+    """Return what identifies the files of a training: dataset.json, its images, the weights that it begins with."""
+    return {
+        "dataset": fingerprint(Path(dataset_file)),
+        "training": record_sha256(record),
+        "init_from": start_sha256(init_from),
+    }
 
 
 def training_hashes(pipeline_dir: str | os.PathLike[str] | None) -> set[str]:

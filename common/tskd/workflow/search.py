@@ -79,7 +79,7 @@ def check_search(settings: dict[str, Any], where: str) -> dict[str, Any]:
     merged = {} if problems else merged_config(bundle, configs)
     if "evaluate" in configs:
         problems.append("configs: expected a training, found evaluate, which scores the test list. Leave it out")
-    if merged and merged["train"]["named_handlers"]["validation"].get("_disabled_") is True:
+    if merged and merged.get("validator", "") is None:
         problems.append(
             f"configs: expected a training that validates, found {', '.join(configs)}, which has nothing that a "
             "validation could measure. Search by what its fine-tuning reaches (docs/explanation/rivals.md)"

@@ -128,10 +128,11 @@ def test_the_window_of_the_training_goes_along(tmp_path: Path) -> None:
     """Where the student runs there is no dataset.json to read it from."""
     configs = ship(tmp_path, "nii.gz", intensity={"window": [-160, 240]}) / "configs"
     volume = torch.linspace(-1000, 1000, 512).reshape(1, 8, 8, 8)
-    for name, prefix in (("inference.json", ""), ("train.json", "validate#")):
+    for name, place in (("inference.json", "transforms"), ("train.json", "scale_intensity")):
         parser = ConfigParser()
         parser.read_config(str(configs / name))
-        assert "@scale_intensity" in parser[f"{prefix}preprocessing#transforms"]
+        section = "preprocessing" if name == "inference.json" else "validate#preprocessing"
+        assert "@scale_intensity" in parser[f"{section}#{place}"]
         scaled = parser.get_parsed_content("scale_intensity")({"image": volume})["image"]
         torch.testing.assert_close(torch.as_tensor(scaled), ((volume + 160) / 400).clamp(0, 1))
 

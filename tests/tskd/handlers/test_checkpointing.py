@@ -12,6 +12,7 @@ from tests import forked
 from tskd import ranks
 from tskd.errors import TskdError
 from tskd.handlers import Checkpointing
+from tskd.state import read_tensors, save_tensors
 
 FILE = "checkpoints/last.pt"
 
@@ -60,40 +61,63 @@ def test_never_starts_anew_and_a_path_continues_from_there(training, tmp_path):
     assert (tmp_path / "two" / FILE).is_file()
 
 
-def test_identity_must_agree(training, tmp_path):
-    identity = {"num_classes": 5, "soft_labels": "abc", "weights": None}
-    training(tmp_path, identity=identity, kill_after=1).go()
+def test_fingerprints_must_agree(training, tmp_path):
+    prints = {"dataset": "123", "soft_labels": "abc", "weights": None}
+    training(tmp_path, fingerprints=prints, kill_after=1).go()
     with pytest.raises(TskdError) as caught:
-        training(tmp_path, identity={**identity, "num_classes": 4, "soft_labels": "def"}).go()
+        training(tmp_path, fingerprints={**prints, "dataset": "456", "soft_labels": "def"}).go()
     message = str(caught.value)
-    assert "num_classes: this run has 4, the checkpoint 5" in message
+    assert "dataset: this run has 456, the checkpoint 123" in message
     assert "soft_labels: this run has def, the checkpoint abc" in message
     assert "weights" not in message
     assert "set resume to never" in message
-    assert len(training(tmp_path, identity=identity).go().losses) == 9
-    with pytest.raises(TskdError, match="num_labelled: this run has 80, the checkpoint None"):
-        training(tmp_path, identity={**identity, "num_labelled": 80}).go()
+    assert len(training(tmp_path, fingerprints=prints).go().losses) == 9
+    with pytest.raises(TskdError, match="transfer: this run has 80, the checkpoint None"):
+        training(tmp_path, fingerprints={**prints, "transfer": 80}).go()
+
+
+def test_batches_of_one_update_must_agree(training, tmp_path):
+    """However many processes and batches they are shared out to."""
+    training(tmp_path, kill_after=1).go()
+    run = training(tmp_path)
+    run.trainer.accumulation_steps = 2
+    with pytest.raises(TskdError, match="effective_batch_size: this run has 4, the checkpoint 2"):
+        run.go()
+
+
+def test_an_older_checkpoint_is_compared_where_it_says_something(training, tmp_path):
+    """Its identity was a list of its own; what this version binds besides was not written."""
+    training(tmp_path, kill_after=1).go()
+    content = read_tensors(tmp_path / FILE)
+    del content["identity_version"]
+    content["identity"] = {"loss": "MSELoss()", "images_an_update": "2", "dataset": "123"}
+    save_tensors(content, tmp_path / FILE)
+    training(tmp_path, fingerprints={"dataset": "123", "transfer": "abc"}, kill_after=2).go()
+    save_tensors(content, tmp_path / FILE)
+    with pytest.raises(TskdError, match=r"run; dataset: this run has 456, the checkpoint 123\. Choose"):
+        training(tmp_path, fingerprints={"dataset": "456"}).go()
+    assert len(training(tmp_path, fingerprints={"dataset": "456"}, may_differ=["dataset"]).go().losses) == 9
 
 
 def test_a_refused_checkpoint_is_not_overwritten(training, tmp_path):
-    training(tmp_path, kill_after=1, identity={"seed": 0}).go()
+    training(tmp_path, kill_after=1, fingerprints={"seed": 0}).go()
     before = (tmp_path / FILE).read_bytes()
     with pytest.raises(TskdError):
-        training(tmp_path, identity={"seed": 1}).go()
+        training(tmp_path, fingerprints={"seed": 1}).go()
     assert (tmp_path / FILE).read_bytes() == before
 
 
 def test_what_only_the_checkpoint_was_bound_to_is_named(training, tmp_path):
-    training(tmp_path, kill_after=1, identity={"seed": 0, "fold": 1}).go()
+    training(tmp_path, kill_after=1, fingerprints={"seed": 0, "fold": 1}).go()
     with pytest.raises(TskdError, match="fold: this run has None, the checkpoint 1"):
-        training(tmp_path, identity={"seed": 0}).go()
+        training(tmp_path, fingerprints={"seed": 0}).go()
 
 
 def test_a_renamed_setting_of_an_older_checkpoint_is_compared(training, tmp_path):
-    training(tmp_path, kill_after=1, identity={"surest_synthetic": 250}).go()
+    training(tmp_path, kill_after=1, fingerprints={"surest_synthetic": 250}).go()
     with pytest.raises(TskdError, match="max_confident_synthetic: this run has 100, the checkpoint 250"):
-        training(tmp_path, identity={"max_confident_synthetic": 100}).go()
-    training(tmp_path, identity={"max_confident_synthetic": 250}).go()
+        training(tmp_path, fingerprints={"max_confident_synthetic": 100}).go()
+    training(tmp_path, fingerprints={"max_confident_synthetic": 250}).go()
 
 
 def test_other_parameters_are_named(training, tmp_path):

@@ -11,7 +11,6 @@ import pytest
 
 from tskd.errors import TskdError
 from tskd.handlers import WriteVersions
-from tskd.handlers.versions import config_hash
 
 TRAIN = {"imports": ["$import os"], "output_dir": "$@root + '/out'", "seed": 0, "train": {"steps": 10}, "weights": None}
 
@@ -20,17 +19,6 @@ def write(folder: Path, **changes) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "train.json").write_text(json.dumps({**TRAIN, **changes}))
     return folder / "train.json"
-
-
-@pytest.fixture
-def command(monkeypatch):
-    """Function (file, *arguments): the hash of the config of `monai.bundle run --config_file FILE ARGUMENTS`."""
-
-    def hashed(file: Path, *arguments: str) -> str | None:
-        monkeypatch.setattr("sys.argv", ["monai.bundle", "run", "--config_file", str(file), *arguments])
-        return config_hash()
-
-    return hashed
 
 
 def test_versions_tell_what_but_not_who_and_where(run_engine, tmp_path, monkeypatch):
@@ -48,7 +36,7 @@ def test_versions_tell_what_but_not_who_and_where(run_engine, tmp_path, monkeypa
         text = (tmp_path / "out" / "versions.json").read_text()
         content = json.loads(text)
         assert content["config"] == ["train.json", "distill.json"]
-        assert len(content["config_sha256"]) == 64
+        assert content["config_sha256"] is None  # no parser has built the handler
         assert content["settings"] == {
             "seed": 3, "init_weights": "model.pt", "fine_tuning": {"rank": 4, "from": "a.pt"}, "files": ["b.json"],
             "num_labelled": None,
@@ -92,10 +80,12 @@ def test_time_of_a_resumed_run_counts_all_its_parts(where, training, tmp_path):
 
 @pytest.mark.parametrize("where", ["before", "after"])
 def test_a_refused_run_leaves_the_earlier_ones_file(where, training, tmp_path):
-    training(tmp_path, **{where: [WriteVersions(tmp_path, {"size": 512})]}, kill_after=1, identity={"size": 512}).go()
+    training(
+        tmp_path, **{where: [WriteVersions(tmp_path, {"size": 512})]}, kill_after=1, fingerprints={"size": 512}
+    ).go()
     before = (tmp_path / "versions.json").read_bytes()
     with pytest.raises(TskdError, match="belongs to another run"):
-        training(tmp_path, **{where: [WriteVersions(tmp_path, {"size": 256})]}, identity={"size": 256}).go()
+        training(tmp_path, **{where: [WriteVersions(tmp_path, {"size": 256})]}, fingerprints={"size": 256}).go()
     assert (tmp_path / "versions.json").read_bytes() == before
 
 
@@ -103,30 +93,3 @@ def test_a_damaged_file_is_written_anew(run_engine, tmp_path):
     (tmp_path / "versions.json").write_text('{"python": ')
     run_engine([WriteVersions(tmp_path, {"seed": 1})], 1)
     assert json.loads((tmp_path / "versions.json").read_text())["settings"] == {"seed": 1}
-
-
-def test_hash_is_of_the_settings_and_not_of_the_places(command, tmp_path):
-    config = write(tmp_path / "a")
-    plain = command(config)
-    same = [
-        command(write(tmp_path / "b")),
-        command(config, "--output_dir", str(tmp_path)),
-        command(config, "--seed", "0", "--meta_file", "meta.json"),
-        command(config, "--train#steps=10", "--logging_file", "x/logging.conf"),
-    ]
-    assert set(same) == {plain}
-    other = [
-        command(config, "--seed", "1"),
-        command(config, "--train#steps", "11"),
-        command(config, "--train::steps", "12"),
-        command(config, "--weights", "sam_vit_b"),
-        command(config, "--weights", f"{tmp_path}/a.pth"),
-        command(write(tmp_path / "c", imports=[])),
-    ]
-    assert len({plain, *other}) == 1 + len(other)
-    assert command(config, "--weights", f"{tmp_path}/a.pth") == command(config, "--weights", "elsewhere/b.pth")
-
-
-def test_there_is_no_hash_outside_of_a_bundle_run(monkeypatch):
-    monkeypatch.setattr("sys.argv", ["pytest"])
-    assert config_hash() is None

@@ -1,13 +1,12 @@
 """Label maps are real ones, warped, a function of seed and number; and images come with the map they were drawn to."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from diffusers import DDPMScheduler
-from monai.transforms import Resize
+from monai.bundle import ConfigParser
 from PIL import Image
 
 from tskd.data.checks import check
@@ -177,10 +176,13 @@ def test_label_maps_of_whole_patients_are_known_again(conditional, cohort, tmp_p
 def test_training_takes_the_same_pixels_of_a_label_map_as_sampling(tmp_path):
     labels = torch.from_numpy(np.random.default_rng(0).integers(0, 5, (37, 29), dtype=np.uint8))
     Image.fromarray(labels.numpy().T).save(tmp_path / "label.png")
-    overlay = json.loads((BUNDLE / "configs" / "label_maps.json").read_text())
-    (mode,) = (step["mode"][1] for step in overlay["train#preprocessing#transforms"] if step["_target_"] == "Resized")
-    trained = Resize((16, 16), mode=mode)(labels[None].float())
-    assert torch.equal(trained.to(torch.uint8).as_tensor(), read_labels(tmp_path / "label.png", (16, 16)))
+    Image.new("L", (37, 29)).save(tmp_path / "image.png")
+    parser = ConfigParser()
+    parser.read_config([str(BUNDLE / "configs" / name) for name in ("train.json", "label_maps.json")])
+    parser["image_size"] = 16
+    item = {key: str(tmp_path / f"{key}.png") for key in ("image", "label")}
+    trained = parser.get_parsed_content("train#preprocessing")(item)["label"]
+    assert torch.equal(trained, read_labels(tmp_path / "label.png", (16, 16)))
 
 
 def test_images_with_masks_are_a_training_list_of_their_own(conditional, cohort, fill, tmp_path):

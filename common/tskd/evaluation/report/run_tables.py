@@ -6,6 +6,12 @@ from typing import Any
 from tskd.evaluation.report.runs import Run
 from tskd.evaluation.report.tables import Table
 
+# settings that versions.json has and a table need not
+UNTOLD = (
+    *("bundle_root", "output_dir", "model_dir", "dataset_dir", "resume", "num_workers", "cache_rate", "compile"),
+    *("val_interval", "accumulation_steps", "dataset", "transfer", "soft_labels", "frozen_weights", "training"),
+)
+
 
 def runs_table(runs: Sequence[Run]) -> Table:
     """Return one line a run folder and arm: what was evaluated."""
@@ -83,7 +89,7 @@ def _settings(settings: Mapping[str, Any]) -> str:
     """Format scalar settings, without the folders of file names."""
     shown_settings = []
     for key, value in settings.items():
-        if isinstance(value, str | int | float) and value != "":
+        if key not in UNTOLD and isinstance(value, str | int | float) and value != "":
             text = value.rstrip("/").rsplit("/", 1)[-1] if isinstance(value, str) else str(value)
             shown_settings.append(f"{key} {text}")
     return ", ".join(shown_settings) or "–"

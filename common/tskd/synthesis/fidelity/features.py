@@ -69,6 +69,11 @@ class EncoderFeatures(nn.Module):
         return self.forward_features(_resize(images, self.resolution))["embedding"].float().mean((2, 3))
 
 
+def features_of(vfm: str, weights: str | Path | None, resolution: int) -> RandomFeatures | EncoderFeatures:
+    """Return `teacher_features`, or without weights those of a fixed random network, which needs no download."""
+    return teacher_features(vfm, weights, resolution) if weights else RandomFeatures()
+
+
 def teacher_features(vfm: str, weights: str | Path | None = None, resolution: int = 256) -> EncoderFeatures:
     """Return a teacher's image encoder: a foundation model as it is, or after its adaptation to the task.
 
