@@ -122,7 +122,7 @@ def write_volumes(folder: Path) -> list[Path]:
         turned = np.ascontiguousarray(orientations.apply_orientation(image, turn))
         paths.append(folder / f"{axes}.nii.gz")
         write_volume(paths[-1], turned, affine @ orientations.inv_ornt_aff(turn, image.shape))
-        assert "".join(nib.aff2axcodes(nib.load(paths[-1]).affine)) == axes
+        assert "".join(nib.aff2axcodes(nib.nifti1.load(paths[-1]).affine)) == axes
     return paths
 
 

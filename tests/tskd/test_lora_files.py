@@ -127,7 +127,7 @@ def test_the_frozen_weights_have_a_hash():
     def digest(**options):
         network = fresh("mobile_sam")
         with torch.no_grad():
-            network.image_encoder.layers[0].blocks[0].conv1.c.weight += options.pop("shift", 0)
+            network.get_parameter("image_encoder.layers.0.blocks.0.conv1.c.weight").add_(options.pop("shift", 0))
         return frozen_sha256(prepare_fine_tuning(network, **options))
 
     torch.manual_seed(0)

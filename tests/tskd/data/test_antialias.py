@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def test_the_result_is_that_of_torch_and_goes_back(shape: tuple[int, ...], chain
     expected = expected[0] if image.ndim == 3 else expected.movedim(0, 3)
     torch.testing.assert_close(item["image"].as_tensor(), expected, rtol=0, atol=1e-6)
     plain = Resized("image", (SIZE, SIZE, -1)[: image.ndim - 1], mode="bilinear" if image.ndim == 3 else "trilinear")
-    stock = plain({"image": MetaTensor(image.clone(), torch.eye(4))})["image"]
+    stock: Any = plain({"image": MetaTensor(image.clone(), torch.eye(4))})["image"]
     torch.testing.assert_close(item["image"].affine, stock.affine)
     item["pred"] = MetaTensor(item["image"].as_tensor().clone(), item["image"].affine)
     back = Invertd("pred", transform, orig_keys="image", nearest_interp=False)(item)["pred"]

@@ -81,7 +81,9 @@ def test_gradients_are_weighted_and_reach_every_output():
     student = outputs()
     DistillationLoss(terms(dice=0, kl=0, embedding=2.0))(student, targets()).backward()
     reference = outputs()
-    (2 * terms()["embedding"](reference, targets())).backward()
+    term = terms()["embedding"]
+    assert term is not None
+    (2 * term(reference, targets())).backward()
     assert student["logits"].grad is None
     torch.testing.assert_close(student["features"].grad, reference["features"].grad)
     student = outputs()

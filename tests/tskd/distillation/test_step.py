@@ -15,7 +15,7 @@ from tskd.errors import TskdError
 from tskd.losses import LogitsKLLoss
 from tskd.networks import TappedNetwork
 
-BATCH = {
+BATCH: dict[str, Any] = {
     "image": MetaTensor(torch.rand(2, 1, 8, 8)),
     "label": MetaTensor(torch.randint(0, 3, (2, 1, 8, 8), dtype=torch.uint8)),
     "logits": torch.randn(2, 3, 4, 4),
@@ -33,6 +33,7 @@ def test_one_target_is_a_tensor():
 
 
 def test_several_targets_are_a_dict_without_the_rest():
+    target: Any
     image, target = AugmentedBatch(None, targets=["logits", "embedding"])(BATCH, "cpu")
     assert torch.equal(image, BATCH["image"].as_tensor())
     assert list(target) == ["logits", "embedding"]
@@ -46,6 +47,7 @@ def test_a_list_of_one_target_is_a_dict_too():
 
 def test_augments_image_and_target_together():
     mirror = AugmentedBatch(BatchAugmentation(**IDENTITY, flip=1), targets=["logits", "label"])
+    target: Any
     image, target = mirror(BATCH, "cpu")
     torch.testing.assert_close(image, BATCH["image"].as_tensor().flip(2), atol=1e-5, rtol=0)
     torch.testing.assert_close(target["logits"], BATCH["logits"].flip(2), atol=1e-5, rtol=0)
@@ -54,6 +56,7 @@ def test_augments_image_and_target_together():
 
 def test_float16_soft_labels_become_float32_here():
     batch = {**BATCH, "logits": BATCH["logits"].half()}
+    target: Any
     for augmentation in (None, BatchAugmentation(**IDENTITY)):
         _, target = AugmentedBatch(augmentation, targets=["logits", "label"])(batch, "cpu")
         assert target["logits"].dtype == torch.float32
@@ -119,7 +122,8 @@ def test_the_step_is_the_plain_formula():
     network, plain = student(), student().double()
     engine = trainer(network, iteration_update=distillation_step)
     engine.add_event_handler(IterationEvents.MODEL_COMPLETED, lambda engine: engine.terminate())
-    batch = {name: value.double() for name, value in engine.data_loader[0].items()}
+    (first, *_) = engine.data_loader
+    batch = {name: value.double() for name, value in first.items()}
     engine.run()
 
     def resized(x: Tensor, size: int) -> Tensor:
@@ -138,4 +142,4 @@ def test_monais_amp_is_refused_with_the_key_to_set():
     engine = trainer(student(), iteration_update=distillation_step)
     engine.amp = True
     with pytest.raises(TskdError, match=r"train#trainer#amp: expected False.* amp_dtype"):
-        distillation_step(engine, engine.data_loader[0])
+        distillation_step(engine, next(iter(engine.data_loader)))

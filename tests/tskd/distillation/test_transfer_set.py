@@ -1,6 +1,7 @@
 """Which images are labelled, unlabelled and synthetic, what the student sees of them, and in which numbers."""
 
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -154,7 +155,7 @@ def test_the_identity_tells_which_images_these_are_and_not_where_they_lie(tmp_pa
 def split(path: Path, name: str, **lists: list[str]) -> Path:
     """A data set of 2-D images that are as their case names say, one a patient."""
     path.parent.mkdir()
-    data = {
+    data: dict[str, Any] = {
         "name": name,
         "modality": "MR",
         "channels": 1,

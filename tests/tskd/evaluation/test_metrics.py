@@ -84,11 +84,11 @@ def test_equals_monai_on_whole_volume() -> None:
     spacing = (1.25, 1.25, 7.7)
     pred, label = blobs((20, 18, 9), 5), blobs((20, 18, 9), 6)
     scores = {(name, metric): value for name, metric, value in case_metrics(pred, label, LABELS, spacing)}
-    one_hot = [torch.stack([torch.as_tensor(mask == k) for k in range(3)])[None].float() for mask in (pred, label)]
+    one, two = (torch.stack([torch.as_tensor(mask == k) for k in range(3)])[None].float() for mask in (pred, label))
     reference = {
-        "dice": compute_dice(*one_hot, include_background=False),
-        "hd95": compute_hausdorff_distance(*one_hot, percentile=95, spacing=spacing),
-        "assd": compute_average_surface_distance(*one_hot, symmetric=True, spacing=spacing),
+        "dice": compute_dice(one, two, include_background=False),
+        "hd95": compute_hausdorff_distance(one, two, percentile=95, spacing=spacing),
+        "assd": compute_average_surface_distance(one, two, symmetric=True, spacing=spacing),
     }
     for metric, values in reference.items():
         for name, value in zip(("liver", "spleen"), values[0], strict=True):
@@ -178,10 +178,10 @@ def test_what_is_flat_in_a_thicker_image_keeps_its_neighbours(shape: tuple[int, 
         label[20, 5:55], pred[20, 15:45] = 1, 1
     spacing = (1.0, 1.0, 5.0)[: len(shape)]
     scores = {metric: value for _, metric, value in case_metrics(pred, label, LABELS, spacing)}
-    one_hot = [torch.stack([torch.as_tensor(mask == k) for k in range(2)])[None].float() for mask in (pred, label)]
-    hd95 = compute_hausdorff_distance(*one_hot, percentile=95, spacing=spacing)
+    one, two = (torch.stack([torch.as_tensor(mask == k) for k in range(2)])[None].float() for mask in (pred, label))
+    hd95 = compute_hausdorff_distance(one, two, percentile=95, spacing=spacing)
     assert scores["hd95"] == pytest.approx(hd95.item(), rel=1e-5)
-    assd = compute_average_surface_distance(*one_hot, symmetric=True, spacing=spacing)
+    assd = compute_average_surface_distance(one, two, symmetric=True, spacing=spacing)
     assert scores["assd"] == pytest.approx(assd.item(), rel=1e-5)
 
 

@@ -75,8 +75,10 @@ class Run:
             self.trainer.add_event_handler(Events.EPOCH_STARTED(once=kill_after + 1), self._kill)
 
     def _record(self, engine: Engine) -> None:
-        self.losses.append(engine.state.output["loss"].item())
-        self.order += engine.state.batch["case"]
+        output: Any = engine.state.output
+        batch: Any = engine.state.batch
+        self.losses.append(output["loss"].item())
+        self.order += batch["case"]
 
     def _kill(self, engine: Engine) -> None:
         raise Killed

@@ -12,7 +12,7 @@ from tskd.handlers import NetworkAverage, averaged_network
 from tskd.state import read_tensors, save_tensors
 
 
-def network() -> nn.Module:
+def network() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3)).double()
 
@@ -28,7 +28,7 @@ def train(model: nn.Module, average: nn.Module, steps: range) -> None:
         optimizer.step()
 
     engine = Engine(step)
-    engine.accumulation_steps = 1
+    engine.accumulation_steps = 1  # type: ignore[attr-defined]
     NetworkAverage(average, model).attach(engine)
     engine.run(list(steps), max_epochs=1)
 
@@ -45,10 +45,12 @@ def test_equals_the_formula_in_float64():
         for key, value in state.items():
             mixed = kept * expected[key] + (1 - kept) * value if value.is_floating_point() else value
             expected[key] = value if number == 0 else mixed
+    assert average is not None
+    assert expected is not None
     assert "1.running_var" in expected
     for key, value in average.module.state_dict().items():
         torch.testing.assert_close(value, expected[key], atol=1e-12, rtol=1e-12)
-    assert not torch.equal(average.module[0].weight, model[0].weight)
+    assert not torch.equal(average.module.get_parameter("0.weight"), model.get_parameter("0.weight"))
 
 
 def test_a_resumed_run_has_the_same_average(tmp_path):
@@ -73,7 +75,7 @@ def test_the_training_network_is_left_alone_and_the_average_learns_nothing():
     average = averaged_network(model, 0.9)
     train(model, average, range(3))
     train(plain, averaged_network(plain, 0.0), range(3))
-    assert torch.equal(model[0].weight, plain[0].weight)
+    assert torch.equal(model.get_parameter("0.weight"), plain.get_parameter("0.weight"))
     assert not any(parameter.requires_grad for parameter in average.parameters())
 
 

@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ def bundle(tmp_path: Path) -> Path:
     """A bundle as the Model Zoo has them: the channels are a key of the config, the network is one of MONAI."""
     (tmp_path / "configs").mkdir()
     (tmp_path / "models").mkdir()
-    config = {"imports": ["$import os"], "classes": 3, "network_def": {"_target_": "UNet", **UNET}}
+    config: dict[str, Any] = {"imports": ["$import os"], "classes": 3, "network_def": {"_target_": "UNet", **UNET}}
     config["network_def"]["out_channels"] = "$@classes * len([os.sep])"
     (tmp_path / "configs" / "inference.json").write_text(json.dumps(config))
     torch.manual_seed(0)

@@ -30,12 +30,13 @@ def test_the_output_is_no_input(tmp_path: Path) -> None:
 
 def test_series_are_told_apart_and_scouts_left_out(tmp_path: Path, series: Path) -> None:
     image = pydicom.dcmread(next(series.iterdir()))
-    for name, change in {
+    changes: dict[str, dict[str, object]] = {
         "scout": {"SeriesDescription": "3-plane LOC scout"},
         "localizer": {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]},
         "capture": {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"},
         "second": {"SeriesDescription": "T2 / fat sat"},
-    }.items():
+    }
+    for name, change in changes.items():
         image = pydicom.dcmread(series / "IM0000.dcm")
         image.SeriesInstanceUID = f"1.2.3.{len(name)}"
         for tag, value in change.items():

@@ -116,7 +116,7 @@ def test_the_copy_waits_for_accumulated_gradients(student):
     seen: list[float] = []
     network.update = seen.append  # type: ignore[assignment, method-assign]
     trainer = Engine(lambda engine, batch: None)
-    trainer.accumulation_steps = 2
+    trainer.accumulation_steps = 2  # type: ignore[attr-defined]
     MomentumUpdate(network).attach(trainer)
     trainer.run([0] * 5, max_epochs=1)
     assert len(seen) == 3

@@ -187,6 +187,7 @@ def test_training_takes_the_same_pixels_of_a_label_map_as_sampling(tmp_path):
 
 def test_images_with_masks_are_a_training_list_of_their_own(conditional, cohort, fill, tmp_path):
     labels = labels_for(conditional, cohort)
+    assert labels is not None
     fill(tmp_path, conditional, SCHEDULER, 4, labels=labels)
     gate(tmp_path, cohort, quantile=1.0)
     check(tmp_path / "dataset.json")

@@ -113,7 +113,7 @@ def test_a_second_export_replaces_the_first_and_changes_the_hash(tmp_path, netwo
 def test_schedule_survives_the_round_trip(tmp_path, network, scheduler):
     loaded = load_scheduler(export_model(network, scheduler, tmp_path))
     assert torch.equal(loaded.alphas_cumprod, scheduler.alphas_cumprod)
-    assert loaded.config.prediction_type == scheduler.config.prediction_type
+    assert dict(loaded.config)["prediction_type"] == scheduler.config.prediction_type
 
 
 def test_a_missing_pipeline_is_named(tmp_path):

@@ -1,5 +1,7 @@
 """Samplers draw from the right distribution, and each image from its own noise."""
 
+from typing import Any
+
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMPipeline, DDPMScheduler
@@ -144,7 +146,7 @@ def test_settings_tell_schedule_device_and_precision_apart(make_network, schedul
 
 
 def test_ddpm_is_the_stock_pipeline(network, scheduler):
-    pipeline = DDPMPipeline(network.unet, DDPMScheduler.from_config(scheduler.config, timestep_spacing="trailing"))
+    pipeline: Any = DDPMPipeline(network.unet, DDPMScheduler.from_config(scheduler.config, timestep_spacing="trailing"))
     pipeline.set_progress_bar_config(disable=True)
     generators = [torch.Generator().manual_seed(image_seed(5, number)) for number in (3, 4)]
     stock = pipeline(batch_size=2, num_inference_steps=10, generator=generators, output_type="pt", return_dict=False)[0]

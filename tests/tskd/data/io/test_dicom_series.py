@@ -1,6 +1,7 @@
 """DICOM series: same volume as NIfTI and as MONAI reads it; irregular series are refused."""
 
 import shutil
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -70,8 +71,8 @@ def test_monai_reads_the_same_series(series):
     from monai.transforms import LoadImage, Orientation
 
     ours, affine = to_lps(*load_volume(series))
-    theirs = LoadImage(PydicomReader, image_only=True, ensure_channel_first=True)(series)
-    theirs = Orientation(axcodes="LPS")(theirs)
+    read = LoadImage(PydicomReader, image_only=True, ensure_channel_first=True)(series)
+    theirs: Any = Orientation(axcodes="LPS")(read)
     np.testing.assert_array_equal(theirs[0].numpy(), ours)
     np.testing.assert_allclose(theirs.affine.numpy(), affine, atol=1e-3)
 

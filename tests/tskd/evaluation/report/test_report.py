@@ -146,10 +146,9 @@ def test_calibration_table_is_that_of_the_csv(report: Path, page: Page) -> None:
     assert len(lines) == 6 * 2
     for method, region, budget, pixels, confidence, accuracy, error, _ in lines:
         region_bins = [b for b in bins if (b["method"], b["budget"], b["region"]) == (method, budget, region)]
-        region_bins = [
-            [float(b[k]) for k in ("pixels", "mean", "accuracy")] for b in region_bins if b["scale"] == "confidence"
-        ]
-        n, mean, correct = np.array(region_bins).T
+        n, mean, correct = np.array(
+            [[float(b[k]) for k in ("pixels", "mean", "accuracy")] for b in region_bins if b["scale"] == "confidence"]
+        ).T
         assert pixels == f"{n.sum() / 1e6:.3f}"
         assert (confidence, accuracy) == tuple(f"{np.average(v, weights=n):.3f}" for v in (mean, correct))
         assert error == f"{np.average(np.abs(mean - correct), weights=n):.3f}"
@@ -344,7 +343,7 @@ def test_overlay_is_upright_whatever_the_storage_order(flips: tuple[int, int, in
     assert where == "slice 4 of 5"
     (ax,) = figure.axes
     assert ax.images[0].get_array().shape == (16, 20)
-    truth = next(c for c in ax.collections if c.get_edgecolor()[0][:3] == pytest.approx(_rgb(TRUTH)))
+    truth = next(c for c in ax.collections if np.asarray(c.get_edgecolor())[0][:3] == pytest.approx(_rgb(TRUTH)))
     (x0, y0), (x1, y1) = truth.get_paths()[0].get_extents().get_points()
     assert (x0, x1, y0, y1) == (2.5, 6.5, 1.5, 4.5)
     assert ax.yaxis_inverted()
