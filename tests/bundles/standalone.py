@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import torch
 from monai.networks.nets import UNETR
-from nibabel import orientations
+from nibabel import affines, eulerangles, orientations
 from PIL import ExifTags, Image
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -113,16 +113,16 @@ def ship(folder: Path, kind: str, in_channels: int = 1, lite: bool = False, **he
 def write_volumes(folder: Path) -> list[Path]:
     """One virtual patient in two axis orders, neither of them LPS: 46 x 40 voxels a slice, thick slices, oblique."""
     image, _, affine = virtual_patient(seed=5, number=0, image_size=52, num_slices=5)
-    image, affine = image[4:50, 6:46], affine @ nib.affines.from_matvec(np.eye(3), [4, 6, 0])
-    tilt = nib.eulerangles.euler2mat(z=0.1, y=0.05, x=-0.08)
-    affine = nib.affines.from_matvec(tilt, [3.0, -8.0, 11.0]) @ affine
+    image, affine = image[4:50, 6:46], affine @ affines.from_matvec(np.eye(3), [4, 6, 0])
+    tilt = eulerangles.euler2mat(z=0.1, y=0.05, x=-0.08)
+    affine = affines.from_matvec(tilt, [3.0, -8.0, 11.0]) @ affine
     paths = []
     for axes in ("RAS", "SRP"):
         turn = orientations.ornt_transform(orientations.io_orientation(affine), orientations.axcodes2ornt(tuple(axes)))
         turned = np.ascontiguousarray(orientations.apply_orientation(image, turn))
         paths.append(folder / f"{axes}.nii.gz")
         write_volume(paths[-1], turned, affine @ orientations.inv_ornt_aff(turn, image.shape))
-        assert "".join(nib.aff2axcodes(nib.nifti1.load(paths[-1]).affine)) == axes
+        assert "".join(nib.aff2axcodes(nib.load(paths[-1]).affine)) == axes
     return paths
 
 

@@ -75,7 +75,7 @@ def test_chain(folder: Path, cohort: Path, run_bundle: Callable[..., Any]) -> No
     assert {row["group"] for row in rows} == {entry["group"] for entry in test}
     assert {(row["method"], row["budget"]) for row in rows} == {("tskd", "8")}
     for case in json.loads((folder / "tskd/cases.json").read_text()).values():
-        image, prediction = nib.nifti1.load(case["image"]), nib.nifti1.load(case["prediction"])
+        image, prediction = nib.load(case["image"]), nib.load(case["prediction"])
         assert prediction.shape == image.shape
         np.testing.assert_allclose(prediction.affine, image.affine, atol=1e-4)
 

@@ -63,9 +63,9 @@ def _assert_same_masks(folder: Path, output: Path) -> None:
         if kind == "png":
             one, two = np.asarray(Image.open(expected)), np.asarray(Image.open(found))
         else:
-            image, mask = nib.nifti1.load(path), nib.nifti1.load(found)
+            image, mask = nib.load(path), nib.load(found)
             np.testing.assert_allclose(mask.affine, image.affine, atol=1e-4)
-            one, two = np.asarray(nib.nifti1.load(expected).dataobj), np.asarray(mask.dataobj)
+            one, two = np.asarray(nib.load(expected).dataobj), np.asarray(mask.dataobj)
         assert len(np.unique(one)) > 2
         assert one.dtype == two.dtype == np.uint8
         np.testing.assert_array_equal(one, two)

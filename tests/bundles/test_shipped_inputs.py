@@ -111,7 +111,7 @@ def test_volumes(tmp_path: Path, volumes_bundle: Path, segment: Segment, capsys:
     }
     for name, (voxels, place, unit) in good.items():
         path = masks / f"{names.get(name, name.removesuffix('.nii.gz'))}_seg.nii.gz"
-        mask = nib.nifti1.load(path)
+        mask = nib.load(path)
         assert mask.shape == voxels.shape
         millimetres = np.diag([0.001, 0.001, 0.001, 1]) @ place if unit == "micron" else place
         np.testing.assert_allclose(mask.affine, millimetres, atol=1e-4)

@@ -91,8 +91,8 @@ def test_volumes_get_masks_in_their_own_place(root: Path) -> None:
     assert len(list((root / "volumes/masks").iterdir())) == len(paths) == 2
     for path in paths:
         image, mask = (
-            nib.nifti1.load(path),
-            nib.nifti1.load(root / "volumes/masks" / path.name.replace(".nii", "_seg.nii")),
+            nib.load(path),
+            nib.load(root / "volumes/masks" / path.name.replace(".nii", "_seg.nii")),
         )
         assert mask.shape == image.shape
         assert mask.get_data_dtype() == np.uint8
@@ -105,8 +105,8 @@ def test_volumes_get_masks_in_their_own_place(root: Path) -> None:
 def test_only_the_largest_piece_of_the_named_organs_is_kept(root: Path) -> None:
     removed = 0
     for path in sorted((root / "volumes/masks").iterdir()):
-        whole = np.asarray(nib.nifti1.load(path).dataobj)
-        kept = np.asarray(nib.nifti1.load(root / "volumes/one_piece" / path.name).dataobj)
+        whole = np.asarray(nib.load(path).dataobj)
+        kept = np.asarray(nib.load(root / "volumes/one_piece" / path.name).dataobj)
         np.testing.assert_array_equal(kept[whole != kept], 0)
         np.testing.assert_array_equal(kept == 2, whole == 2)
         for label in (1, 3):
@@ -119,7 +119,7 @@ def test_only_the_largest_piece_of_the_named_organs_is_kept(root: Path) -> None:
 
 def test_voxels_without_a_value_are_taken_as_0(root: Path) -> None:
     zero, hole = (
-        np.asarray(nib.nifti1.load(root / f"volumes/holes_masks/{name}_seg.nii.gz").dataobj) for name in ("0", "nan")
+        np.asarray(nib.load(root / f"volumes/holes_masks/{name}_seg.nii.gz").dataobj) for name in ("0", "nan")
     )
     assert len(np.unique(zero)) > 2
     np.testing.assert_array_equal(hole, zero)

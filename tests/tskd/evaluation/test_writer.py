@@ -96,7 +96,7 @@ def test_volumes(volumes: list[dict[str, Any]], tmp_path: Path) -> None:
         expected = case_metrics(pred, truth, LABELS, (1.25, 1.5, 7.0))
         assert [row[:2] for row in scored] == [row[:2] for row in expected]
         assert [row[2] for row in scored] == pytest.approx([row[2] for row in expected])
-        saved = nib.nifti1.load(out / "predictions" / f"{entry['case']}.nii.gz")
+        saved = nib.load(out / "predictions" / f"{entry['case']}.nii.gz")
         assert np.array_equal(np.asarray(saved.dataobj), pred)
         assert np.allclose(saved.affine, AFFINE)
         assert saved.get_data_dtype() == np.uint8

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from nibabel import affines, eulerangles
 
 from tests.bundles.standalone import IMAGE_SIZE, ship, student
 from tskd.data import virtual_patient
@@ -42,8 +42,8 @@ def pictures_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def series(tmp_path: Path) -> Path:
     """An oblique DICOM series whose files are not in the order of its slices: 46 x 40 x 5."""
     image, _, affine = virtual_patient(seed=5, number=0, image_size=52, num_slices=5)
-    tilt = nib.eulerangles.euler2mat(z=0.1, y=0.05, x=-0.08)
-    tilted = nib.affines.from_matvec(tilt, [3.0, -8.0, 11.0]) @ affine
+    tilt = eulerangles.euler2mat(z=0.1, y=0.05, x=-0.08)
+    tilted = affines.from_matvec(tilt, [3.0, -8.0, 11.0]) @ affine
     folder = tmp_path / "archive" / "P1" / "series"
     write_series(folder, np.ascontiguousarray(image[4:50, 6:46]), tilted, "P1", "one", file_order=[3, 0, 4, 1, 2])
     return folder

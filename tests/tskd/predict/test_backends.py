@@ -41,14 +41,12 @@ def test_volumes(tmp_path: Path, volumes_bundle: Path, largest: list[int]) -> No
         assert predict(bundle, [images], tmp_path / backend, backend=backend) == 0
     for path in paths:
         name = path.name.replace(".nii.gz", "_seg.nii.gz")
-        expected, torch_mask, onnx_mask = (
-            nib.nifti1.load(tmp_path / folder / name) for folder in ("monai", "torch", "onnx")
-        )
+        expected, torch_mask, onnx_mask = (nib.load(tmp_path / folder / name) for folder in ("monai", "torch", "onnx"))
         np.testing.assert_array_equal(np.asarray(torch_mask.dataobj), np.asarray(expected.dataobj))
         if not largest:  # one voxel may join two components of such a mask
             assert np.mean(np.asarray(onnx_mask.dataobj) != np.asarray(expected.dataobj)) < ROUNDING
         for mask in (torch_mask, onnx_mask):
-            np.testing.assert_allclose(mask.affine, nib.nifti1.load(path).affine, atol=1e-4)
+            np.testing.assert_allclose(mask.affine, nib.load(path).affine, atol=1e-4)
             assert mask.get_data_dtype() == np.uint8
 
 

@@ -39,7 +39,7 @@ def test_a_damaged_file_costs_a_line_and_the_rest_goes_on(
     said = capsys.readouterr()
     assert "cut.nii.gz" in said.out + said.err
     for name in ("RAS.nii.gz", "SRP.nii.gz", "series"):
-        mask = nib.nifti1.load(output / rows[name]["mask"])
+        mask = nib.load(output / rows[name]["mask"])
         volume = abs(np.linalg.det(mask.affine[:3, :3])) / 1000
         for index, structure in enumerate(("liver", "right kidney", "left kidney"), start=1):
             count = int((np.asarray(mask.dataobj) == index).sum())
@@ -54,7 +54,7 @@ def test_a_series_and_the_same_volume_as_nifti_have_one_mask(
     array, affine = read_series(series)
     nib.save(nib.Nifti1Image(array.astype(np.int16), affine), tmp_path / "same.nii.gz")
     assert predict(volumes_bundle, [series, tmp_path / "same.nii.gz"], tmp_path / "masks", backend="onnx") == 0
-    first, second = (nib.nifti1.load(tmp_path / "masks" / row["mask"]) for row in _rows(tmp_path / "masks"))
+    first, second = (nib.load(tmp_path / "masks" / row["mask"]) for row in _rows(tmp_path / "masks"))
     np.testing.assert_array_equal(np.asarray(first.dataobj), np.asarray(second.dataobj))
     np.testing.assert_allclose(first.affine, second.affine, atol=1e-4)
 
@@ -62,11 +62,11 @@ def test_a_series_and_the_same_volume_as_nifti_have_one_mask(
 @pytest.mark.parametrize("backend", ["onnx", "torch"])
 def test_one_slice_stays_a_volume(tmp_path: Path, volumes_bundle: Path, backend: str) -> None:
     write_volumes(tmp_path)
-    volume = nib.nifti1.load(tmp_path / "RAS.nii.gz")
+    volume = nib.load(tmp_path / "RAS.nii.gz")
     one = volume.slicer[:, :, 2:3]
     nib.save(one, tmp_path / "one.nii.gz")
     assert predict(volumes_bundle, [tmp_path / "one.nii.gz"], tmp_path / "masks", backend=backend) == 0
-    mask = nib.nifti1.load(tmp_path / "masks/one_seg.nii.gz")
+    mask = nib.load(tmp_path / "masks/one_seg.nii.gz")
     assert mask.shape == (*volume.shape[:2], 1)
     np.testing.assert_allclose(mask.affine, one.affine, atol=1e-4)
 

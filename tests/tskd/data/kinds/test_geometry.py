@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from nibabel import affines, eulerangles
 
 from tests.tskd.data.kinds.studies import AFFINE, image_of, label_of, make, prepare, refusal, said, save_volume
 from tskd.cli import main
@@ -114,7 +115,7 @@ def test_only_one_of_a_pair_says_how_it_lies(tmp_path: Path) -> None:
     assert "how the two lie on each other cannot be known" in refusal(folder, "volumes")
 
 
-OBLIQUE = nib.affines.from_matvec(nib.eulerangles.euler2mat(z=0.3, y=0.2, x=-0.4), [5.0, -20, 7]) @ AFFINE
+OBLIQUE = affines.from_matvec(eulerangles.euler2mat(z=0.3, y=0.2, x=-0.4), [5.0, -20, 7]) @ AFFINE
 
 
 @pytest.mark.parametrize("affine", [AFFINE, MIRRORED, OBLIQUE])
@@ -128,7 +129,7 @@ def test_two_readers_see_the_landmark_at_one_place(tmp_path: Path, affine: np.nd
     image = nib.load(path)
     index = np.argwhere(np.asarray(image.dataobj) == 1)[0]
     expected = (affine @ [7, 1, 3, 1])[:3]
-    np.testing.assert_allclose(nib.affines.apply_affine(image.affine, index), expected, atol=1e-3)
+    np.testing.assert_allclose(affines.apply_affine(image.affine, index), expected, atol=1e-3)
     second = sitk.ReadImage(str(path))
     z, y, x = np.argwhere(sitk.GetArrayFromImage(second) == 1)[0]
     lps = np.array(second.TransformIndexToPhysicalPoint([int(x), int(y), int(z)]))
