@@ -68,6 +68,9 @@ def test_chain(folder: Path, cohort: Path, run_bundle: Callable[..., Any]) -> No
     after = torch.load(folder / "tskd/models/model.pt", weights_only=True)
     assert before.keys() == after.keys()
     assert not [name for name in after if name.startswith(("network.", "projection."))]
+    for name in ("teacher", "distilled", "tskd"):
+        versions = json.loads((folder / name / "versions.json").read_text())
+        assert (versions["teacher"], versions["data"]["sha256"]) == ("mobile_sam", sha256(cohort / "dataset.json"))
 
     run_bundle("student_segmentation", "train", "evaluate", **tuned, output_dir=str(folder / "tskd"), method="tskd")
     rows = _rows(folder / "tskd/metrics.csv")

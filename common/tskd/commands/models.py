@@ -131,7 +131,7 @@ def ship(
         dataset_file: the training's dataset.json, for the names; by default where the run's settings say.
         bundle: this project's student_segmentation by default.
         model: model_dir/model.pt of the training; RUN/models/model.pt by default.
-        force: ship a model that was never evaluated, or whose Dice is near 0.
+        force: ship a model that was never evaluated, whose Dice is near 0, or whose dataset.json has changed since.
     """
     from tskd.export.ship import ship_run
     from tskd.workflow.commands import BUNDLES, STUDENT

@@ -24,6 +24,7 @@ from tskd.errors import TskdError
 from tskd.export.bundle_scripts import RUN, write_scripts
 from tskd.export.carried_network import carry_network
 from tskd.export.terms import data_licence, front_matter, write_terms
+from tskd.handlers.provenance import describe_data
 from tskd.state import load_weights
 
 _CONFIGS = ("inference.json", "inference_2d.json", "train.json", "metadata.json", "logging.conf")  # what goes along
@@ -48,14 +49,16 @@ def ship_run(
         output: new folder, "segmentation" in its name.
         dataset_file: the training's dataset.json.
         model: the training's `model_dir`/model.pt where that is somewhere else.
-        force: ship a model that was never evaluated, or whose mean Dice is near 0.
+        force: ship a model that was never evaluated, or whose mean Dice is near 0, or with a dataset.json whose lists
+            have changed since the training.
 
     Returns:
         The output folder.
 
     Raises:
-        TskdError: the model was not evaluated or has learned nothing (without `force`), versions.json is missing or
-            lacks the image size, there is no such model, or as `ship_student`.
+        TskdError: a teacher's run; a dataset.json with other labels, channels, modality or scaling than that of the
+            training (or, without `force`, other lists); the model was not evaluated or has learned nothing (without
+            `force`); versions.json is missing or lacks the image size; there is no such model; or as `ship_student`.
     """
     path = Path(run) / "versions.json"
     if not path.is_file():
@@ -64,6 +67,11 @@ def ship_run(
     settings = versions.get("settings", {})
     if "image_size" not in settings:
         raise TskdError(f"{path}: expected a student's settings with image_size, found {', '.join(settings) or 'none'}")
+    if "vfm" in settings:
+        raise TskdError(
+            f"{path}: expected a student, found a teacher ({settings['vfm']}). Ship the student it has taught"
+        )
+    _check_data(path, versions.get("data", {}), dataset_file, force)
     model = Path(run) / "models" / "model.pt" if model is None else Path(model)
     if not model.is_file():
         raise TskdError(f"{model}: expected the trained weights, found none. Name the file that has them: --model FILE")
@@ -71,7 +79,8 @@ def ship_run(
     overlay = _network_overlay(Path(bundle) / "configs", versions.get("config", []))
     components = settings.get("largest_component", [])
     size = int(settings["image_size"])
-    return ship_student(bundle, model, output, dataset_file, size, overlay, components, dice)
+    teacher = versions.get("teacher")
+    return ship_student(bundle, model, output, dataset_file, size, overlay, components, dice, teacher=teacher)
 
 
 def ship_student(
@@ -145,6 +154,22 @@ def ship_student(
             output.rmdir()
         os.rename(draft, output)
     return output
+
+
+def _check_data(path: Path, trained: dict[str, Any], dataset_file: str | Path, force: bool) -> None:
+    """Raise TskdError where a dataset.json is not the one that a run was trained with; `trained` is versions.json's."""
+    present = describe_data(dataset_file)
+    for key in ("labels", "channels", "modality", "intensity"):
+        if key in trained and trained[key] != present[key]:
+            raise TskdError(
+                f"{dataset_file}: expected {key} {json.dumps(trained[key])}, which the training had ({path}), found "
+                f"{json.dumps(present[key])}. Give the training's dataset.json: --dataset-file FILE"
+            )
+    if trained and trained["sha256"] != present["sha256"] and not force:
+        raise TskdError(
+            f"{dataset_file}: expected the file of the training, whose sha256 is in {path}, found another: the "
+            "same labels and scaling, but other images or lists. Give that file: --dataset-file FILE, or --force"
+        )
 
 
 def _dice_sentence(run: Path, force: bool) -> str:

@@ -14,6 +14,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from tskd.files import write_json
+from tskd.handlers.provenance import provenance
 from tskd.handlers.run_config import config_hash, merged_config, running_parser, used_settings
 from tskd.options import command_line, file_list
 
@@ -40,7 +41,8 @@ def versions() -> dict[str, Any]:
 class WriteVersions:
     """Write `versions.json` beside a run's results: versions, hardware, settings, config hash and run time.
 
-    The settings are those that the run has used: the plain values of the config's top level, without folders.
+    The settings are those that the run has used: the plain values of the config's top level, without folders. Beside
+    them stand the data set and the teacher (`tskd.handlers.provenance`).
 
     It is written when the first epoch begins, so that a run that is refused leaves an earlier one's file as it was.
     `seconds` is there when the run is complete, `seconds_so_far` after each epoch before that; both count the parts of
@@ -75,6 +77,7 @@ class WriteVersions:
         self._made_with = {
             **versions(),
             "settings": _without_folders(settings),
+            **provenance(used),
             "config": config_files(),
             "config_sha256": config_hash(config) if config else None,
         }

@@ -16,6 +16,7 @@ from tskd.data import datalist
 from tskd.errors import TskdError
 from tskd.export.carried_network import carry_network
 from tskd.export.ship import ship_run, ship_student
+from tskd.handlers.provenance import provenance
 
 SEGMENTS_FILE_BY_FILE = {  # what a shipped inference.json has beyond the bundle's own
     "segment": {"_target_": "scripts.segment_files.segment", "_mode_": "callable"},
@@ -312,3 +313,33 @@ def test_a_network_that_needs_more_of_the_project_is_not_shipped(tmp_path: Path)
     with pytest.raises(TskdError, match=r"sam\.py: expected a network that imports torch and MONAI only"):
         carry_network(tmp_path)
     assert not (tmp_path / "scripts").exists()
+
+
+def test_a_data_set_of_other_labels_or_scaling_is_refused(tmp_path: Path) -> None:
+    """A permuted list of labels would name every structure wrongly, and nothing else would show it."""
+    ship(tmp_path, "nii.gz", intensity={"window": [-160, 240]})
+    file, run = tmp_path / "dataset.json", tmp_path / "run"
+    (run / "models").mkdir(parents=True)
+    (tmp_path / "weights.pt").rename(run / "models/model.pt")
+    made = {"settings": {"image_size": IMAGE_SIZE}, **provenance({"dataset_file": str(file), "vfm": "mobile_sam"})}
+    (run / "versions.json").write_text(json.dumps(made))
+    content = _json(file)
+    first, second = (name for index, name in LABELS.items() if index in "12")
+    for change, found in (
+        ({"labels": {**LABELS, "1": second, "2": first}}, f'"1": "{second}"'),
+        ({"intensity": {"window": [-1000, 400]}}, "-1000, 400"),
+        ({"modality": "CT"}, '"CT"'),
+    ):
+        datalist.write(tmp_path / "other.json", {**content, **change})
+        with pytest.raises(TskdError, match=rf"expected {next(iter(change))} .*, which the training had") as raised:
+            ship_run(BUNDLE, run, tmp_path / "x_segmentation", tmp_path / "other.json", force=True)
+        assert found in str(raised.value)
+    datalist.write(tmp_path / "other.json", {**content, "name": "renamed"})
+    with pytest.raises(TskdError, match="other images or lists"):
+        ship_run(BUNDLE, run, tmp_path / "x_segmentation", tmp_path / "other.json")
+    copy = ship_run(BUNDLE, run, tmp_path / "x_segmentation", file, force=True)
+    assert "Weights of its teacher: MobileSAM, Apache-2.0." in (copy / "LICENSE").read_text()
+    made["settings"]["vfm"] = "mobile_sam"
+    (run / "versions.json").write_text(json.dumps(made))
+    with pytest.raises(TskdError, match="expected a student, found a teacher"):
+        ship_run(BUNDLE, run, tmp_path / "y_segmentation", file, force=True)
