@@ -13,6 +13,7 @@ from tskd.distillation.soft_labels.read import (
     add_soft_labels,
     soft_labels_identity,
 )
+from tskd.distillation.soft_labels.resolution import tell_resolution
 from tskd.distillation.soft_labels.write import write_soft_labels
 from tskd.distillation.step import AugmentedBatch, distillation_step
 from tskd.distillation.term_schedules import FollowSchedules, Linear
@@ -44,6 +45,7 @@ __all__ = [
     "preset_augmentation",
     "labelled_entries",
     "soft_labels_identity",
+    "tell_resolution",
     "training_fingerprints",
     "transfer_entries",
     "transfer_identity",
