@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,22 @@ from typing import Any
 from tskd.data import fingerprint, read
 
 
-def provenance(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a run's origin for versions.json: {"data": {...}, "teacher": ...}, without data where none is named."""
+def provenance(settings: Mapping[str, Any], run: str | Path | None = None) -> dict[str, Any]:
+    """Return a run's origin for versions.json: {"data": {...}, "teacher": ...}, without data where none is named.
+
+    Args:
+        settings: of the training, with its paths.
+        run: its folder. Where this and the data lie below the current directory, `data` says how one leads to the other
+            ("file"); other paths may tell who ran it and where, and are not recorded.
+    """
     file = settings.get("dataset_file")
-    data = {"data": describe_data(file)} if file and Path(file).is_file() else {}
-    return {**data, "teacher": teacher_of(settings)}
+    if not file or not Path(file).is_file():
+        return {"teacher": teacher_of(settings)}
+    data = describe_data(file)
+    here = Path.cwd()
+    if run is not None and all(here in path.resolve().parents for path in (Path(file), Path(run))):
+        data["file"] = os.path.relpath(Path(file).resolve(), Path(run).resolve())
+    return {"data": data, "teacher": teacher_of(settings)}
 
 
 def describe_data(dataset_file: str | Path) -> dict[str, Any]:

@@ -77,7 +77,7 @@ class WriteVersions:
         self._made_with = {
             **versions(),
             "settings": _without_folders(settings),
-            **provenance(used),
+            **provenance(used, self.path.parent),
             "config": config_files(),
             "config_sha256": config_hash(config) if config else None,
         }

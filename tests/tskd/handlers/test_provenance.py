@@ -1,6 +1,7 @@
 """versions.json says what a model was made of: its data and the teacher behind it."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,17 @@ def test_the_data_are_described_by_what_a_model_depends_on(tmp_path: Path) -> No
     }
     assert data["intensity"] == {"window": [-160, 240]}
     assert (data["licence"], data["sha256"]) == ("not stated", fingerprint(file))
+
+
+def test_the_data_are_found_again_from_the_run_below_the_same_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ship(tmp_path, "nii.gz")
+    settings = {"dataset_file": str(tmp_path / "dataset.json")}
+    assert "file" not in provenance(settings, tmp_path / "runs/a")["data"]
+    monkeypatch.chdir(tmp_path)
+    assert provenance(settings, "runs/a")["data"]["file"] == os.path.join("..", "..", "dataset.json")
+    assert "file" not in provenance(settings, tmp_path.parent / "a")["data"]
 
 
 @pytest.mark.parametrize(
