@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install quickstart test test-fast label-demo lint docs figures format clean
+.PHONY: install quickstart test test-fast test-faults label-demo lint docs figures format clean
 
 install: $(STAMP)
 
@@ -17,6 +17,11 @@ test: $(STAMP)
 # the parts of the package alone, in two minutes: no bundle, no process of its own
 test-fast: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m unit
+
+# kills at random moments and mutated inputs, many more than in CI
+test-faults: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m tests.faults.kill --kills 50
+	$(BIN)/python -m tests.faults.fuzz --inputs 2000
 
 # MONAI Label needs an environment of its own (pydicom 2): a student is shipped there and asked for masks
 label-demo: $(STAMP) .venv-label/.installed

@@ -55,11 +55,14 @@ class ShippedBundle:
 
     def transforms(self, chain: str) -> list[dict[str, Any]]:
         """Return the transforms of "preprocessing" or "postprocessing", as configurations with values filled in."""
-        steps = []
-        for item in self.config[chain]["transforms"]:
-            step = self.resolve(item)
-            steps.append({key: self.resolve(value) for key, value in step.items()})
-        return steps
+        try:
+            steps = [self.resolve(item) for item in self.config[chain]["transforms"]]
+            return [{key: self.resolve(value) for key, value in step.items()} for step in steps]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise TskdError(
+                f"{self.root}/configs/inference.json: expected a list of transforms under {chain}, found none "
+                f"({error!r}). Ship the run again."
+            ) from error
 
 
 def read_bundle(folder: str | os.PathLike[str]) -> ShippedBundle:

@@ -1,7 +1,8 @@
 """Read a folder with one DICOM series as a volume."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,27 @@ def read_series(folder: str | os.PathLike[str], files: Sequence[Path] | None = N
             tags, repeated, missing or unevenly spaced slices (by more than 1% and more than positions rounded to one
             decimal explain), tilted gantry, unreadable pixels.
     """
-    slices = _slices(folder, files)
+    with _readable_tags(folder):
+        return _volume(folder, _slices(folder, files))
+
+
+@contextmanager
+def _readable_tags(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """What pydicom raises where it first looks at a damaged tag, as an error of ours."""
+    try:
+        yield
+    except TskdError:
+        raise
+    except Exception as error:  # it raises many kinds
+        raise TskdError(
+            f"{folder}: expected readable DICOM tags, found {error}. Copy or export the series again."
+        ) from error
+
+
+def _volume(
+    folder: str | os.PathLike[str], slices: list[tuple[Path, pydicom.Dataset]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Array and affine of the slices of a series."""
     first = slices[0][1]
     rows, columns = np.array(first.ImageOrientationPatient, dtype=float).reshape(2, 3)
     normal = np.cross(rows, columns)
@@ -62,7 +83,8 @@ def read_series(folder: str | os.PathLike[str], files: Sequence[Path] | None = N
 
 def series_files(folder: str | os.PathLike[str], files: Sequence[Path] | None = None) -> list[Path]:
     """The files of a series in the order of the slices of `read_series`, which raises the same errors."""
-    return [path for path, _ in _slices(folder, files)]
+    with _readable_tags(folder):
+        return [path for path, _ in _slices(folder, files)]
 
 
 def unused_files(folder: str | os.PathLike[str]) -> list[str]:
@@ -73,7 +95,8 @@ def unused_files(folder: str | os.PathLike[str]) -> list[str]:
 
 def patient_id(folder: str | os.PathLike[str]) -> str:
     """PatientID of a series, "" where there is none; for comparing in memory, never to be written."""
-    return str(_slices(folder, None)[0][1].get("PatientID") or "").strip()
+    with _readable_tags(folder):
+        return str(_slices(folder, None)[0][1].get("PatientID") or "").strip()
 
 
 def _slices(folder: str | os.PathLike[str], files: Sequence[Path] | None) -> list[tuple[Path, pydicom.Dataset]]:

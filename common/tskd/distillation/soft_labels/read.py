@@ -87,7 +87,19 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise TskdError(
             f"{folder / MANIFEST}: expected the soft labels' manifest, found none. Run soft_labels.json first"
         )
-    return json.loads((folder / MANIFEST).read_text())
+    try:
+        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        cases = found["cases"].values()
+        sound = isinstance(found["teacher"], str) and isinstance(found["preprocessing"], dict)
+        sound = sound and all(isinstance(info["image"], str) for info in cases)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise TskdError(
+            f"{folder / MANIFEST}: expected the soft labels' manifest, found a damaged one ({error!r}). Delete the "
+            "folder and run soft_labels.json again"
+        ) from error
+    if not sound:
+        raise TskdError(f"{folder / MANIFEST}: expected the soft labels' manifest, found other content. Write it again")
+    return found
 
 
 def read_soft_labels(path: str | Path, keys: Sequence[str]) -> dict[str, Tensor]:

@@ -1,0 +1,1 @@
+"""Harnesses: processes that are killed, and files that are mutated."""
