@@ -18,7 +18,7 @@ from tskd.distillation.augmentation import BatchAugmentation
 from tskd.errors import TskdError
 
 
-def distillation_step(engine: SupervisedTrainer, batchdata: Mapping[str, Any]) -> dict[str, Any]:
+def distillation_step(engine: SupervisedTrainer, batchdata: Mapping[str, Any]) -> Any:
     """Train the student on one batch; no teacher runs, its answers were written to files before.
 
     Args:
@@ -64,7 +64,7 @@ def distillation_step(engine: SupervisedTrainer, batchdata: Mapping[str, Any]) -
     if ends_update:
         engine.optimizer.step()
     engine.fire_event(IterationEvents.MODEL_COMPLETED)
-    return output
+    return engine.state.output  # as a handler may have left it: `ListOutput` puts it into a list
 
 
 def _accumulation(engine: SupervisedTrainer) -> tuple[bool, bool]:

@@ -15,6 +15,7 @@ from tskd.networks.weight_store import weights_identity
 
 PATH_ENDINGS = ("_dir", "_file", "_files", "_root")  # of keys that say where something is
 STEPS = ("imports", "initialize", "run", "finalize")  # keys that say how a run is started
+TRACKING = ("tracking_uri", "experiment_name", "run_name", "save_execute_config")  # that MONAI's --tracking adds
 PROCESSES = ("rank", "world_size", "not_first", "is_not_rank0")  # keys that differ between the processes of one run
 
 # Keys that may differ between a run and its continuation; each stands for all below it. Paths may differ anyway.
@@ -33,7 +34,7 @@ MAY_DIFFER = (
     ),  # files, whose fingerprints count
     *("train#handlers", "train#named_handlers", "train#dataloader#num_workers"),
     *("train#trainer#network", "train#sampler#num_samples"),  # DistributedDataParallel
-    *("tracking_uri", "experiment_name", "run_name", "save_execute_config"),  # added by MONAI's --tracking
+    *TRACKING,
 )
 
 
@@ -63,7 +64,7 @@ def used_settings(parser: ConfigParser | None) -> dict[str, Any]:
     What no part of the run has asked for, such as the learning rate in an evaluation, is left out.
     """
     resolved = {} if parser is None else parser.ref_resolver.resolved_content
-    names = [key for key in merged_config(parser) if key not in (*STEPS, *PROCESSES)]
+    names = [key for key in merged_config(parser) if key not in (*STEPS, *PROCESSES, *TRACKING)]
     return {key: _without_remarks(resolved[key]) for key in names if key in resolved and _is_plain(resolved[key])}
 
 

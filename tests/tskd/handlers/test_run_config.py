@@ -83,6 +83,9 @@ def test_settings_are_the_plain_values_that_the_run_has_used() -> None:
 def test_identity_is_of_all_settings_but_paths_device_and_length() -> None:
     assert not differing(output_dir="else/where", dataset_dir="/data", device="cuda:0", max_epochs=9, imports=[])
     assert not differing(_desc_seed="another remark")
+    tracked = {"tracking_uri": "sqlite:////a/b.db", "experiment_name": "toy", "run_name": None}
+    assert not differing(**tracked, used=[*TRAIN["used"], "@tracking_uri"]) - {"used#0", "used"}
+    assert "tracking_uri" not in used_settings(parser_of(**tracked, used=["@tracking_uri"]))
     assert differing(learning_rate=0.2, fine_tuning__rank=8) == {"learning_rate", "fine_tuning#rank"}
     assert differing(network__out_features=2) == {"network#out_features"}
     assert differing(network__bias=False) == {"network#bias"}
