@@ -12,7 +12,7 @@ from tskd.errors import TskdError
 from tskd.handlers import Checkpointing, WriteVersions
 from tskd.handlers.run_config import config_hash, merged_config, running_parser, training_identity, used_settings
 
-TRAIN = {
+TRAIN: dict[str, Any] = {
     "imports": ["$import os"],
     "output_dir": "out",
     "dataset_dir": "data",
