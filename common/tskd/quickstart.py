@@ -8,8 +8,9 @@ from pathlib import Path
 from tskd.errors import TskdError
 from tskd.workflow import Study, check_study, read_yaml
 from tskd.workflow.chain import run_study
+from tskd.workflow.gpus import cpus
 from tskd.workflow.schema import WORKFLOW
-from tskd.workflow.train import Runner, cpus
+from tskd.workflow.train import Runner
 
 
 def quickstart(output: Path, seed: int = 0) -> None:

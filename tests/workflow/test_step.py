@@ -3,7 +3,7 @@
 import os
 import re
 import shutil
-import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +12,8 @@ import pytest
 from tskd.errors import TskdError
 from tskd.workflow.gpus import reserve, visible
 from tskd.workflow.step import Task, explain, main, run
-from tskd.workflow.steps import read_progress, read_record
+from tskd.workflow.step_log import command_text, read_history
+from tskd.workflow.steps import read_progress
 
 # writes a file, and fails while `fail` is there
 SCRIPT = "import pathlib, sys; p = pathlib.Path(sys.argv[1]); p.mkdir(exist_ok=True); (p / 'made').write_text('x'); "
@@ -24,7 +25,9 @@ def task(tmp_path: Path) -> Task:
     (tmp_path / "toyscript.py").write_text(SCRIPT)
     (tmp_path / "input").write_text("a")
     return Task(
-        name="toy", command=("toyscript", str(tmp_path / "out")), path=str(tmp_path / "out"), folder=tmp_path / "out",
+        name="toy", command=("toyscript", str(tmp_path / "out")), path=str(tmp_path / "out"),
+        output=tmp_path / "out/made",
+        folder=tmp_path / "out",
         inputs=(tmp_path / "input",),
     )  # fmt: skip
 
@@ -35,42 +38,54 @@ def importable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
 
-def test_what_is_finished_is_not_run_again_even_without_its_done_file(task: Task) -> None:
-    assert run(task)
-    number = task.done.read_text()
-    (task.folder / "made").write_text("kept")
-    task.done.unlink()  # Snakemake removes it before it starts a step
-    assert not run(task)
-    assert (task.folder / "made").read_text() == "kept"
-    assert task.done.read_text() == number
+def test_a_finished_step_has_what_it_makes_and_its_log_says_how_long_it_took(task: Task) -> None:
+    run(task)
+    assert task.output.is_file()
+    history = read_history(task.log)
+    assert history is not None
+    assert (history.state, history.cause) == ("finished", "")
+    assert history.command == command_text(task.command)
+    assert 0 < history.seconds < 60
+
+
+def test_a_step_that_does_not_write_what_it_should_is_an_error(task: Task, tmp_path: Path) -> None:
+    (tmp_path / "toyscript.py").write_text("")
+    with pytest.raises(TskdError, match=r"toy: expected it to write .*made, found no such file"):
+        run(task)
 
 
 @pytest.mark.parametrize("change", ["command", "input"])
-def test_a_changed_step_starts_in_an_empty_folder_with_a_new_id(task: Task, tmp_path: Path, change: str) -> None:
+def test_a_changed_step_starts_in_an_empty_folder(task: Task, tmp_path: Path, change: str) -> None:
     run(task)
-    number = task.done.read_text()
+    assert task.folder
     (task.folder / "old").touch()
     if change == "input":
-        (tmp_path / "input").write_text("b")
+        later = time.time() + 1
+        os.utime(tmp_path / "input", (later, later))
     else:
         task = replace(task, command=(*task.command, "--more"))
-    assert run(task)
+    run(task)
     assert not (task.folder / "old").exists()
-    assert task.done.read_text() != number
+    assert task.log.read_text().count("began: ") == 1
 
 
 def test_a_step_that_failed_shows_its_log_and_continues_in_its_folder(task: Task, tmp_path: Path) -> None:
     (tmp_path / "fail").touch()
     with pytest.raises(TskdError, match=r"toy: no luck\n  log: .*out\.log"):
         run(task)
-    assert not task.done.exists()
-    record = read_record(task.path)
-    assert record is not None
-    assert (record.state, record.cause) == ("failed", "no luck")
+    first = read_history(task.log)
+    assert first is not None
+    assert (first.state, first.cause) == ("failed", "no luck")
+    assert task.folder
     (task.folder / "checkpoint").touch()
+    task.output.unlink()  # as Snakemake does
     (tmp_path / "fail").unlink()
-    assert run(task)
+    run(task)
     assert (task.folder / "checkpoint").exists()
+    second = read_history(task.log)
+    assert second is not None
+    assert (second.state, second.first) == ("finished", first.first)
+    assert second.seconds > first.seconds  # both parts
 
 
 def test_a_killed_step_says_so(task: Task, tmp_path: Path) -> None:
@@ -82,19 +97,37 @@ def test_a_killed_step_says_so(task: Task, tmp_path: Path) -> None:
 def test_how_far_a_step_is_can_be_followed_and_its_bar_does_not_fill_the_log(task: Task, tmp_path: Path) -> None:
     script = "from tskd.progress_file import FollowedBar; import pathlib, sys; b = FollowedBar(total=3); "
     script += "[b.update(1) for _ in range(3)]; here = pathlib.Path(sys.argv[1]).parent; "
-    (tmp_path / "toyscript.py").write_text(script + "print((here / '.out.progress.json').read_text())")
-    assert run(task)
+    (tmp_path / "toyscript.py").write_text(
+        script + "print((here / '.out.progress.json').read_text()); (here / 'out').mkdir(); (here / 'out/made').touch()"
+    )
+    run(task)
     assert '{"done": 3, "total": 3, ' in task.log.read_text()
     assert "%" not in task.log.read_text()
     assert read_progress(task.path) == {}
 
 
-def test_a_folder_that_was_deleted_is_made_anew_and_what_follows_too(task: Task) -> None:
+def test_a_folder_that_was_deleted_is_made_anew(task: Task) -> None:
     run(task)
-    number = task.done.read_text()
+    assert task.folder
     shutil.rmtree(task.folder)
-    assert run(task)
-    assert task.done.read_text() != number
+    run(task)
+    assert task.output.is_file()
+
+
+def test_what_a_step_makes_is_newer_than_what_it_is_made_from(task: Task, tmp_path: Path) -> None:
+    """Also where the command finds its work done, and leaves the file as it is: or Snakemake would run it for ever."""
+    run(task)
+    os.utime(task.output, (1, 1))
+    (tmp_path / "toyscript.py").write_text("")
+    run(task)
+    assert task.output.stat().st_mtime >= (tmp_path / "input").stat().st_mtime
+
+
+def test_folders_that_snakemake_made_are_no_other_files(task: Task) -> None:
+    assert task.folder
+    (task.folder / "models").mkdir(parents=True)
+    run(task)
+    assert task.output.is_file()
 
 
 @pytest.mark.parametrize(
@@ -126,11 +159,11 @@ def test_a_folder_that_no_step_made_is_not_cleared(task: Task) -> None:
 
 
 def test_the_command_line(task: Task, capfd: pytest.CaptureFixture[str]) -> None:
-    options = ["--name", "toy", "--path", task.path, "--folder", task.folder]
+    options = ["--name", "toy", "--path", task.path, "--output", task.output, "--folder", task.folder]
     arguments = [str(part) for part in [*options, "--inputs", *task.inputs, "--", *task.command]]
     assert main(arguments) == 0
     assert re.search(r"^toy: \d+ s$", capfd.readouterr().out, re.MULTILINE)
-    assert task.log.read_text().startswith(f"{sys.executable} -m toyscript")
+    assert re.match(r"\[tskd\] \S+ began: toyscript ", task.log.read_text())
 
 
 def test_mig_slices_are_not_counted_as_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +181,7 @@ def test_a_step_takes_a_gpu_only_if_it_is_told_to(task: Task, monkeypatch: pytes
         raise RuntimeError("a GPU was asked for")
 
     monkeypatch.setattr("tskd.workflow.step.reserve", refuse)
-    assert run(task)
+    run(task)
     with pytest.raises(RuntimeError, match="a GPU was asked for"):
         run(replace(task, gpu=True, command=(*task.command, "again")))
 

@@ -16,7 +16,6 @@ from tskd.workflow.chain import shortened
 from tskd.workflow.commands import STUDENT, TEACHER, config_files, merged_config
 from tskd.workflow.ending import shipped_student
 from tskd.workflow.schema import WORKFLOW
-from tskd.workflow.steps import hidden
 from tskd.workflow.sublist import first_images
 
 TOY = Path(__file__).with_name("toy.yaml")
@@ -76,9 +75,9 @@ def test_an_untrained_teacher_answers_once_for_all_budgets_and_seeds() -> None:
 def test_every_step_comes_after_what_it_needs() -> None:
     for name in ("shared", "paper", "chaos_20", "chaos_256", "chaos_synthesis", "own_volumes", "own_images"):
         seen: set[str] = set()
-        for done, step in check_study(read_yaml(WORKFLOW / f"{name}.yaml"), name).steps.items():
-            assert {needed.done for needed in step.needs} <= seen
-            seen.add(done)
+        for output, step in check_study(read_yaml(WORKFLOW / f"{name}.yaml"), name).steps.items():
+            assert {needed.output for needed in step.needs} <= seen
+            seen.add(output)
 
 
 def test_a_student_is_told_where_its_teacher_and_images_are() -> None:
@@ -86,12 +85,12 @@ def test_a_student_is_told_where_its_teacher_and_images_are() -> None:
     config["pretraining"]["distilled"]["transfer"]["synthetic"] = 3
     steps = check_study(config, "toy").steps
     at = "results/phantom/split"
-    distil = steps[f"{at}/distil/distilled/budget-4/seed-1.done"].command
+    distil = steps[f"{at}/distil/distilled/budget-4/seed-1/models/model.pt"].command
     assert value(distil, "transfer_files") == str([f"{at}/dataset/dataset.json", f"{at}/synthetic-3/dataset.json"])
     labels = [f"{at}/soft_labels/{source}/small/budget-4/seed-1" for source in ("real", "synthetic")]
     assert value(distil, "soft_labels") == str(labels)
     assert value(distil, "teacher_model") == f"{at}/teachers/small/budget-4/seed-1/models/model.pt"
-    tune = steps[f"{at}/finetune/tskd/budget-4/seed-1.done"].command
+    tune = steps[f"{at}/finetune/tskd/budget-4/seed-1/models/model.pt"].command
     assert value(tune, "init_weights") == f"{at}/distil/distilled/budget-4/seed-1/models/model.pt"
     assert (value(tune, "num_labelled"), value(tune, "seed"), value(tune, "num_classes")) == ("4", "1", "5")
 
@@ -103,16 +102,16 @@ def test_a_student_may_learn_from_the_labelled_images_and_synthetic_ones_alone()
     config["methods"]["mae"] = {"pretrain": "mae", "finetune": {}}
     steps = check_study(config, "toy").steps
     at = "results/phantom/split"
-    distil = steps[f"{at}/distil/distilled/budget-4/seed-1.done"].command
+    distil = steps[f"{at}/distil/distilled/budget-4/seed-1/models/model.pt"].command
     assert value(distil, "transfer_files") == str([f"{at}/labelled-4/dataset.json", f"{at}/synthetic/dataset.json"])
     labels = [f"{at}/soft_labels/{source}/small/budget-4/seed-1" for source in ("real", "synthetic")]
     assert value(distil, "soft_labels") == str(labels)
-    assert steps[f"{at}/labelled-4.done"].command[-3:] == (
+    assert steps[f"{at}/labelled-4/dataset.json"].command[-3:] == (
         f"{at}/dataset/dataset.json",
         "4",
         f"{at}/labelled-4/dataset.json",
     )
-    rival = steps[f"{at}/rival/mae/budget-4/seed-1.done"].command  # another one for each budget
+    rival = steps[f"{at}/rival/mae/budget-4/seed-1/models/model.pt"].command  # another one for each budget
     assert value(rival, "transfer_files") == str([f"{at}/labelled-4/dataset.json"])
 
 
@@ -122,7 +121,7 @@ def test_a_rival_whose_batches_tell_labelled_images_from_others_is_trained_for_e
         "transfer": {"real": True}, "configs": ["mae"], "overrides": {"batch_ratio": {"labelled": 1, "unlabelled": 3}}
     }  # fmt: skip
     config["methods"]["mae"] = {"pretrain": "mae", "finetune": {}}
-    rival = check_study(config, "toy").steps["results/phantom/split/rival/mae/budget-4/seed-1.done"].command
+    rival = check_study(config, "toy").steps["results/phantom/split/rival/mae/budget-4/seed-1/models/model.pt"].command
     assert value(rival, "num_labelled") == "4"
 
 
@@ -135,21 +134,21 @@ def test_a_generator_of_the_labelled_images_alone_is_trained_for_each_budget() -
     steps = check_study(config, "toy").steps
     at = "results/phantom/split"
     for budget in (4, "all"):
-        for rule in ("ddpm", "synthetic"):
-            step = steps[f"{at}/{rule}-labelled-{budget}.done"]
+        for made in (f"ddpm-labelled-{budget}/models/model.pt", f"synthetic-labelled-{budget}/dataset.json"):
+            step = steps[f"{at}/{made}"]
             assert value(step.command, "dataset_dir") == f"{at}/labelled-{budget}"
-            assert steps[f"{at}/labelled-{budget}.done"] in step.needs
+            assert steps[f"{at}/labelled-{budget}/dataset.json"] in step.needs
         drawn = f"{at}/synthetic-labelled-{budget}"
-        assert value(steps[f"{drawn}.done"].command, "model_dir") == f"{at}/ddpm-labelled-{budget}/models"
-        distil = steps[f"{at}/distil/distilled/budget-{budget}/seed-1.done"].command
+        assert value(steps[f"{drawn}/dataset.json"].command, "model_dir") == f"{at}/ddpm-labelled-{budget}/models"
+        distil = steps[f"{at}/distil/distilled/budget-{budget}/seed-1/models/model.pt"].command
         lists = [f"{at}/labelled-{budget}/dataset.json", f"{drawn}-3/dataset.json"]
         assert value(distil, "transfer_files") == str(lists)
         labels = f"{at}/soft_labels/synthetic-labelled-{budget}/small/budget-{budget}/seed-1"
         assert labels in value(distil, "soft_labels")
-        assert value(steps[f"{labels}.done"].command, "dataset_files") == str([f"{drawn}/dataset.json"])
-        rival = steps[f"{at}/rival/mae/budget-{budget}/seed-1.done"].command
+        assert value(steps[f"{labels}/manifest.json"].command, "dataset_files") == str([f"{drawn}/dataset.json"])
+        rival = steps[f"{at}/rival/mae/budget-{budget}/seed-1/models/model.pt"].command
         assert value(rival, "transfer_files") == str([f"{at}/dataset/dataset.json", f"{drawn}/dataset.json"])
-    assert "--synthetic" not in steps["results/phantom/report.done"].command  # there are two sets
+    assert "--synthetic" not in steps["results/phantom/report/report.html"].command  # there are two sets
 
 
 def test_all_labels_need_no_limit_and_are_one_budget_in_every_fold() -> None:
@@ -160,8 +159,8 @@ def test_all_labels_need_no_limit_and_are_one_budget_in_every_fold() -> None:
     assert not [path for path, step in steps.items() if "--num_labelled" in step.command]
     scores = [step.command for step in steps.values() if step.rule == "evaluate"]
     assert {value(command, "budget") for command in scores} == {"all"}
-    assert steps["results/phantom/fold-1/labelled-all.done"].command[-2] == "all"
-    assert "results/phantom/fold-1/finetune/tskd/budget-all/seed-0.done" in steps
+    assert steps["results/phantom/fold-1/labelled-all/dataset.json"].command[-2] == "all"
+    assert "results/phantom/fold-1/finetune/tskd/budget-all/seed-0/models/model.pt" in steps
 
 
 def test_another_network_reaches_its_evaluation_and_profile() -> None:
@@ -175,16 +174,16 @@ def test_another_network_reaches_its_evaluation_and_profile() -> None:
     steps = check_study(config, "toy").steps
     at = "results/phantom/split"
     student, teacher = f"{at}/finetune/tskd/budget-4/seed-1", f"{at}/teachers/small/budget-4/seed-1"
-    evaluate = steps[f"{student}/evaluate.done"].command
+    evaluate = steps[f"{student}/metrics.csv"].command
     configs = ast.literal_eval(value(evaluate, "config_file"))
     assert [Path(file).stem for file in configs] == ["train", "segresnet", "evaluate"]
     assert (value(evaluate, "image_size"), value(evaluate, "network_def#init_filters")) == ("96", "8")
     assert "--learning_rate" not in evaluate
-    profile = steps[f"{at}/finetune/tskd/budget-4/seed-0/profile.done"].command
+    profile = steps[f"{at}/finetune/tskd/budget-4/seed-0/profile.json"].command
     assert profile[2].endswith("student_segmentation:segresnet")
     assert (value(profile, "image_size"), value(profile, "set")) == ("96", "network_def#init_filters=8")
-    assert value(steps[f"{teacher}/evaluate.done"].command, "image_size") == "128"
-    soft = steps[f"{at}/soft_labels/real/small/budget-4/seed-1.done"].command
+    assert value(steps[f"{teacher}/metrics.csv"].command, "image_size") == "128"
+    soft = steps[f"{at}/soft_labels/real/small/budget-4/seed-1/manifest.json"].command
     assert value(soft, "image_size") == "128"
     assert "--max_epochs" not in soft
 
@@ -197,8 +196,8 @@ def test_what_a_stage_does_to_images_and_masks_is_done_in_its_evaluation() -> No
     config["methods"]["teacher"] = {"teacher": "small"}
     config["teachers"]["small"]["train"].setdefault("overrides", {})["largest_component"] = "[3]"
     steps = Study(config).steps
-    student = steps["results/phantom/split/finetune/tskd/budget-4/seed-1/evaluate.done"].command
-    teacher = steps["results/phantom/split/teachers/small/budget-4/seed-1/evaluate.done"].command
+    student = steps["results/phantom/split/finetune/tskd/budget-4/seed-1/metrics.csv"].command
+    teacher = steps["results/phantom/split/teachers/small/budget-4/seed-1/metrics.csv"].command
     assert (value(student, "largest_component"), value(student, "scale_intensity#upper")) == ("[1,2]", "99.0")
     assert "--patience" not in student
     assert value(teacher, "largest_component") == "[3]"
@@ -212,14 +211,14 @@ def test_folds_reach_the_preparation_and_the_stage_has_the_last_word() -> None:
     config["methods"]["scratch"] = {"finetune": {"overrides": {"learning_rate": 3}}}
     steps = check_study(config, "toy").steps
     at = "results/phantom/fold-2"
-    prepare = steps[f"{at}/dataset.done"].command
+    prepare = steps[f"{at}/dataset/dataset.json"].command
     assert (value(prepare, "fold"), value(prepare, "folds"), value(prepare, "source")) == ("2", "3", "/data/x")
     rates = {
         rule: value(next(step for step in steps.values() if step.rule == rule).command, "learning_rate")
         for rule in ("teacher", "distil")
     }
     assert rates == {"teacher": "1", "distil": "2"}
-    assert value(steps[f"{at}/finetune/scratch/budget-4/seed-0.done"].command, "learning_rate") == "3"
+    assert value(steps[f"{at}/finetune/scratch/budget-4/seed-0/models/model.pt"].command, "learning_rate") == "3"
 
 
 @pytest.mark.parametrize(
@@ -317,7 +316,7 @@ def test_the_profile_is_of_the_network_that_is_trained_wherever_its_keys_stand()
 
 def test_only_runs_of_a_bundle_take_a_gpu() -> None:
     study = check_study(read_yaml(WORKFLOW / "quickstart.yaml"), "quickstart")
-    with_gpu = {step.rule for step in study.steps.values() if "--gpu" in shlex.split(study.shell(step.done))}
+    with_gpu = {step.rule for step in study.steps.values() if "--gpu" in shlex.split(study.shell(step.output))}
     assert with_gpu.isdisjoint({"prepare", "transfer", "weights", "profile", "report"})
     assert {"teacher", "ddpm", "synthesise", "soft_labels", "distil", "finetune", "evaluate"} <= with_gpu
 
@@ -328,12 +327,11 @@ def test_paths_do_not_depend_on_where_the_study_lies() -> None:
     assert {part for part in commands if Path(part).is_absolute()} <= {part for part in commands if root in part}
 
 
-def test_no_command_writes_over_the_files_that_remember_a_step() -> None:
+def test_every_step_makes_a_file_of_its_own_and_has_a_log_of_its_own() -> None:
     study = check_study(read_yaml(WORKFLOW / "quickstart.yaml"), "quickstart")
-    written = {value(step.command, "output") for step in study.steps.values() if "--output" in step.command}
-    remembered = {str(hidden(step.path, "step.json")) for step in study.steps.values()}
-    assert len(remembered) == len(study.steps)
-    assert not written & (remembered | set(study.steps))
+    logs = {step.log for step in study.steps.values()}
+    assert len(logs) == len(study.steps)
+    assert not logs & set(study.steps)
 
 
 def test_whole_patients_are_a_budget_of_their_own() -> None:
@@ -342,9 +340,9 @@ def test_whole_patients_are_a_budget_of_their_own() -> None:
     config["pretraining"]["distilled"]["transfer"] = {"real": "labelled"}
     steps = check_study(config, "toy").steps
     at = "results/phantom/split"
-    tuned = steps[f"{at}/finetune/tskd/budget-2-patients/seed-0.done"].command
+    tuned = steps[f"{at}/finetune/tskd/budget-2-patients/seed-0/models/model.pt"].command
     assert value(tuned, "num_labelled") == "2 patients"
-    assert steps[f"{at}/labelled-2-patients.done"].command[-2] == "2-patients"
+    assert steps[f"{at}/labelled-2-patients/dataset.json"].command[-2] == "2-patients"
     scores = [step.command for step in steps.values() if step.rule == "evaluate"]
     assert {value(command, "budget") for command in scores} == {"4", "2 patients"}
     del config["datasets"]["phantom"]["budgets"]

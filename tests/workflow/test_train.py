@@ -19,9 +19,11 @@ from tests.workflow.test_snakefile import TOY, jobs
 from tskd.evaluation.rows import read_rows
 from tskd.workflow import Study, check_study, read_yaml
 from tskd.workflow.chain import shortened
-from tskd.workflow.follow import Follower, duration, pending
+from tskd.workflow.follow import Follower, duration
+from tskd.workflow.plan import steps_to_run
 from tskd.workflow.schema import WORKFLOW
-from tskd.workflow.steps import Record, hidden, read_record, write_record
+from tskd.workflow.step_log import read_history, write_beginning, write_end
+from tskd.workflow.steps import hidden
 from tskd.workflow.train import Runner, failure
 
 AT = "results/phantom/split"
@@ -35,7 +37,7 @@ class Ran:
         self.study = check_study(read_yaml(TOY), "toy")
         shutil.copy(TOY, folder / "toy.yaml")
         self.stopped = self._stopped()
-        self.prepared = (folder / f"{AT}/dataset.done").read_text()
+        self.prepared = (folder / f"{AT}/dataset/dataset.json").stat().st_mtime_ns
         self.second = self._train().communicate(timeout=900)[0]
 
     def _train(self) -> subprocess.Popen[str]:
@@ -48,13 +50,13 @@ class Ran:
 
     def _stopped(self) -> str:
         process, teacher = self._train(), self.folder / f"{AT}/teachers/small/budget-4/seed-0"
-        while (record := read_record(str(teacher))) is None or record.state != "running":
+        while (history := read_history(f"{teacher}.log")) is None or history.state != "running":
             assert process.poll() is None, process.communicate()[0]
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
         output = process.communicate(timeout=120)[0]
         assert process.returncode == 130
-        self.after_stop = read_record(str(teacher))
+        self.after_stop = read_history(f"{teacher}.log")
         return output
 
 
@@ -71,7 +73,7 @@ def test_ctrl_c_ends_the_steps_and_says_how_to_go_on(ran: Ran) -> None:
 
 
 def test_it_goes_on_with_what_is_not_finished_one_line_a_step(ran: Ran) -> None:
-    assert (ran.folder / f"{AT}/dataset.done").read_text() == ran.prepared
+    assert (ran.folder / f"{AT}/dataset/dataset.json").stat().st_mtime_ns == ran.prepared
     lines = ran.second.splitlines()
     head = re.search(r"^(\d+) steps, (\d+) of them done before; log: results/train.log$", ran.second, re.MULTILINE)
     assert head is not None
@@ -107,11 +109,11 @@ def test_nothing_is_repeated_but_what_changed_and_what_follows(
     ran: Ran, monkeypatch: pytest.MonkeyPatch, snakemake: Snakemake, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(ran.folder)
-    assert pending(ran.study) == []
+    assert steps_to_run(ran.study) == []
     changed = read_yaml(TOY)
     settings = changed["methods"]["tskd"]["finetune"]["overrides"]
     changed["methods"]["tskd"]["finetune"] = {"overrides": {**settings, "learning_rate": 0.01}}  # the anchor is shared
-    steps = [step.rule for step in pending(check_study(changed, "changed"))]
+    steps = [step.rule for step in steps_to_run(check_study(changed, "changed"))]
     assert steps == ["finetune", "evaluate"] * 2 + ["report"]
     (tmp_path / "changed.yaml").write_text(yaml.safe_dump(changed, sort_keys=False))
     found = snakemake(tmp_path / "changed.yaml", "--dry-run", "--directory", str(ran.folder))
@@ -126,7 +128,9 @@ def test_an_error_begins_with_its_cause_then_the_log_then_how_to_go_on(
     study = one_seed()
     (step,) = [step for step in study.steps.values() if step.rule == "teacher"]
     Path(step.path).parent.mkdir(parents=True)
-    write_record(step.path, Record("a", "b", "failed", 1.0, 2.0, "num_labelled: expected at most 10, found 20"))
+    with open(step.log, "w") as file:
+        write_beginning(file, step.command)
+        write_end(file, "failed", 1.0, "num_labelled: expected at most 10, found 20")
     follower = Follower(list(study.steps.values()), {}, 1, since=1.0)
     follower.look()
     cause, log, end = failure(follower, tmp_path / "train.log", Runner("tskd train toy.yaml")).splitlines()
@@ -135,7 +139,7 @@ def test_an_error_begins_with_its_cause_then_the_log_then_how_to_go_on(
     assert log == f"log: {AT}/teachers/small/budget-4/seed-0.log"
     assert end == "Once that is mended, it goes on from there with: tskd train toy.yaml"
     (tmp_path / "train.log").write_text("Building DAG\nerror: results/x: expected an empty folder\nExiting\n")
-    follower.records.clear()
+    follower.histories.clear()
     assert failure(follower, tmp_path / "train.log", Runner("a")).startswith(
         "results/x: expected an empty folder\nlog: "
     )
@@ -144,12 +148,13 @@ def test_an_error_begins_with_its_cause_then_the_log_then_how_to_go_on(
 # --- time left -------------------------------------------------------------------------------------------------------
 
 
-def record(study: Study, rule: str, state: str, seconds: float, began: float) -> None:
+def write_log(study: Study, rule: str, at: str, state: str = "", seconds: float = 0.0) -> None:
+    """The log of a step that began at `at` o'clock (UTC), and ended in `state` after so many seconds."""
     for step in study.steps.values():
         if step.rule == rule:
-            Path(step.path).parent.mkdir(parents=True, exist_ok=True)
-            write_record(step.path, Record("a", "b", state, seconds, began))
-            Path(step.done).touch()
+            Path(step.log).parent.mkdir(parents=True, exist_ok=True)
+            end = f"[tskd] 1970-01-01T{at}+00:00 {state} after {seconds} s\n" if state else ""
+            Path(step.log).write_text(f"[tskd] 1970-01-01T{at}+00:00 began: x\n{end}")
 
 
 def one_seed() -> Study:
@@ -162,16 +167,19 @@ def test_the_time_left_follows_the_speed_of_this_machine(tmp_path: Path, monkeyp
     steps = list(study.steps.values())
     follower = Follower(steps, {step.path: 10.0 for step in steps}, slots=1, since=100.0)
     assert follower.left(100.0) == 10.0 * len(steps)
-    record(study, "prepare", "finished", 20.0, 120.0)  # twice as long as expected
+    write_log(study, "prepare", "00:01:41", "finished", 1.0)  # nobody has measured it: it says nothing of the others
     assert [step.rule for step, _ in follower.look()] == ["prepare"]
-    assert follower.left(120.0) == 20.0 * (len(steps) - 1)
-    record(study, "teacher", "running", 0.0, 120.0)
-    (teacher,) = [step for step in steps if step.rule == "teacher"]
-    hidden(teacher.path, "progress.json").write_text('{"done": 5, "total": 20}')
+    assert follower.left(120.0) == 10.0 * (len(steps) - 1)
+    write_log(study, "teacher", "00:01:42", "finished", 20.0)  # twice as long as expected
+    assert [step.rule for step, _ in follower.look()] == ["teacher"]
+    assert follower.left(120.0) == 20.0 * (len(steps) - 2)
+    write_log(study, "soft_labels", "00:02:00")
+    (running_step,) = [step for step in steps if step.rule == "soft_labels"]
+    hidden(running_step.path, "progress.json").write_text('{"done": 5, "total": 20}')
     follower.look()
     (running,) = follower.running(130.0)
     assert (running.share, running.left) == (0.25, 30.0)
-    assert follower.left(130.0) == 30.0 + 20.0 * (len(steps) - 2)
+    assert follower.left(130.0) == 30.0 + 20.0 * (len(steps) - 3)
 
 
 def test_steps_side_by_side_take_no_longer_than_the_longest_chain(tmp_path: Path) -> None:

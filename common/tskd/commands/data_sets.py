@@ -53,13 +53,19 @@ def check(dataset_file: Path, *, unlabelled: Flag = False) -> None:
 
 
 @weights.command
-def get(name: str, *, cache: Path | None = None) -> None:
+def get(name: str, *, cache: Path | None = None, record: Path | None = None) -> None:
     """Download, check and cache the weights of a foundation model.
 
     Args:
         name: sam_vit_b, sam_vit_l, sam_vit_h, medsam_vit_b or lite_medsam.
         cache: folder; the user's cache folder by default.
+        record: JSON file to write, with the place of the weights and their SHA-256.
     """
+    from tskd.files import sha256, write_json
     from tskd.networks import get_weights
 
-    print(get_weights(name, cache=cache))
+    place = get_weights(name, cache=cache)
+    if record is not None:
+        files = sorted(file for file in place.iterdir() if file.is_file()) if place.is_dir() else [place]
+        write_json(record, {"weights": str(place), "sha256": {file.name: sha256(file) for file in files}})
+    print(place)

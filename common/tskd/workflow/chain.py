@@ -12,7 +12,6 @@ from typing import Any
 from tskd.workflow import warm
 from tskd.workflow.check_study import check_study
 from tskd.workflow.ending import ending
-from tskd.workflow.follow import pending
 from tskd.workflow.preflight import preflight
 from tskd.workflow.schema import read_yaml
 from tskd.workflow.study import Study
@@ -59,13 +58,13 @@ def run_study(study: Study, runner: Runner, where: str, dry_run: bool = False) -
     with only_run(output), tempfile.TemporaryDirectory(prefix="tskd-") as folder:
         log = output / "train.log"
         with warm.server(Path(folder), log) as environment:
-            found = preflight(study, environment, measure=bool(pending(study)))
+            found = preflight(study, environment, cores=runner.cores)
             print("\n".join(found.lines), flush=True)
             found.refuse(where)
             if dry_run:
-                print(f"{len(study.steps)} steps, {len(pending(study))} to run; nothing was run but the data")
+                print(f"{len(study.steps)} steps, {len(found.steps)} to run; nothing was run but the data")
                 return
-            run(study, runner, found.estimates, environment)
+            run(study, runner, found.steps, found.estimates, environment)
             for line in ending(study, environment):
                 print(line, flush=True)
 

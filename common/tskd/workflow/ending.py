@@ -38,7 +38,7 @@ def table(study: Study, dataset: str, numbers: Path) -> Iterator[str]:
     labels = [*labels[1:], labels[0]] if len(labels) > 2 else labels[:1]  # the mean last; of one structure alone
     width = max(len(row["method"]) for row in rows) + 2
     patients = max(int(row["patients"]) for row in rows)
-    yield f"  mean Dice over {patients} test patients"
+    yield f"  mean Dice over {patients} test patient{'s' * (patients > 1)}"
     heads = [f"{label[:13]:>14}" for label in labels]
     yield f"  {'method':<{width}}{'labels':>8}{''.join(heads)}{'parameters':>12}{'GMAC':>8}{'ms/image':>10}"
     for method, budget in dict.fromkeys((row["method"], row["budget"]) for row in rows):

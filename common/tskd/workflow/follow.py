@@ -1,39 +1,15 @@
-"""How far a study is and how long it will take, read from the records that its steps write, wherever they run."""
+"""How far a study is and how long it will take, read from the logs of its steps, wherever they run."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-from tskd.workflow.step import Task
-from tskd.workflow.steps import Record, Step, read_progress, read_record
-from tskd.workflow.study import Study
+from tskd.workflow.step_log import History, read_history
+from tskd.workflow.steps import Step, read_progress
 
 CLEAR = 0.05  # share of a step from which on its own speed says more than the estimate
-
-
-def pending(study: Study) -> list[Step]:
-    """Steps that have to run: not finished, made from something else than now, or after a step that has to run."""
-    found: dict[str, Step] = {}
-    for path, step in study.steps.items():
-        record = read_record(step.path)
-        if (
-            any(needed.done in found for needed in step.needs)
-            or record is None
-            or not Path(step.done).is_file()
-            or record.made_from != task(study, step).made_from
-        ):
-            found[path] = step
-    return list(found.values())
-
-
-def task(study: Study, step: Step) -> Task:
-    """The step as `tskd.workflow.step` runs it."""
-    folder = Path(step.folder) if step.folder else None
-    inputs = tuple(Path(file) for file in step.inputs)
-    return Task(study.step_name(step), step.command, step.path, folder, step.configs is not None, inputs)
 
 
 @dataclass(frozen=True)
@@ -58,32 +34,27 @@ class Follower:
         steps: those that have to run, each after those that it needs.
         estimates: path of a step -> seconds it is expected to take; what is missing is guessed from steps of its rule.
         slots: how many run side by side.
-        since: seconds since 1970 when the run began; older records are of earlier runs.
+        since: seconds since 1970 when the run began; what began before is of earlier runs.
     """
 
     def __init__(self, steps: list[Step], estimates: Mapping[str, float], slots: int, since: float) -> None:
         self.steps, self.estimates, self.slots, self.since = steps, estimates, slots, since
-        self.records: dict[str, Record] = {}
+        self.histories: dict[str, History] = {}
 
-    def look(self) -> list[tuple[Step, Record]]:
-        """Read the records again; the steps that have ended since the last look."""
+    def look(self) -> list[tuple[Step, History]]:
+        """Read the logs again; the steps that have ended since the last look."""
         ended = []
         for step in self.steps:
-            known = self.records.get(step.path)
-            if known is not None and known.state in ("finished", "failed", "stopped") and not self._again(known):
+            known = self.histories.get(step.path)
+            if known is not None and known.state == "finished":
+                continue  # what failed may run once more in the same run: a cluster sends what was killed again
+            history = read_history(step.log)
+            if history is None or history.began < self.since:
                 continue
-            record = read_record(step.path)
-            finished_before = record is not None and record.state == "finished" and Path(step.done).is_file()
-            if record is None or (record.began < self.since and not finished_before):
-                continue
-            self.records[step.path] = record
-            if record.state == "failed" or finished_before:
-                ended.append((step, record))
+            self.histories[step.path] = history
+            if history.state in ("finished", "failed") and history != known:
+                ended.append((step, history))
         return ended
-
-    def _again(self, record: Record) -> bool:
-        """Whether a step may run once more in the same run: a cluster sends what was killed again."""
-        return record.state != "finished"
 
     @property
     def finished(self) -> list[Step]:
@@ -91,9 +62,9 @@ class Follower:
         return [step for step in self.steps if self._state(step) == "finished"]
 
     @property
-    def failed(self) -> list[tuple[Step, Record]]:
-        """Steps that have failed, with their records."""
-        return [(step, self.records[step.path]) for step in self.steps if self._state(step) == "failed"]
+    def failed(self) -> list[tuple[Step, History]]:
+        """Steps that have failed, with what their logs say."""
+        return [(step, self.histories[step.path]) for step in self.steps if self._state(step) == "failed"]
 
     def running(self, now: float) -> list[Running]:
         """Steps that are running at `now`, in seconds since 1970."""
@@ -113,13 +84,13 @@ class Follower:
         return max(max(ends.values(), default=0.0), sum(rest.values()) / self.slots)
 
     def _state(self, step: Step) -> str:
-        record = self.records.get(step.path)
-        return record.state if record else "waiting"
+        history = self.histories.get(step.path)
+        return history.state if history else "waiting"
 
     def _running(self, step: Step, now: float) -> Running:
-        progress, record = read_progress(step.path), self.records[step.path]
+        progress, history = read_progress(step.path), self.histories[step.path]
         share = progress["done"] / progress["total"] if progress.get("total") else None
-        return Running(step, share, self._remaining(step, share, now - record.began))
+        return Running(step, share, self._remaining(step, share, now - history.began))
 
     def _left(self, step: Step, now: float) -> float | None:
         if self._state(step) == "finished":
@@ -133,15 +104,18 @@ class Follower:
         return None if expected is None else max(expected - spent, 0.0)
 
     def _expected(self, step: Step) -> float | None:
-        """The estimate times how much longer finished steps took; without one, the mean of those of its rule."""
-        done = [other for other in self.finished if self.records[other.path].began >= self.since]
-        alike = [other for other in done if other.rule == step.rule]
+        """The estimate times how much longer finished steps took; without one, the mean of those of its rule.
+
+        Finished steps of the same rule say most; others only if their estimates were measured, too.
+        """
+        alike = [other for other in self.finished if other.rule == step.rule]
         if step.path in self.estimates:
-            known = [other for other in (alike or done) if self.estimates.get(other.path)]
-            spent = sum(self.records[other.path].seconds for other in known)
+            measured = [other for other in self.finished if other.configs]
+            known = [other for other in (alike or measured) if self.estimates.get(other.path)]
+            spent = sum(self.histories[other.path].seconds for other in known)
             planned = sum(self.estimates[other.path] for other in known)
             return self.estimates[step.path] * (spent / planned if planned else 1.0)
-        return statistics.fmean(self.records[other.path].seconds for other in alike) if alike else None
+        return statistics.fmean(self.histories[other.path].seconds for other in alike) if alike else None
 
 
 def duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""One GPU for one step, where a machine has several and steps run side by side."""
+"""The CPU cores and GPUs of this machine, and one GPU for one step, where it has several and steps run side by side."""
 
 from __future__ import annotations
 
@@ -56,3 +56,8 @@ def reserve(devices: list[str] | None = None) -> Iterator[dict[str, str]]:
                 lock.release()
             return
         time.sleep(0.5)
+
+
+def cpus() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

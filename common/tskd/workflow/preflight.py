@@ -11,8 +11,10 @@ from tskd.errors import TskdError
 from tskd.workflow.commands import TEACHER, fill, shared_overrides
 from tskd.workflow.contents import counts, overlay_sheet
 from tskd.workflow.costs import Costs
-from tskd.workflow.follow import duration, task
-from tskd.workflow.step import make, run
+from tskd.workflow.follow import duration
+from tskd.workflow.gpus import cpus
+from tskd.workflow.plan import prepare_data, steps_to_run
+from tskd.workflow.step_log import read_history
 from tskd.workflow.steps import Cell, Step
 from tskd.workflow.study import Study
 
@@ -27,11 +29,13 @@ class Preflight:
     Attributes:
         problems: what stops the study, each with its place in the YAML.
         lines: what was seen, to print.
+        steps: those that have to run, as Snakemake says, once the data are there.
         estimates: path of a step -> seconds.
     """
 
     problems: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
     estimates: dict[str, float] = field(default_factory=dict)
 
     def refuse(self, where: str) -> None:
@@ -41,7 +45,9 @@ class Preflight:
             raise TskdError(f"{where}: {count}\n" + "\n".join(f"  {problem}" for problem in self.problems))
 
 
-def preflight(study: Study, environment: Mapping[str, str], measure: bool = True) -> Preflight:
+def preflight(
+    study: Study, environment: Mapping[str, str], measure: bool = True, cores: int | None = None
+) -> Preflight:
     """Prepare and read the data of a study, build its networks, and time a few steps of its trainings.
 
     The data sets stay in the study's folder, where its first steps find them.
@@ -49,15 +55,22 @@ def preflight(study: Study, environment: Mapping[str, str], measure: bool = True
     Args:
         study: the study.
         environment: that lets steps find the process that has imported all (`warm.server`).
-        measure: whether the networks are built and timed.
+        measure: whether the networks are built and timed, where there is something to run.
+        cores: CPU cores to prepare data with, all of this machine by default.
     """
     found = Preflight()
     found.problems += [*_paths(study), *_weights(study)]
-    ready = []
-    for dataset in study.config["datasets"]:
-        if not [problem for problem in found.problems if problem.startswith(f"datasets/{dataset}/")]:
-            ready += _data(study, dataset, found)
-    if measure and not found.problems:
+    wrong = {problem.split("/")[1] for problem in found.problems if problem.startswith("datasets/")}
+    names = [dataset for dataset in study.config["datasets"] if dataset not in wrong]
+    wanted = [study.prepare(cell) for dataset in names for cell in _folds(study, dataset).values()]
+    data_steps = {step.output for step in study.steps.values() if step.rule == "prepare"}
+    pending = steps_to_run(study, environment)
+    todo = {step.output for step in pending}
+    prepare_data(study, [step for step in wanted if step.output in todo], cores or cpus(), environment)
+    found.steps = [step for step in pending if step.output not in data_steps]
+    for dataset in names:
+        _data(study, dataset, found)
+    if measure and found.steps and not found.problems:
         costs = Costs(study, Path(study.output))
         steps = list(study.steps.values())
         found.problems += costs.measure(environment, steps)
@@ -92,24 +105,23 @@ def _weights(study: Study) -> Iterator[str]:
                 yield f"teachers/{name}/overrides/weights: {error}"
 
 
-def _data(study: Study, dataset: str, found: Preflight) -> list[Step]:
-    """Prepare a data set in its folds and compare it with what the study says."""
-    ready: dict[str, Step] = {}
-    cells = {cell.fold: cell for cell in study.cells(dataset)}
-    for fold, cell in cells.items():
+def _folds(study: Study, dataset: str) -> dict[str, Cell]:
+    """A cell of each fold."""
+    return {cell.fold: cell for cell in study.cells(dataset)}
+
+
+def _data(study: Study, dataset: str, found: Preflight) -> None:
+    """Compare what was prepared, in each fold, with what the study says."""
+    for number, (fold, cell) in enumerate(_folds(study, dataset).items()):
         step = study.prepare(cell)
-        try:
-            for needed in step.needs:  # all of the data, where the study takes a few of them
-                run(task(study, needed))
-            make(task(study, step))
-        except (TskdError, OSError) as error:
-            text = str(error).partition(": ")[2].partition("\n  log: ")[0] or str(error)
-            found.problems.append(f"datasets/{dataset}/prepare: {text}")
-            break
-        ready[fold] = step
-    for number, (fold, step) in enumerate(ready.items()):
-        _compare(study, dataset, cells[fold], Path(str(step.folder), "dataset.json"), found, number == 0)
-    return list(ready.values())
+        if Path(step.output).is_file():
+            _compare(study, dataset, cell, Path(step.output), found, number == 0)
+            continue
+        histories = [read_history(each.log) for each in (*step.needs, step)]
+        causes = [history.cause for history in histories if history and history.state == "failed"]
+        cause = causes[0] if causes else f"it could not be made in {fold}, see {study.output}/train.log"
+        found.problems.append(f"datasets/{dataset}/prepare: {cause}")
+        return
 
 
 def _compare(study: Study, dataset: str, cell: Cell, file: Path, found: Preflight, first: bool) -> None:

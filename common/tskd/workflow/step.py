@@ -1,27 +1,19 @@
-"""Run one step of a study: a command with its log, and a memory of what its folder was made from.
+"""Run one step of a study: `python -m MODULE ARGS`, with its log, on a GPU of its own where there are several.
 
-`python -m tskd.workflow.step --name N --path X [--folder F] [--gpu] [--inputs FILE ...] -- MODULE ARGS` runs
-`python -m MODULE ARGS`, with `--gpu` on a GPU of its own where there are several. `X.log` gets all it prints, and
-`X.done`, written last, is the file that Snakemake looks at.
-
-Snakemake knows that a step has to run, but not whether what it finds in the folder is a part of the same work: it
-removes a step's outputs first, and forgets what an interrupted one was made from. So one small hidden file
-beside the folder (`Record`) holds a hash of the command and the inputs. The same hash continues in the folder (a bundle
-run goes on from its last epoch) or, where it was finished, is not run again; another one starts in an empty folder,
-with a new id in `X.done`, so that whatever was made from the older folder is made again.
+`python -m tskd.workflow.step --name N --path X --output O [--folder F] [--gpu] [--inputs FILE ...] -- MODULE ARGS` is
+what Snakemake runs. `X.log` gets all that the command prints; O is the file that Snakemake looks at. Whether the step
+has to run is Snakemake's to say. This module only decides whether it goes on in its folder F or begins in an empty one:
+it goes on where the log in X.log was begun with the same command, and no input is newer than that.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import os
 import shutil
 import signal
 import sys
 import time
-import uuid
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -31,12 +23,11 @@ from filelock import FileLock
 
 from tskd import progress_file
 from tskd.errors import TskdError
-from tskd.files import sha256, write_text
 from tskd.workflow import warm
 from tskd.workflow.gpus import reserve
-from tskd.workflow.steps import Record, hidden, read_record, write_record
+from tskd.workflow.step_log import command_text, read_history, write_beginning, write_end
+from tskd.workflow.steps import hidden
 
-ROOT = str(Path(__file__).resolve().parents[3])
 MEMORY = ("out of memory", "DefaultCPUAllocator", "MemoryError", "ALLOC_FAILED")
 
 
@@ -47,6 +38,7 @@ class Task:
     name: str
     command: tuple[str, ...]
     path: str
+    output: Path
     folder: Path | None = None
     gpu: bool = False
     inputs: tuple[Path, ...] = ()
@@ -57,55 +49,43 @@ class Task:
         return Path(self.path + ".log")
 
     @property
-    def done(self) -> Path:
-        """The file that says that the step is finished."""
-        return Path(self.path + ".done")
-
-    @property
-    def made_from(self) -> str:
-        """Hash of the command (wherever the clone lies) and of the inputs' content."""
-        parts = [part.replace(ROOT, "") for part in self.command] + [sha256(path) for path in self.inputs]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def run(task: Task) -> bool:
-    """Run the step and write its `done` file; return whether there was something to run.
-
-    Raises:
-        TskdError: as `make`.
-    """
-    made = make(task)
-    record = read_record(task.path)
-    assert record is not None
-    write_text(task.done, f"{record.id}\n")
-    return made
+    def goes_on(self) -> bool:
+        """Whether the folder holds a part of the same work."""
+        history = read_history(self.log)
+        return (
+            self.folder is not None
+            and self.folder.exists()
+            and history is not None
+            and history.command == command_text(self.command)
+            and all(file.stat().st_mtime <= history.first for file in self.inputs)
+        )
 
 
-def make(task: Task) -> bool:
-    """Run the command unless its folder is finished; return whether it ran.
+def run(task: Task) -> None:
+    """Run the step.
 
     Raises:
-        TskdError: when the command fails, with its cause; when `folder` holds something that no step made.
+        TskdError: when the command fails, with its cause; when `folder` holds something that no step made, or `output`
+            is not there in the end.
     """
     lock = hidden(task.path, "lock")
     lock.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock):  # waits for a step that has outlived its Snakemake
-        before, made_from = read_record(task.path), task.made_from
-        kept = task.folder is not None and task.folder.exists()
-        same = before is not None and before.made_from == made_from and (kept or task.folder is None)
-        if same and before is not None and before.state == "finished" and task.folder is not None:
-            return False
-        if not same:
-            _empty(task.folder, known=before is not None)
-        earlier = before if same and before is not None else Record(uuid.uuid4().hex, made_from)
-        _execute(task, earlier, resumed=same)
-    return True
+        goes_on = task.goes_on
+        if not goes_on:
+            _empty(task)
+        _execute(task, goes_on)
+        if not task.output.is_file():
+            raise TskdError(f"{task.name}: expected it to write {task.output}, found no such file\n  log: {task.log}")
+        os.utime(task.output)  # it may have been finished before what it was made from was looked at again
 
 
-def _empty(folder: Path | None, known: bool) -> None:
+def _empty(task: Task) -> None:
+    folder = task.folder
     if folder is None or not folder.exists():
         return
-    if not known and any(folder.iterdir()):
+    found = any(not path.is_dir() for path in folder.rglob("*"))  # Snakemake makes the folder of what is wanted
+    if found and not task.log.is_file():
         raise TskdError(
             f"{folder}: expected an empty folder or one that an earlier run of the study made, found other files. "
             "Move them away, or give the study another `output`."
@@ -113,39 +93,41 @@ def _empty(folder: Path | None, known: bool) -> None:
     shutil.rmtree(folder)
 
 
-def _execute(task: Task, record: Record, resumed: bool) -> None:
-    """Run the command with a record of how it goes: running, then finished, stopped or failed with its cause."""
+def _execute(task: Task, goes_on: bool) -> None:
+    """Run the command; its log says when it began, and how it ended: finished, stopped, or failed with its cause."""
     progress = hidden(task.path, "progress.json")
     progress.unlink(missing_ok=True)
     environment = {
         **os.environ, "PYTHONWARNINGS": "ignore", "PYTHONUNBUFFERED": "1", "TQDM_DISABLE": "1",
         progress_file.VARIABLE: str(progress.resolve()),
     }  # fmt: skip
-    before, began = record.seconds, time.monotonic()
-    record = record.at("running", before)
-    write_record(task.path, record)
     print(f"{task.name} ...", flush=True)
     chosen: AbstractContextManager[dict[str, str]] = reserve() if task.gpu else nullcontext({})
-    state, cause = "stopped", ""
-    try:
-        with task.log.open("a" if resumed else "w") as log, chosen as device:
-            log.write(f"{' '.join([sys.executable, '-m', *task.command])}\n")
-            log.flush()
-            process = warm.start(task.command, log, {**environment, **device})
-            try:
-                status = process.wait()
-            except BaseException:  # Ctrl-C, or the cluster's signal that the time is over
-                process.terminate()
-                process.wait()
-                raise
-        if status != 0:
-            state, cause = "failed", explain(status, task.log.read_text(errors="replace"))
-            raise TskdError(f"{task.name}: {cause}\n  log: {task.log}")
-        state = "finished"
-    finally:
-        write_record(task.path, record.at(state, before + time.monotonic() - began, cause))
-        progress.unlink(missing_ok=True)
+    state, cause, began = "stopped", "", time.monotonic()
+    with task.log.open("a" if goes_on else "w", encoding="utf-8") as log:
+        write_beginning(log, task.command)
+        try:
+            with chosen as device:
+                process = warm.start(task.command, log, {**environment, **device})
+                try:
+                    status = process.wait()
+                except BaseException:  # Ctrl-C, or the cluster's signal that the time is over
+                    process.terminate()
+                    process.wait()
+                    raise
+            if status != 0:
+                state, cause = "failed", explain(status, _last_part(task.log))
+                raise TskdError(f"{task.name}: {cause}\n  log: {task.log}")
+            state = "finished"
+        finally:
+            write_end(log, state, time.monotonic() - began, cause)
+            progress.unlink(missing_ok=True)
     print(f"{task.name}: {time.monotonic() - began:.0f} s", flush=True)
+
+
+def _last_part(log: Path) -> str:
+    """What the command has printed since it was begun last."""
+    return log.read_text(encoding="utf-8", errors="replace").rpartition("[tskd] ")[2].partition("\n")[2]
 
 
 def explain(status: int, log: str) -> str:
@@ -178,6 +160,7 @@ def _task(arguments: Sequence[str] | None) -> Task:
     parser = argparse.ArgumentParser(prog="python -m tskd.workflow.step", description="run one step of a study")
     parser.add_argument("--name", required=True)
     parser.add_argument("--path", required=True)
+    parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--gpu", action="store_true")
     parser.add_argument("--inputs", type=Path, nargs="*", default=[])

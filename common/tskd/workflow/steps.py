@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tskd.files import write_json
 from tskd.workflow.commands import config_files
 
 TITLES = {  # rule -> what its step is called on the screen
@@ -28,13 +26,21 @@ TITLES = {  # rule -> what its step is called on the screen
 }
 
 
+_MODEL = "models/model.pt"
+MADE = {  # rule -> what a run of a bundle makes in its folder, in the end
+    **dict.fromkeys(("ddpm", "teacher", "distil", "rival", "finetune"), _MODEL),
+    "synthesise": "dataset.json", "soft_labels": "manifest.json", "evaluate": "metrics.csv",
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Step:
     """One command of the study.
 
     Attributes:
         rule: the Snakemake rule it belongs to.
-        path: its files without their endings: `path.done` is written last, `path.log` is the log.
+        path: `path.log` is its log.
+        output: what it makes, the file that Snakemake looks at; written last, or at the end of a training.
         command: module and arguments for `python -m`.
         needs: steps that come first.
         folder: what the step makes and may clear, None where it only adds to the folder of another step.
@@ -44,6 +50,7 @@ class Step:
 
     rule: str
     path: str
+    output: str
     command: tuple[str, ...]
     needs: tuple[Step, ...] = ()
     folder: str | None = None
@@ -51,14 +58,19 @@ class Step:
     overrides: tuple[str, ...] = ()
 
     @property
-    def done(self) -> str:
-        """The file that says that the step is finished."""
-        return self.path + ".done"
+    def inputs(self) -> list[str]:
+        """Files that decide whether the step has to run again: the needed steps' outputs, and its configs."""
+        return [step.output for step in self.needs] + list(config_files(*self.configs) if self.configs else ())
 
     @property
-    def inputs(self) -> list[str]:
-        """Files that decide whether the step has to run again: the needed steps' `done`, and its configs."""
-        return [step.done for step in self.needs] + list(config_files(*self.configs) if self.configs else ())
+    def given(self) -> bool:
+        """Whether it is there already: a data set or a teacher that the study names and does not make."""
+        return not self.command
+
+    @property
+    def log(self) -> str:
+        """All that its command prints, see `step_log`."""
+        return self.path + ".log"
 
     @property
     def title(self) -> str:
@@ -85,47 +97,9 @@ class Cell(NamedTuple):
         return str(self.budget).replace(" ", "-")
 
 
-@dataclass(frozen=True)
-class Record:
-    """How a step goes and what its folder was made from, in the hidden file `.NAME.step.json` beside the folder.
-
-    Attributes:
-        id: new whenever the step starts anew.
-        made_from: hash of its command and inputs.
-        state: "running", "finished", "stopped" (by the user or the system) or "failed".
-        seconds: time spent in it, over all its parts.
-        began: when it went into `state`, in seconds since 1970.
-        cause: why it failed.
-    """
-
-    id: str
-    made_from: str
-    state: str = "new"
-    seconds: float = 0.0
-    began: float = 0.0
-    cause: str = ""
-
-    def at(self, state: str, seconds: float, cause: str = "") -> Record:
-        """The record from now on."""
-        return replace(self, state=state, seconds=round(seconds, 1), began=time.time(), cause=cause)
-
-
 def hidden(path: str, ending: str) -> Path:
     """The hidden file of a step, given by its path without endings."""
     return Path(path).parent / f".{Path(path).name}.{ending}"
-
-
-def read_record(path: str) -> Record | None:
-    """The record of the step with this path, None where it has none that can be read."""
-    try:
-        return Record(**json.loads(hidden(path, "step.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
-
-
-def write_record(path: str, record: Record) -> None:
-    """Write the record of the step with this path."""
-    write_json(hidden(path, "step.json"), asdict(record))
 
 
 def read_progress(path: str) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from tskd.workflow.commands import (
     options,
     shared_overrides,
 )  # fmt: skip
-from tskd.workflow.steps import Cell, Step
+from tskd.workflow.steps import MADE, Cell, Step
 
 
 class Study:
@@ -65,25 +65,25 @@ class Study:
 
     @cached_property
     def steps(self) -> dict[str, Step]:
-        """Path of its `done` file -> step, for every step once, each after those it needs."""
+        """Output -> step, for every step once, each after those it needs; what is given has none."""
         found: dict[str, Step] = {}
 
         def visit(step: Step) -> None:
-            if step.done not in found:
+            if step.output not in found and not step.given:
                 for needed in step.needs:
                     visit(needed)
-                found[step.done] = step
+                found[step.output] = step
 
         for dataset in self.config["datasets"]:
             visit(self.report(dataset))
         return found
 
-    def shell(self, done: str) -> str:
+    def shell(self, output: str) -> str:
         """A step as the options of `tskd.workflow.step`, but for its inputs."""
-        step = self.steps[done]
-        folder = ["--folder", step.folder] if step.folder else []
+        step = self.steps[output]
+        files = ["--path", step.path, "--output", output, *(["--folder", step.folder] if step.folder else [])]
         gpu = ["--gpu"] if step.configs else []
-        return shlex.join(["--name", self.step_name(step), "--path", step.path, *folder, *gpu, "--", *step.command])
+        return shlex.join(["--name", self.step_name(step), *files, *gpu, "--", *step.command])
 
     def step_name(self, step: Step) -> str:
         """What a step is and where in the study it stands."""
@@ -98,7 +98,7 @@ class Study:
             return self._prepare(cell, place)
         source = self._prepare(cell, f"{place}-all")
         files = (f"{source.folder}/dataset.json", f"limit-{self.config['limit']}", f"{place}/dataset.json")
-        return Step("prepare", place, ("tskd.workflow.sublist", *files), (source,), folder=place)
+        return Step("prepare", place, files[-1], ("tskd.workflow.sublist", *files), (source,), folder=place)
 
     def _prepare(self, cell: Cell, place: str) -> Step:
         settings = self.config["datasets"][cell.dataset]["prepare"]
@@ -109,14 +109,15 @@ class Study:
         if cell.fold != "split":
             values |= {"fold": cell.fold.removeprefix("fold-"), "folds": self.config["folds"]["of"]}
         command = ("tskd.cli", "prepare", settings["preparer"], *options(values))
-        return Step("prepare", place, command, folder=place)
+        return Step("prepare", place, f"{place}/dataset.json", command, folder=place)
 
     def weights(self, teacher: str) -> list[Step]:
         """Downloads the weights of a teacher's foundation model into the user's cache; none if they are a file."""
         name = self.config["teachers"][teacher].get("fetch")
         if name is None:
             return []
-        return [Step("weights", f"{self.output}/weights/{name}", ("tskd.cli", "weights", "get", name))]
+        place, record = f"{self.output}/weights/{name}", f"{self.output}/weights/{name}.json"
+        return [Step("weights", place, record, ("tskd.cli", "weights", "get", name, "--record", record))]
 
     def ddpm(self, cell: Cell) -> Step:
         """Trains the generator of synthetic images."""
@@ -161,7 +162,7 @@ class Study:
         """The list of the first so many images of a step's dataset.json, or of all labelled ones."""
         place = f"{self._at(cell)}/{part}-{count}"
         files = (f"{source.folder}/dataset.json", str(count), f"{place}/dataset.json")
-        return Step("transfer", place, ("tskd.workflow.sublist", *files), (source,), folder=place)
+        return Step("transfer", place, files[-1], ("tskd.workflow.sublist", *files), (source,), folder=place)
 
     # --- teachers ----------------------------------------------------------------------------------------------------
 
@@ -258,7 +259,7 @@ class Study:
         stage = self._model(method)
         stage["configs"] = [*stage["configs"], "evaluate"]
         step = self._run("evaluate", bundle, place, needs, cell, stage, own, shared)
-        return replace(step, folder=None)
+        return replace(step, output=f"{model.folder}/metrics.csv", folder=None)
 
     def profile(self, dataset: str, method: str) -> Step:
         """Parameters, multiply-adds and speed of a method's network."""
@@ -274,7 +275,7 @@ class Study:
             values["set"] = nested
         command = ("tskd.cli", "profile", name, *options(values))
         place = f"{model.folder}/profile"
-        return Step("profile", place, (*command, "--output", f"{place}.json"), (model,))
+        return Step("profile", place, f"{place}.json", (*command, "--output", f"{place}.json"), (model,))
 
     def report(self, dataset: str) -> Step:
         """The report on one data set."""
@@ -293,7 +294,7 @@ class Study:
                 values["synthetic"] = drawn.pop()
         about = json.dumps({"study": self.config["name"], "methods": {m: self._about(cells[0], m) for m in methods}})
         command = ("tskd.workflow.study_report", about, *folders, *options(values))
-        return Step("report", place, command, tuple(needs), folder=place)
+        return Step("report", place, f"{place}/report.html", command, tuple(needs), folder=place)
 
     def _about(self, cell: Cell, method: str) -> dict[str, Any]:
         """What a method is in words, and the steps of one training of it."""
@@ -307,11 +308,11 @@ class Study:
             parts += ["trained on the labels"] if "finetune" in settings else []
             what = f"student, {', then '.join(parts)}" + ("" if start else " alone")
         model = self.model(cell, method)
-        own = {step.path: step.title for step in [*_ancestors([model])] if step.configs}
+        own = {step.log: step.title for step in [*_ancestors([model])] if step.configs}
         return {
             "what": what,
             "teacher": "teacher" in settings,
-            "stages": [[title, path] for path, title in reversed(own.items())],
+            "stages": [[title, log] for log, title in reversed(own.items())],
         }
 
     # --- parts -------------------------------------------------------------------------------------------------------
@@ -334,7 +335,8 @@ class Study:
         values = {"dataset_dir": f"{self._at(cell)}/dataset", **classes, **own}
         values |= {key: fill(self.config, value) for key, value in chosen.items()}
         command = bundle_command(bundle, configs, values)
-        return Step(rule, place, command, tuple(needs), place, (bundle, configs), tuple(chosen))
+        output = f"{place}/{MADE[rule]}"
+        return Step(rule, place, output, command, tuple(needs), place, (bundle, configs), tuple(chosen))
 
     def _at(self, cell: Cell) -> str:
         return f"{self.output}/{cell.dataset}/{cell.fold}"

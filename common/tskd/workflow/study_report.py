@@ -1,7 +1,7 @@
 """The report of a study: what `tskd report` writes, with the study's name, its methods and the time of every stage.
 
 `python -m tskd.workflow.study_report ABOUT [options of tskd report]`, where ABOUT is JSON: {"study": name, "methods":
-{name: {"what": words, "teacher": bool, "stages": [[title, path of the step], ...]}}}.
+{name: {"what": words, "teacher": bool, "stages": [[title, log of the step], ...]}}}.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import Any
 from tskd.errors import TskdError
 from tskd.evaluation import write_report
 from tskd.evaluation.report.verdict import About, Method
-from tskd.workflow.steps import read_record
+from tskd.workflow.step_log import read_history
 
 
 def read_about(content: Mapping[str, Any]) -> About:
-    """The methods with the time that the steps' records tell."""
+    """The methods with the time that the steps' logs tell."""
     methods = {}
     for name, method in content["methods"].items():
-        records = [(title, read_record(path)) for title, path in method["stages"]]
-        stages = [(title, record.seconds if record else None) for title, record in records]
+        histories = [(title, read_history(log)) for title, log in method["stages"]]
+        stages = [(title, history.seconds if history else None) for title, history in histories]
         methods[name] = Method(method["what"], stages, method.get("teacher", False))
     return About(content["study"], methods)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import shlex
 import signal
@@ -15,15 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-import yaml
 from filelock import FileLock, Timeout
 
 from tskd.errors import TskdError
-from tskd.files import write_text
-from tskd.workflow.follow import Follower, duration, pending
-from tskd.workflow.gpus import visible
-from tskd.workflow.schema import WORKFLOW
+from tskd.workflow.follow import Follower, duration
+from tskd.workflow.gpus import cpus, visible
+from tskd.workflow.plan import snakemake
 from tskd.workflow.screen import Screen
+from tskd.workflow.steps import Step
 from tskd.workflow.study import Study
 
 LOOK = 0.5  # seconds between two looks at the steps
@@ -50,25 +48,28 @@ class Runner:
         """Whether the steps run on a cluster."""
         return any(part.split("=")[0] in ("--profile", "--executor", "-e") for part in self.arguments)
 
-    def snakemake(self, file: Path, cores: int) -> list[str]:
-        """Snakemake on a study file, for the steps that have to run."""
+    def snakemake(self, study: Study, cores: int) -> list[str]:
+        """Snakemake on a study, for the steps that have to run."""
         gpus = len(visible()) or cores  # without a GPU the cores alone say how many steps run side by side
         local = ["--cores", str(cores), "--resources", f"gpu={gpus}", "--scheduler", "greedy"]
-        return [
-            sys.executable, "-m", "snakemake", "--snakefile", str(WORKFLOW / "Snakefile"), "--configfile", str(file),
-            "--nolock", "--rerun-incomplete", "--rerun-triggers", "mtime", "params", "input",
-            *([] if self.elsewhere else local), *self.arguments,
-        ]  # fmt: skip
+        return [sys.executable, "-m", *snakemake(study), *([] if self.elsewhere else local), *self.arguments]
 
 
-def run(study: Study, runner: Runner, estimates: Mapping[str, float], environment: Mapping[str, str]) -> None:
-    """Run all steps of a study that have to run, and show how far they are.
+def run(
+    study: Study,
+    runner: Runner,
+    steps: Sequence[Step],
+    estimates: Mapping[str, float],
+    environment: Mapping[str, str],
+) -> None:
+    """Run the steps of a study that have to run, and show how far they are.
 
     Snakemake and the steps write into `OUTPUT/train.log`.
 
     Args:
         study: the study.
         runner: how it is run.
+        steps: those that have to run, as Snakemake says.
         estimates: path of a step -> seconds it is expected to take.
         environment: of the steps on this machine, beside its own.
 
@@ -76,23 +77,19 @@ def run(study: Study, runner: Runner, estimates: Mapping[str, float], environmen
         TskdError: when a step fails, with its cause, its log and how to go on; when Snakemake is missing.
         KeyboardInterrupt: after Ctrl-C, when everything has ended and the user was told how to go on.
     """
-    if importlib.util.find_spec("snakemake") is None:
-        raise TskdError("expected Snakemake, found none. Install it: pip install -c constraints.txt -e '.[workflow]'")
     output = Path(study.output)
-    file = output / "study.yaml"
     cores = runner.cores or cpus()
     slots = max(min(cores // study.config.get("threads", 2), max(len(visible()), 1) if visible() else cores), 1)
     with (output / "train.log").open("a") as log:
-        write_text(file, yaml.safe_dump(dict(study.config), sort_keys=False))
         screen = Screen(log)
-        follower = Follower(pending(study), estimates, slots, time.time())
+        follower = Follower(list(steps), estimates, slots, time.time())
         before = len(study.steps) - len(follower.steps)
         done = f", {before} of them done before" if before else ""
         screen.line(f"{len(study.steps)} steps{done}; log: {output / 'train.log'}")
         if not follower.steps:
             return
         local = {} if runner.elsewhere else environment
-        status = _follow(runner.snakemake(file, cores), local, log, screen, follower, runner)
+        status = _follow(runner.snakemake(study, cores), local, log, screen, follower, runner)
     if follower.failed or status != 0:
         raise TskdError(failure(follower, output / "train.log", runner))
 
@@ -125,10 +122,10 @@ def _follow(
 
 
 def _show(screen: Screen, follower: Follower) -> None:
-    for step, record in follower.look():
-        if record.state == "finished":
-            number = f"{len(follower.finished):>{len(str(len(follower.steps)))}}/{len(follower.steps)}"
-            screen.line(f"{number} {step.title} ({_where(step.path)}): {duration(record.seconds)}")
+    ended = [(step, history) for step, history in follower.look() if history.state == "finished"]
+    for number, (step, history) in enumerate(ended, len(follower.finished) - len(ended) + 1):
+        count = f"{number:>{len(str(len(follower.steps)))}}/{len(follower.steps)}"
+        screen.line(f"{count} {step.title} ({_where(step.path)}): {duration(history.seconds)}")
     screen.progress(follower)
 
 
@@ -140,8 +137,8 @@ def _where(path: str) -> str:
 def failure(follower: Follower, log: Path, runner: Runner) -> str:
     """The cause in the first line, where its log is, and how to go on."""
     lines = []
-    for step, record in follower.failed:
-        lines += [f"{step.title} ({_where(step.path)}): {record.cause}", f"log: {step.path}.log"]
+    for step, history in follower.failed:
+        lines += [f"{step.title} ({_where(step.path)}): {history.cause}", f"log: {step.log}"]
     if not lines:  # a step that could not begin, or Snakemake itself
         tail = log.read_text(errors="replace").splitlines()
         ours = (line.removeprefix("error: ") for line in reversed(tail) if line.startswith("error: "))
@@ -190,8 +187,3 @@ def only_run(output: Path) -> Iterator[None]:
             f"{output}: expected no other run of this study, found one that is running. Wait for it, or give this "
             "study another `output`."
         ) from error
-
-
-def cpus() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -66,9 +66,9 @@ def refuse_difference(folder: Path, expected: Mapping[str, Any], found: Mapping[
 class Manifest:
     """What has been written into a folder, kept on disk as the work goes on.
 
-    One process writes `manifest.json` itself. Of several, each writes a part `manifest.<rank>.json`, and whoever finds
-    at its end that every case is there joins the parts. A run that was killed leaves its parts; the next one, with
-    however many processes, counts what they list as done.
+    Each process writes a part `manifest.<rank>.json`, and whoever finds at its end that every case is there joins the
+    parts: `manifest.json` is there once all is done. A run that was killed leaves its parts; the next one, with however
+    many processes, counts what they list as done.
 
     Args:
         folder: the folder, made if needed.
@@ -91,9 +91,9 @@ class Manifest:
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.header, self.wanted = folder, dict(header), wanted
-        self.path = folder / (MANIFEST if world_size == 1 else f"manifest.{rank}.json")
+        self.path = folder / f"manifest.{rank}.json"
         self.cases = self._read([*self._parts(), folder / MANIFEST])
-        self._own = self.cases if world_size == 1 else self._read([self.path])
+        self._own = dict(self.cases) if world_size == 1 else self._read([self.path])
 
     def done(self, case: str) -> bool:
         """Whether the case has its file, made of the image as it is now and by the teacher that it should have."""
