@@ -16,6 +16,7 @@ import yaml
 from tests import forked
 from tests.workflow.conftest import Snakemake
 from tests.workflow.test_snakefile import TOY, jobs
+from tskd.cli import main
 from tskd.evaluation.rows import read_rows
 from tskd.workflow import Study, check_study, read_yaml
 from tskd.workflow.chain import shortened
@@ -95,6 +96,15 @@ def test_every_model_is_evaluated_and_reported(ran: Ran) -> None:
     assert "<h1>toy: segmentation report</h1>" in page
     for text in ("student, distilled from small, then trained on the labels", "teacher: soft labels", "<details>"):
         assert text in page
+
+
+def test_a_student_whose_network_the_study_changed_ships(ran: Ran) -> None:
+    """The toy study's network_def#hidden_size and the like are in its run, not in a config."""
+    folder = ran.folder / f"{AT}/finetune/tskd/budget-4/seed-0"
+    data = ["--dataset-file", str(ran.folder / AT / "dataset/dataset.json")]
+    output = ran.folder / "toy_segmentation"
+    assert main(["ship", "--run", str(folder), "--output", str(output), "--force", *data]) == 0
+    assert '"hidden_size": 48' in (output / "configs/inference.json").read_text()
 
 
 def test_the_end_says_what_came_of_it(ran: Ran) -> None:

@@ -6,11 +6,12 @@ run's values in train.json, inference.json and metadata.json, so that nobody has
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -79,8 +80,8 @@ def ship_run(
     overlay = _network_overlay(Path(bundle) / "configs", versions.get("config", []))
     components = settings.get("largest_component", [])
     size = int(settings["image_size"])
-    teacher = versions.get("teacher")
-    return ship_student(bundle, model, output, dataset_file, size, overlay, components, dice, teacher=teacher)
+    keys = {"teacher": versions.get("teacher"), "network_keys": versions.get("network_keys", {})}
+    return ship_student(bundle, model, output, dataset_file, size, overlay, components, dice, **keys)
 
 
 def ship_student(
@@ -93,6 +94,7 @@ def ship_student(
     largest_component: Sequence[int] = (),
     dice: str = "It was not evaluated.",
     teacher: str | None = None,
+    network_keys: Mapping[str, Any] | None = None,
 ) -> Path:
     """Copy a student bundle with the weights and settings of a training; atomically.
 
@@ -110,6 +112,7 @@ def ship_student(
         largest_component: classes of which only the largest connected component is kept.
         dice: how well it did, in a sentence, for its README.
         teacher: foundation model behind its soft labels; "" for none, None where that is not known.
+        network_keys: keys of the network that the training was given, such as network_def#feature_size.
 
     Returns:
         The output folder.
@@ -138,7 +141,7 @@ def ship_student(
             if network is not None:
                 student = json.loads((configs / network).read_text())
                 extra |= student if name == "train.json" else {"network_def": student["network_def"]}
-            _write(configs / name, {**config, **settings, **scaling, **extra})
+            _write(configs / name, _with_keys({**config, **settings, **scaling, **extra}, network_keys or {}))
         network_def = _parser([configs / "inference.json"]).get_parsed_content("network_def")
         load_weights(network_def, model)
         _write_metadata(configs / "metadata.json", dataset, sizes, flat, network_def)
@@ -198,6 +201,16 @@ def _dice_sentence(run: Path, force: bool) -> str:
     )
     patients = summary.get("patients", summary.get("cases"))
     return f"Mean Dice {mean:.3f} on {patients} patients it was evaluated on ({by_organ})."
+
+
+def _with_keys(config: dict[str, Any], keys: Mapping[str, Any]) -> dict[str, Any]:
+    """A config with other values of some of its keys, which have `#` between their levels."""
+    parser = ConfigParser(copy.deepcopy(config))
+    for key, value in keys.items():
+        parser[key] = value
+    result = dict(parser.get())
+    result.pop(ConfigParser.meta_key, None)
+    return result
 
 
 def _network_overlay(configs: Path, names: list[str]) -> str | None:

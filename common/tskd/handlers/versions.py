@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import platform
 import sys
@@ -78,6 +79,7 @@ class WriteVersions:
             **versions(),
             "settings": _without_folders(settings),
             **provenance(used, self.path.parent),
+            "network_keys": network_keys(),
             "config": config_files(),
             "config_sha256": config_hash(config) if config else None,
         }
@@ -108,6 +110,16 @@ class WriteVersions:
         write_json(self.path, {**self._made_with, **extra}, default=str)
 
 
+def network_keys() -> dict[str, Any]:
+    """Keys of the network that were given on the command line, such as network_def#feature_size: a model needs them."""
+    options = command_line(sys.argv[1:])
+    return {
+        key.replace("::", "#"): _literal(value)
+        for key, value in options.items()
+        if key.replace("::", "#").startswith("network_def#")
+    }
+
+
 def config_files() -> list[str]:
     """Names (no folders) of the config files on the command line, empty outside `monai.bundle run`."""
     return [Path(name).name for name in file_list(command_line(sys.argv[1:]).get("config_file", ""))]
@@ -120,3 +132,11 @@ def _without_folders(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_without_folders(item) for item in value]
     return Path(value).name if isinstance(value, str | Path) and Path(value).is_absolute() else value
+
+
+def _literal(value: Any) -> Any:
+    """An override as MONAI's command line reads it: a number or list where it is one, else the text."""
+    try:
+        return ast.literal_eval(value) if isinstance(value, str) else value
+    except (SyntaxError, ValueError):
+        return value

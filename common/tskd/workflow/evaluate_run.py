@@ -41,6 +41,7 @@ def evaluate_command(
     configs = ("train", *images, *overlays, "evaluate")
     values = {"dataset_dir": data.parent, "output_dir": run, "model_dir": run / "models", "section": section}
     values |= {key: settings[key] for key in KEPT if key in settings and has_key(bundle, configs, key)}
+    values |= made_with.get("network_keys", {})
     if settings.get("num_labelled") is not None:
         values["num_labelled"] = settings["num_labelled"]
     return bundle_command(bundle, configs, {**values, "seed": settings.get("seed", 0), **(more or {})})

@@ -220,17 +220,24 @@ def test_a_run_is_shipped_with_what_its_versions_file_says(tmp_path: Path, monke
             assert (two / path.relative_to(one)).read_bytes() == path.read_bytes()
 
 
-@pytest.mark.parametrize("name", ["segresnet", "flexible_unet"])
-def test_another_student_is_shipped_with_its_own_network(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("segresnet", {"network_def#init_filters": 8}),
+        ("flexible_unet", {}),
+        ("train", {"network_def#hidden_size": 48, "network_def#mlp_dim": 96, "network_def#feature_size": 4}),
+    ],
+)
+def test_another_student_is_shipped_with_its_own_network(tmp_path: Path, name: str, keys: dict[str, int]) -> None:
     ship(tmp_path, "nii.gz")  # for its dataset.json
     parser = ConfigParser()
     parser.read_config([str(BUNDLE / "configs/train.json"), str(BUNDLE / f"configs/{name}.json")])
-    parser.update({"image_size": IMAGE_SIZE, "num_classes": len(LABELS)})
+    parser.update({"image_size": IMAGE_SIZE, "num_classes": len(LABELS), **keys})
     network = parser.get_parsed_content("network_def").eval()
     run = tmp_path / "run"
     (run / "models").mkdir(parents=True)
     torch.save(network.state_dict(), run / "models/model.pt")
-    made_with = {"settings": {"image_size": IMAGE_SIZE}, "config": ["train.json", f"{name}.json"]}
+    made_with = {"settings": {"image_size": IMAGE_SIZE}, "config": ["train.json", f"{name}.json"], "network_keys": keys}
     (run / "versions.json").write_text(json.dumps(made_with))
     copy = ship_run(BUNDLE, run, tmp_path / "other_segmentation", tmp_path / "dataset.json", force=True)
     shipped = ConfigParser()
@@ -242,6 +249,7 @@ def test_another_student_is_shipped_with_its_own_network(tmp_path: Path, name: s
         assert torch.equal(again(x), network(x))
     train = _json(copy / "configs/train.json")
     assert train["tap"] == _json(BUNDLE / f"configs/{name}.json")["tap"]
+    assert {key: train["network_def"][key.partition("#")[2]] for key in keys} == keys
     assert "tskd" not in set(_values(_json(copy / "configs/inference.json")))
 
 

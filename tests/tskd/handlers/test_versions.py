@@ -11,6 +11,7 @@ import pytest
 
 from tskd.errors import TskdError
 from tskd.handlers import WriteVersions
+from tskd.handlers.versions import network_keys
 
 TRAIN = {"imports": ["$import os"], "output_dir": "$@root + '/out'", "seed": 0, "train": {"steps": 10}, "weights": None}
 
@@ -93,3 +94,9 @@ def test_a_damaged_file_is_written_anew(run_engine, tmp_path):
     (tmp_path / "versions.json").write_text('{"python": ')
     run_engine([WriteVersions(tmp_path, {"seed": 1})], 1)
     assert json.loads((tmp_path / "versions.json").read_text())["settings"] == {"seed": 1}
+
+
+def test_keys_of_the_network_are_told_as_its_model_needs_them(monkeypatch):
+    options = ["--network_def#feature_size", "4", "--network_def::norm_name=batch", "--learning_rate", "0.1"]
+    monkeypatch.setattr("sys.argv", ["monai.bundle", "run", *options])
+    assert network_keys() == {"network_def#feature_size": 4, "network_def#norm_name": "batch"}

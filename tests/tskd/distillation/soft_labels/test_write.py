@@ -97,7 +97,8 @@ def test_a_second_run_has_nothing_to_do(write, tmp_path):
 def test_a_killed_run_continues(write, entries, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write(limit=3)  # the second batch is not finished
-    assert set(json.loads((tmp_path / "soft" / "manifest.json").read_text())["cases"]) == {"case_0", "case_1"}
+    assert not (tmp_path / "soft" / "manifest.json").exists()
+    assert set(json.loads((tmp_path / "soft" / "manifest.0.json").read_text())["cases"]) == {"case_0", "case_1"}
     assert write() == 3
     write(output_dir=tmp_path / "whole")
     for path in (tmp_path / "whole").glob("*.safetensors"):

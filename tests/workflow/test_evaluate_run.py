@@ -1,0 +1,55 @@
+"""`tskd evaluate --run RUN`: the command has the settings of the run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tskd.data import write
+from tskd.errors import TskdError
+from tskd.options import check_overrides, command_line
+from tskd.workflow.evaluate_run import evaluate_command
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A student's run at `runs/student`, with the data set in `dataset/` above it."""
+    (tmp_path / "dataset").mkdir()
+    for name in "ab":
+        (tmp_path / f"dataset/{name}.png").write_text(name)
+    entry = {"image": "a.png", "label": "a.png", "group": "1", "case": "a"}
+    labels = {"0": "background", "1": "liver"}
+    content = {"name": "n", "modality": "MR", "channels": 1, "labels": labels, "training": [entry]}
+    write(
+        tmp_path / "dataset/dataset.json",
+        {**content, "validation": [], "test": [{"image": "b.png", "label": "b.png", "group": "2", "case": "b"}]},
+    )
+    folder = tmp_path / "runs/student"
+    (folder / "models").mkdir(parents=True)
+    (folder / "models/model.pt").touch()
+    return folder
+
+
+def options(run: Path, made_with: dict[str, Any]) -> dict[str, Any]:
+    (run / "versions.json").write_text(json.dumps(made_with))
+    command = evaluate_command(run)
+    check_overrides(command[1:])  # raises where a key is in none of the config files
+    return command_line(command[1:])
+
+
+def test_it_has_the_size_the_overlay_and_the_keys_of_the_network(run: Path) -> None:
+    settings = {"image_size": 96, "num_classes": 2, "num_labelled": 8, "seed": 3, "dataset_file": "dataset.json"}
+    made_with = {"settings": settings, "config": ["train.json", "segresnet.json"]}
+    keys = {"network_def#init_filters": 8}
+    found = options(run, {**made_with, "network_keys": keys})
+    assert (found["image_size"], found["num_labelled"], found["seed"]) == ("96", "8", "3")
+    assert found["network_def#init_filters"] == "8"
+    assert "segresnet.json" in found["config_file"]
+    assert "images_2d.json" in found["config_file"]
+    assert "network_def#init_filters" not in options(run, made_with)  # of a run before they were written
+
+
+def test_what_is_no_run_is_named(run: Path) -> None:
+    with pytest.raises(TskdError, match=r"found no .*versions\.json"):
+        evaluate_command(run)
