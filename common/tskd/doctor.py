@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tskd.errors import TskdError, plain_errors
+from tskd.options import refuse_unknown
 
 GIB = 2**30
 MARGIN = 0.9  # of the limit: the rest is for the images in memory and fragmentation
@@ -149,8 +150,7 @@ def _parser(config: str, settings: Mapping[str, Any]) -> Any:
 
     parser = ConfigParser()
     parser.read_config(config)
-    if unknown := [key for key in settings if key not in parser]:
-        raise TskdError(f"{config} has no key {', '.join(unknown)}")
+    refuse_unknown(settings, parser.get(), config)
     parser.update({**settings, "pretrained": "@network_def"})
     return parser
 

@@ -6,7 +6,7 @@ import difflib
 import inspect
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,16 @@ def _tracking_keys(tracking: str) -> dict[str, Any]:
 
     settings: dict[str, Any] = DEFAULT_EXP_MGMT_SETTINGS.get(tracking) or ConfigParser.load_config_files(tracking)
     return settings["configs"]
+
+
+def refuse_unknown(keys: Iterable[str], config: Any, where: str) -> None:
+    """Refuse keys that lead nowhere in a config, each with the names closest to it, before MONAI does with a KeyError.
+
+    Raises:
+        TskdError: listing them.
+    """
+    if problems := [f"{key}: {problem}" for key in keys if (problem := unknown_key(key, config))]:
+        raise TskdError(f"{where}: unknown key {'; '.join(problems)}")
 
 
 def unknown_key(key: str, config: Any) -> str:

@@ -101,4 +101,4 @@ def test_limits_of_the_process_and_of_the_groups_above_it(version, tmp_path):
 def test_an_unknown_key_is_said_from_any_folder(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main([*TOY, "--set", "fine_tuning#rnk=2"]) == 2
-    assert "has no key fine_tuning#rnk" in capsys.readouterr().err
+    assert "fine_tuning#rnk: no such key in fine_tuning; close names: rank" in capsys.readouterr().err

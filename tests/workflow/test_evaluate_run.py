@@ -50,6 +50,13 @@ def test_it_has_the_size_the_overlay_and_the_keys_of_the_network(run: Path) -> N
     assert "network_def#init_filters" not in options(run, made_with)  # of a run before they were written
 
 
+def test_a_mistyped_key_is_named_with_those_close_to_it(run: Path) -> None:
+    made_with = {"settings": {"image_size": 96}, "config": ["train.json"]}
+    (run / "versions.json").write_text(json.dumps(made_with))
+    with pytest.raises(TskdError, match=r"validat#dataset: no such key; close names: validate"):
+        evaluate_command(run, more={"validat#dataset": "x"})
+
+
 def test_what_is_no_run_is_named(run: Path) -> None:
     with pytest.raises(TskdError, match=r"found no .*versions\.json"):
         evaluate_command(run)

@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from tskd.errors import TskdError
-from tskd.workflow.commands import STUDENT, TEACHER, bundle_command, config_files, defines_network, has_key
+from tskd.options import refuse_unknown
+from tskd.workflow.commands import (
+    STUDENT,
+    TEACHER,
+    bundle_command,
+    config_files,
+    defines_network,
+    has_key,
+    merged_config,
+)
 
 KEPT = ("vfm", "image_size", "num_classes", "in_channels", "largest_component")  # settings that the model goes on with
 
@@ -25,7 +34,7 @@ def evaluate_command(
         more: further keys of evaluate.json.
 
     Raises:
-        TskdError: no versions.json or weights in the run, or no dataset.json.
+        TskdError: no versions.json or weights in the run, no dataset.json, or a key that the configs do not have.
     """
     file, model = run / "versions.json", run / "models" / "model.pt"
     if missing := [str(path) for path in (file, model) if not path.is_file()]:
@@ -39,6 +48,7 @@ def evaluate_command(
     data = find_dataset(run, settings) if dataset_file is None else dataset_file
     images = ["images_2d"] if _images_2d(data, section) else []
     configs = ("train", *images, *overlays, "evaluate")
+    refuse_unknown(more or {}, merged_config(bundle, configs), "tskd evaluate --set")
     values = {"dataset_dir": data.parent, "output_dir": run, "model_dir": run / "models", "section": section}
     values |= {key: settings[key] for key in KEPT if key in settings and has_key(bundle, configs, key)}
     values |= made_with.get("network_keys", {})
