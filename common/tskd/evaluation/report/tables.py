@@ -8,6 +8,7 @@ from tskd.evaluation.metrics import METRICS
 from tskd.evaluation.reliability import Pooled
 from tskd.evaluation.report.summary import Comparison, Number
 from tskd.evaluation.rows import OVERALL
+from tskd.evaluation.statistics import ALPHA
 
 _DECIMALS = {
     "hd95": 1,
@@ -156,7 +157,7 @@ def comparison_table(comparisons: Sequence[Comparison], unit: str, notes: Sequen
     rows = []
     for item in comparisons:
         test, gap = item.test, item.test.difference
-        better = METRICS[item.metric][2] * gap.mean > 0
+        better = "better" if METRICS[item.metric][2] * gap.mean > 0 else "worse"
         rows.append(
             [
                 item.arm.method,
@@ -164,7 +165,7 @@ def comparison_table(comparisons: Sequence[Comparison], unit: str, notes: Sequen
                 metric_heading(item.metric, unit),
                 str(test.n),
                 with_interval(gap.mean, gap.low, gap.high, item.metric),
-                "equal" if not gap.mean else "better" if better else "worse",
+                better if item.p_holm < ALPHA else "no difference shown",
                 f"{test.effect:+.2f}",
                 format_p(test.p),
                 format_p(item.p_holm),

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tskd.evaluation.report import tables
 from tskd.evaluation.report.runs import Arm, Arms
 from tskd.evaluation.report.summary import all_numbers, compare
 from tskd.evaluation.report.verdict import About, Method, patients_table, stages_table, verdict
@@ -21,6 +22,13 @@ def arms(patients: int, gain: float, noise: float, level: float = 0.7) -> Arms:
     return by_arm
 
 
+def words(**values: float) -> set[str]:
+    """What the table of comparisons calls each difference."""
+    chosen = arms(**values)  # type: ignore[arg-type]
+    table = tables.comparison_table(compare(chosen, "tskd"), "pixels")
+    return {row[table.columns.index("Which is")] for row in table.rows}
+
+
 def said(about: About | None = None, **values: float) -> list[str]:
     chosen = arms(**values)  # type: ignore[arg-type]
     return verdict(all_numbers(chosen), compare(chosen, "tskd"), about)
@@ -34,6 +42,7 @@ def test_better_is_said_where_a_test_says_so_and_of_the_right_one() -> None:
     assert line.startswith("tskd was better than scratch: mean Dice higher by 0.")
     (line,) = said(patients=12, gain=-0.1, noise=0.01)
     assert line.startswith("scratch was better than tskd: mean Dice higher by 0.")
+    assert "better" in words(patients=12, gain=-0.1, noise=0.01)
 
 
 @pytest.mark.parametrize("patients", [3, 12])
@@ -43,6 +52,7 @@ def test_better_is_never_said_where_nothing_is_significant(patients: int) -> Non
     assert "better" not in line
     assert line.endswith("scratch is cheaper (30.0 s of training against 2 min 0 s).")
     assert ("no test can show one" in line) == (patients == 3)
+    assert words(patients=patients, gain=0.005, noise=0.05) == {"no difference shown"}
 
 
 def test_a_method_that_has_not_learned_is_named() -> None:
