@@ -56,6 +56,14 @@ def test_what_is_seen_is_counted_and_drawn(tmp_path: Path) -> None:
     assert colours <= shown
 
 
+def test_a_file_of_the_data_set_that_has_gone_is_named_with_the_remedy(tmp_path: Path) -> None:
+    look()
+    next((tmp_path / "results/phantom/split/dataset/slices").glob("*.png")).unlink()
+    (problem,) = look().problems
+    assert problem.startswith("datasets/phantom: expected the files that ")
+    assert problem.endswith("Delete the folder results/phantom/split/dataset: the study makes it again.")
+
+
 def test_what_the_study_says_of_the_data_is_compared_with_them() -> None:
     found = look(num_classes=3, in_channels=3, images_2d=True, budgets=[4, 11])
     with pytest.raises(TskdError, match=r"toy\.yaml: 4 problems") as raised:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tskd.data.datalist import FILES, LISTS
 from tskd.errors import TskdError
 from tskd.workflow.commands import TEACHER, fill, shared_overrides
 from tskd.workflow.contents import counts, overlay_sheet
@@ -129,6 +130,12 @@ def _compare(study: Study, dataset: str, cell: Cell, file: Path, found: Prefligh
 
     settings, content = study.config["datasets"][dataset], data.read(file)
     place, labelled = f"datasets/{dataset}", len(content["training"])
+    if missing := [path for path in _files(file, content) if not path.is_file()]:
+        found.problems.append(
+            f"{place}: expected the files that {file} lists, found no {missing[0]} ({len(missing)} are missing). "
+            f"Delete the folder {file.parent}: the study makes it again."
+        )
+        return
     wanted = {"num_classes": len(content["labels"]), "in_channels": content["channels"]}
     volumes = any(entry["image"].endswith((".nii", ".nii.gz")) for entry in [*content["validation"], *content["test"]])
     wanted["images_2d"] = not volumes
@@ -158,6 +165,13 @@ def _compare(study: Study, dataset: str, cell: Cell, file: Path, found: Prefligh
         found.lines += _few(content)
         overlay_sheet(file, content, sheet)
         found.lines.append(f"  images with their labels, to look at before you train: {sheet}")
+
+
+def _files(file: Path, content: Mapping[str, Any]) -> Iterator[Path]:
+    """Every image and label of a data set."""
+    for name in LISTS:
+        for entry in content[name]:
+            yield from (file.parent / entry[key] for key in FILES if key in entry)
 
 
 def _few(content: Mapping[str, Any]) -> list[str]:
