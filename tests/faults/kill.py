@@ -1,4 +1,4 @@
-"""Kill a training with SIGKILL at random moments, and inside writes: every restart has to finish.
+"""Kill a training or a generator with SIGKILL at random moments, and inside writes: every restart has to finish.
 
     python -m tests.faults.kill --kills 50
 
@@ -43,7 +43,14 @@ def student(folder: Path, data: Path) -> None:
                 dataset_dir=str(data), output_dir=str(folder), model_dir=str(folder / "models"))  # fmt: skip
 
 
-STAGES: dict[str, Callable[[Path, Path], None]] = {"student": student}
+def ddpm(folder: Path, data: Path) -> None:
+    """Train a small diffusion model."""
+    small = {"image_size": 32, "max_epochs": 3, "iterations_per_epoch": 2, "batch_size": 2, "val_interval": 1}
+    run_configs("ddpm_synthesis", "train", **small, **CPU, dataset_dir=str(data), output_dir=str(folder),
+                model_dir=str(folder / "models"))  # fmt: skip
+
+
+STAGES: dict[str, Callable[[Path, Path], None]] = {"student": student, "ddpm": ddpm}
 
 
 def main() -> None:
