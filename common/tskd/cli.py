@@ -13,7 +13,7 @@ from tskd.errors import TskdError, user_message
 
 app = App(
     name="tskd",
-    help="What stands before, between and after the bundle runs.",
+    help="Task-specific knowledge distillation for medical image segmentation. Your own data: init, train, predict.",
     version=f"tskd {__version__}",
     help_format="markdown",
     default_parameter=Parameter(consume_multiple=True, negative=()),

@@ -8,7 +8,7 @@ from cyclopts import App
 
 from tskd.commands.arguments import Flag, names
 
-weights = App(name="weights", help="Pretrained weights.")
+weights = App(name="weights", help="Download pretrained weights.")
 
 
 def init(
@@ -27,7 +27,7 @@ def init(
     Args:
         images: folder of pictures, NIfTI volumes or DICOM series at any depth, in nnU-Net's, the Decathlon's or any
             other layout.
-        masks: folder of the masks; without it names say what is a mask.
+        masks: folder of the masks; without it the names of files and folders tell masks from images.
         output: file to write.
         labels: names of mask values 1, 2, ... with commas between them.
         weights: file with MobileSAM's weights.
@@ -57,7 +57,8 @@ def get(name: str, *, cache: Path | None = None, record: Path | None = None) -> 
     """Download, check and cache the weights of a foundation model.
 
     Args:
-        name: sam_vit_b, sam_vit_l, sam_vit_h, medsam_vit_b or lite_medsam.
+        name: mobile_sam, lite_medsam, sam_vit_b, sam_vit_l, sam_vit_h or medsam_vit_b; efficientnet_lite0 for the
+            student's encoder.
         cache: folder; the user's cache folder by default.
         record: JSON file to write, with the place of the weights and their SHA-256.
     """

@@ -126,10 +126,10 @@ def ship(
     """Write a stand-alone copy of the student bundle with a run's weights and settings.
 
     Args:
-        run: output_dir of the training.
+        run: output_dir of a student's training, in a study results/NAME/DATASET/split/finetune/METHOD/budget-B/seed-S.
         output: new folder with 'segmentation' in its name.
         dataset_file: the training's dataset.json, for the names; by default where the run's settings say.
-        bundle: this project's student_segmentation by default.
+        bundle: bundle that is copied; this project's student_segmentation by default.
         model: model_dir/model.pt of the training; RUN/models/model.pt by default.
         force: ship a model that was never evaluated, whose Dice is near 0, or whose dataset.json has changed since.
     """

@@ -27,8 +27,9 @@ def train(
         study: YAML file, for example from `tskd init`.
         cores: CPU cores to use; all by default.
         try_it: the whole study at toy length, in minutes, to see that it goes through.
-        dry_run: only look: check the data and the networks, and say how long each step will take.
-        snakemake: ARGUMENT ..., more arguments of Snakemake, such as --snakemake=--profile=workflow/profiles/slurm.
+        dry_run: train nothing: prepare and check the data, build the networks, and say how long each step will take.
+        snakemake: a further argument of Snakemake, such as --snakemake=--profile=workflow/profiles/slurm; can be given
+            several times.
     """
     from tskd.workflow.chain import train
 
@@ -61,15 +62,16 @@ def distil(
 
     Args:
         dataset_dir: folder with dataset.json.
-        teacher: output_dir of a teacher's or a student's training, or a MONAI bundle; given several times their
-            probabilities are averaged.
+        teacher: output_dir of a teacher's or a student's training, or a MONAI bundle; the probabilities of several are
+            averaged.
         teacher_weight: weight of each of several teachers, in their order; all alike by default.
         joint: train on the labels first, then on labels and soft labels together, in place of the paper's order.
         output: folder for the runs.
-        num_labelled: labelled budget in images; all by default.
-        num_labelled_groups: labelled budget in whole patients, in place of num_labelled.
-        transfer_file: one more dataset.json to learn from.
-        overlay: of both trainings, such as segresnet or images_2d.
+        num_labelled: number of labelled images that are used; all by default.
+        num_labelled_groups: number of patients whose labels are used, in place of --num-labelled.
+        transfer_file: dataset.json of further images to learn from, such as synthetic ones.
+        overlay: configs of the student bundle that are added to train.json in both trainings, such as flexible_unet or
+            images_2d.
         soft_labels: folder of soft labels; OUTPUT/soft_labels by default.
         keys: KEY=VALUE ..., keys of both trainings.
         distil: KEY=VALUE ..., keys of the distillation or the joint training.
