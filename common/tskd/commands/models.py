@@ -91,7 +91,7 @@ def merge(
     image_size: int = 1024,
     output: Path,
 ) -> None:
-    """Write a teacher's image encoder as stock weights, adapters merged.
+    """Merge a teacher's LoRA adapters, and write its image encoder in the foundation model's own format.
 
     Args:
         run: output_dir of the training; this or --adapter.

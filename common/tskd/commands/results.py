@@ -59,7 +59,7 @@ def report(
     from tskd.evaluation import write_report
 
     if missing := sorted(str(run) for run in set(runs) if not (run / "metrics.csv").is_file()):
-        raise TskdError(f"no metrics.csv in {', '.join(missing)}: run evaluate.json with that output_dir first")
+        raise TskdError(f"no metrics.csv in {', '.join(missing)}: run tskd evaluate --run RUN first")
     print(write_report(runs, output, reference=reference, dataset=dataset_file, synthetic=synthetic, search=search))
 
 

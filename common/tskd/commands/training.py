@@ -58,7 +58,7 @@ def distil(
     soft_label_set: Texts = (),
     dry_run: Flag = False,
 ) -> None:
-    """Run soft labels, distillation and fine-tuning, each as a command of its own.
+    """Distil a trained teacher into a student: write soft labels, train on them, fine-tune on the labels.
 
     Args:
         dataset_dir: folder with dataset.json.
