@@ -8,8 +8,9 @@ import pytest
 
 from tskd.data import write
 from tskd.errors import TskdError
+from tskd.files import sha256
 from tskd.options import check_overrides, command_line
-from tskd.workflow.evaluate_run import evaluate_command
+from tskd.workflow.evaluate_run import evaluate_command, find_dataset
 
 
 @pytest.fixture
@@ -60,3 +61,20 @@ def test_a_mistyped_key_is_named_with_those_close_to_it(run: Path) -> None:
 def test_what_is_no_run_is_named(run: Path) -> None:
     with pytest.raises(TskdError, match=r"found no .*versions\.json"):
         evaluate_command(run)
+
+
+def test_the_data_set_is_found_where_the_run_says_and_by_its_checksum(run: Path, tmp_path: Path) -> None:
+    above = tmp_path / "dataset/dataset.json"
+    assert find_dataset(run) == above
+    elsewhere = tmp_path / "prepared/liver/dataset.json"
+    elsewhere.parent.mkdir(parents=True)
+    elsewhere.write_text("{}")
+    data = {"file": "../../prepared/liver/dataset.json", "sha256": sha256(elsewhere)}
+    (run / "versions.json").write_text(json.dumps({"data": data}))
+    assert find_dataset(run).resolve() == elsewhere
+    (run / "versions.json").write_text(json.dumps({"data": {**data, "sha256": sha256(above)}}))
+    assert find_dataset(run) == above
+    above.unlink()
+    elsewhere.unlink()
+    with pytest.raises(TskdError, match="--dataset-file"):
+        find_dataset(run)

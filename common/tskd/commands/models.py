@@ -135,9 +135,9 @@ def ship(
     """
     from tskd.export.ship import ship_run
     from tskd.workflow.commands import BUNDLES, STUDENT
-    from tskd.workflow.evaluate_run import find_dataset, run_settings
+    from tskd.workflow.evaluate_run import find_dataset
 
-    data = dataset_file or find_dataset(run, run_settings(run))
+    data = dataset_file or find_dataset(run)
     print(ship_run(bundle or BUNDLES / STUDENT, run, output, data, model, force))
 
 

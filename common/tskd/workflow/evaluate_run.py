@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tskd.errors import TskdError
+from tskd.files import sha256
 from tskd.options import refuse_unknown
 from tskd.workflow.commands import (
     STUDENT,
@@ -45,7 +46,7 @@ def evaluate_command(
     names = [Path(name).stem for name in made_with.get("config", [])]
     exist = [name for name in names if Path(*config_files(bundle, [name])).is_file()]
     overlays = [name for name in exist if name != "train" and defines_network(bundle, name)]
-    data = find_dataset(run, settings) if dataset_file is None else dataset_file
+    data = find_dataset(run) if dataset_file is None else dataset_file
     images = ["images_2d"] if _images_2d(data, section) else []
     configs = ("train", *images, *overlays, "evaluate")
     refuse_unknown(more or {}, merged_config(bundle, configs), "tskd evaluate --set")
@@ -57,28 +58,29 @@ def evaluate_command(
     return bundle_command(bundle, configs, {**values, "seed": settings.get("seed", 0), **(more or {})})
 
 
-def run_settings(run: Path) -> dict[str, Any]:
-    """The settings in a run's versions.json, empty where there is none."""
-    file = run / "versions.json"
-    return json.loads(file.read_text(encoding="utf-8")).get("settings", {}) if file.is_file() else {}
+def find_dataset(run: Path) -> Path:
+    """Return the dataset.json that a run was trained with.
 
-
-def find_dataset(run: Path, settings: Mapping[str, Any]) -> Path:
-    """The dataset.json that a run was trained with: where versions.json says, or in `dataset/` above the run.
+    It is looked for where versions.json says, and in `dataset/` above the run; of several, one with the checksum in
+    versions.json is taken first.
 
     Raises:
         TskdError: it is in neither place.
     """
-    named = Path(str(settings.get("dataset_file", "dataset.json")))
-    places = [named] if len(named.parts) > 1 else []
+    file = run / "versions.json"
+    made_with = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    data, named = made_with.get("data", {}), Path(made_with.get("settings", {}).get("dataset_file", "dataset.json"))
+    places = [run / data["file"]] if "file" in data else []
+    places += [named] if len(named.parts) > 1 else []
     places += [folder / "dataset" / "dataset.json" for folder in run.resolve().parents]
-    for place in places:
-        if place.is_file():
-            return place
-    raise TskdError(
-        f"{run}: expected the dataset.json of the training at {named} or in a folder `dataset` above the run, found "
-        "none. Name it with --dataset-file"
-    )
+    there = [place for place in places if place.is_file()]
+    same = [place for place in there if sha256(place) == data.get("sha256")]
+    if not there:
+        raise TskdError(
+            f"{run}: expected the dataset.json of the training at {named} or in a folder `dataset` above the run, "
+            "found none. Name it with --dataset-file"
+        )
+    return (same or there)[0]
 
 
 def _images_2d(dataset_file: Path, section: str) -> bool:
