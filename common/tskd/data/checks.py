@@ -43,10 +43,8 @@ def check(dataset_file: str | os.PathLike[str], labelled: bool = True, num_label
     raise_if(problems + found, dataset_file)
     warn(warnings)
     if labelled:
-        warn_of_several(
-            {str(entry["case"]): str(entry["group"]) for _, entry in named_entries(data)},
-            "the key group of the entries",
-        )
+        patients = {str(entry["group"]) for _, entry in named_entries(data)}  # not cases, which may be slices of one
+        warn_of_several({name: name for name in patients}, "the key group of the entries")
 
 
 def check_for_training(

@@ -1,6 +1,7 @@
 """`check` opens every file and reports every problem at once."""
 
 import json
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -141,3 +142,9 @@ def test_images_of_more_than_8_bits_are_refused(tiny):
     Image.fromarray(np.linspace(300, 60000, size[0] * size[1]).reshape(size[::-1]).astype(np.uint16)).save(path)
     (found,) = problems(tiny)
     assert "expected 8 bits a channel, found uint16" in found
+
+
+def test_slices_of_one_patient_do_not_look_like_several(cohort: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Training has slices named patient_slice, validation whole patients: patient_1, patient_2."""
+    checks.check(cohort)
+    assert "several scans of one patient" not in caplog.text
