@@ -30,11 +30,11 @@ def shared() -> Path:
     return folder
 
 
-KINDS = {"docs": "unit", "tskd": "unit", "bundles": "bundle", "workflow": "process"}
+KINDS = {"docs": "unit", "tskd": "unit", "bundles": "bundle", "workflow": "process", "faults": "process"}
 
 
 # the longest files first, so that of two workers none is left with one of them at the end
-FIRST = ("workflow/test_train.py", "docs/test_tutorial.py", "bundles/test_multi_gpu.py", "workflow", "bundles")
+FIRST = ("workflow/test_train.py", "docs/test_tutorial.py", "bundles/test_multi_gpu.py", "faults", "workflow", "bundles")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
