@@ -34,7 +34,7 @@ KINDS = {"docs": "unit", "tskd": "unit", "bundles": "bundle", "workflow": "proce
 
 
 # the longest files first, so that of two workers none is left with one of them at the end
-FIRST = ("workflow/test_train.py", "docs/test_tutorial.py", "bundles/test_multi_gpu.py", "faults", "workflow", "bundles")
+FIRST = ("workflow/test_train.py", "docs/test_tutorial.py", "bundles/test_multi_gpu.py", "faults", "workflow")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
