@@ -77,7 +77,7 @@ def write_beginning(log: IO[str], command: Sequence[str]) -> None:
 def write_end(log: IO[str], state: str, seconds: float, cause: str = "") -> None:
     """Say how it ended."""
     print(
-        f"{_MARK}{_now()} {state} after {seconds:.1f} s{': ' + json.dumps(cause) if cause else ''}",
+        f"{_MARK}{_now()} {state} after {seconds:.3f} s{': ' + json.dumps(cause) if cause else ''}",
         file=log,
         flush=True,
     )

@@ -286,7 +286,7 @@ def test_runs_without_a_dice_are_named(tmp_path: Path, write_run: Writer) -> Non
 
 def test_command_names_folders_without_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(tmp_path / "none"), "--output", str(tmp_path / "out")]) == 2
-    assert "run evaluate.json" in capsys.readouterr().err
+    assert "none: run tskd evaluate --run RUN first" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
