@@ -14,7 +14,7 @@ quickstart: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-# the parts of the package alone, in two minutes: no bundle, no process of its own
+# the parts of the package alone: no bundle, no process of its own
 test-fast: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m unit
 

@@ -18,6 +18,8 @@ from tskd.files import sha256
 from tskd.predict.onnx_backend import OnnxBackend
 from tskd.predict.shipped_bundle import read_bundle
 
+pytestmark = pytest.mark.bundle
+
 pytest.importorskip("onnx", reason="needs onnx, an optional dependency")
 
 

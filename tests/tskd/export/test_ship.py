@@ -18,6 +18,8 @@ from tskd.export.carried_network import carry_network
 from tskd.export.ship import ship_run, ship_student
 from tskd.handlers.provenance import provenance
 
+pytestmark = pytest.mark.bundle
+
 SEGMENTS_FILE_BY_FILE = {  # what a shipped inference.json has beyond the bundle's own
     "segment": {"_target_": "scripts.segment_files.segment", "_mode_": "callable"},
     "run": ["$@segment(@evaluator, @postprocessing, @datalist, @input_dir, @mask_dir, @in_channels)"],

@@ -17,6 +17,8 @@ from tskd.predict.onnx_backend import OnnxBackend
 from tskd.predict.predict_files import predict
 from tskd.predict.shipped_bundle import read_bundle
 
+pytestmark = pytest.mark.bundle
+
 ROUNDING = 1e-3  # share of voxels of an untrained network, whose classes are near ties everywhere
 
 

@@ -11,6 +11,8 @@ from tskd.predict.dicom_seg import write_seg
 from tskd.predict.organ_codes import Code
 from tskd.predict.shipped_bundle import read_bundle
 
+pytestmark = pytest.mark.bundle
+
 highdicom = pytest.importorskip("highdicom", reason="needs highdicom, an optional dependency")
 
 

@@ -16,6 +16,8 @@ from tskd.data.io.dicom_series import read_series
 from tskd.errors import TskdError
 from tskd.predict.predict_files import predict
 
+pytestmark = pytest.mark.bundle
+
 PYPROJECT = (Path(__file__).resolve().parents[3] / "pyproject.toml").read_text(encoding="utf-8")
 
 
