@@ -1,9 +1,9 @@
-"""`python -m tests.call` calls a pickled function: the other end of `tests.forked.run`."""
+"""`python -m tests.call` calls a test's function by its name: the other end of `tests.forked.run`."""
 
-import base64
-import pickle
+import json
 import sys
+from importlib import import_module
 
-sys.path, _call = pickle.loads(base64.b64decode(sys.argv[1]))
-_target, _arguments = pickle.loads(_call)
-_target(*_arguments)
+_call = json.loads(sys.argv[1])
+sys.path = _call["path"]
+getattr(import_module(_call["module"]), _call["function"])(*_call["arguments"])

@@ -53,7 +53,7 @@ def _place(item: pytest.Item) -> int:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
     """Have a process that others are forked from, which has seen no test."""
-    if not getattr(session, "items", None):  # this process runs none: it has workers
+    if not getattr(session, "items", None) or session.config.option.collectonly:  # this process runs none
         return (yield)
     with TemporaryDirectory(prefix="tskd-") as folder:
         forked.start(Path(folder))

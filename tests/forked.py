@@ -7,10 +7,9 @@ child has its own arguments, environment, working directory and output, as one o
 
 from __future__ import annotations
 
-import base64
+import json
 import logging
 import os
-import pickle
 import select
 import signal
 import socket
@@ -113,11 +112,14 @@ def run(
     env: Mapping[str, str | None] | None = None,
     processes: int = 1,
 ) -> subprocess.CompletedProcess[str]:
-    """Call `target(*arguments)` in new processes; the rest is as for `run_module`."""
-    call = pickle.dumps((sys.path, pickle.dumps((target, arguments))))
+    """Call `target(*arguments)` in new processes; the rest is as for `run_module`.
+
+    The target is a function of a module, found by its name; arguments go as JSON, paths as text.
+    """
+    call = {"path": sys.path, "module": target.__module__, "function": target.__name__, "arguments": arguments}
     paths = os.pathsep.join([str(TESTS.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     variables = {"PYTHONPATH": paths, **(env or {})}
-    return run_module(["tests.call", base64.b64encode(call).decode()], cwd=cwd, env=variables, processes=processes)
+    return run_module(["tests.call", json.dumps(call, default=os.fspath)], cwd=cwd, env=variables, processes=processes)
 
 
 def cpu_seconds() -> float:

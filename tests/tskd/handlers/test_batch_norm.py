@@ -110,7 +110,7 @@ def test_float16_batches_are_collated_outside_autocast(training, tmp_path):
     assert not torch.is_autocast_enabled("cpu")
 
 
-def recompute_in_a_group(folder: Path) -> None:
+def recompute_in_a_group(folder: str) -> None:
     torch.distributed.init_process_group("gloo")
     rank, net = ranks.rank(), nn.Sequential(nn.BatchNorm1d(3))
     batches = [torch.arange(12.0).reshape(4, 3) * (rank + 1)]
@@ -120,7 +120,7 @@ def recompute_in_a_group(folder: Path) -> None:
         non_blocking=False,
     )
     BatchNormStatistics(net, 1, interval=1)(engine)
-    torch.save(net.state_dict(), folder / f"{rank}.pt")
+    torch.save(net.state_dict(), Path(folder) / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 
 

@@ -176,14 +176,14 @@ def test_unwritable_folder(training, tmp_path):
         training(tmp_path / "run").go()
 
 
-def run_twice_in_a_group(folder: Path) -> None:
+def run_twice_in_a_group(folder: str) -> None:
     def run(epochs: int) -> None:
         engine = Engine(lambda *_: None)
         Checkpointing(own, {"network": torch.nn.Linear(1, 1)}).attach(engine)
         engine.run([0], max_epochs=epochs)
 
     torch.distributed.init_process_group("gloo")
-    own = folder / str(ranks.rank())  # a disk that the processes do not share
+    own = Path(folder) / str(ranks.rank())  # a disk that the processes do not share
     run(1)
     try:
         run(2)

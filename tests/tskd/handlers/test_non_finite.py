@@ -40,7 +40,7 @@ def test_comes_before_the_checkpoint_of_that_epoch(place, training, tmp_path):
     assert torch.equal(state["network"]["0.weight"], good.network[0].weight)
 
 
-def _train(folder: Path) -> None:
+def _train(folder: str) -> None:
     """Rank 0 has a bad batch in iteration 2; as with shared gradients, the loss of rank 1 is NaN in iteration 3."""
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     dist.init_process_group("gloo")
@@ -52,7 +52,7 @@ def _train(folder: Path) -> None:
     try:
         engine.run([{"case": [f"rank{rank}_{number}"]} for number in range(8)], max_epochs=1)
     except TskdError as error:
-        (folder / f"{rank}.txt").write_text(str(error))
+        (Path(folder) / f"{rank}.txt").write_text(str(error))
     finally:
         dist.destroy_process_group()
 
