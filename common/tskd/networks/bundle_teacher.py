@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tskd.errors import TskdError
+from tskd.networks.bundle_imports import bundle_imports
 from tskd.networks.weights import read_checkpoint
 from tskd.state import load_state
 
@@ -69,7 +66,7 @@ class BundleTeacher(nn.Module):
         self.image_size = image_size
         self.stride = next(stride for stride in (32, 16, 8, 4, 2, 1) if image_size % stride == 0)
         example, expected = torch.zeros(1, in_channels, image_size, image_size), (1, num_classes, *[image_size] * 2)
-        with _importable(Path(bundle)), torch.no_grad():
+        with bundle_imports(Path(bundle)), torch.no_grad():
             self.network = load_checkpoint(_network(Path(bundle)), weights or Path(bundle, "models", "model.pt")).eval()
             self.name = type(self.network).__name__
             try:
@@ -118,28 +115,6 @@ def load_checkpoint(network: nn.Module, path: str | Path) -> nn.Module:
         TskdError: when the file is missing or damaged, or naming each missing, unexpected or differently shaped entry.
     """
     return load_state(network, read_checkpoint(path), path)
-
-
-@contextmanager
-def _importable(bundle: Path) -> Iterator[None]:
-    """Make the bundle's own packages importable, and forget them after: other bundles' have the same names."""
-    names = {path.stem for path in bundle.iterdir() if path.suffix == ".py" or any(path.glob("*.py"))}
-
-    def bundle_modules() -> dict[str, Any]:
-        return {name: module for name, module in sys.modules.items() if name.partition(".")[0] in names}
-
-    hidden, sys_path = bundle_modules(), list(sys.path)
-    for name in hidden:
-        del sys.modules[name]
-    sys.path.insert(0, str(bundle.resolve()))
-    importlib.invalidate_caches()
-    try:
-        yield
-    finally:
-        sys.path[:] = sys_path
-        for name in bundle_modules():
-            del sys.modules[name]
-        sys.modules.update(hidden)
 
 
 def _first(output: Any) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 
+from tskd.networks.bundle_imports import bundle_imports
 from tskd.predict.shipped_bundle import ShippedBundle
 from tskd.state import load_weights
 
@@ -32,13 +32,12 @@ class TorchBackend:
         parser["bundle_root"], parser["batch_size"] = str(bundle.root), batch_size
         if device is not None:
             parser["device"] = f"$torch.device('{device}')"
-        if (bundle.root / "scripts").is_dir():
-            sys.path.insert(0, str(bundle.root))
-        self.device = parser.get_parsed_content("device")
-        self.network = load_weights(parser.get_parsed_content("network_def"), bundle.model).to(self.device).eval()
-        self.inferer = parser.get_parsed_content("inferer")
-        self.before = _without_loading(parser.get_parsed_content("preprocessing").transforms)
-        after = parser.get_parsed_content("postprocessing").transforms
+        with bundle_imports(bundle.root):
+            self.device = parser.get_parsed_content("device")
+            self.network = load_weights(parser.get_parsed_content("network_def"), bundle.model).to(self.device).eval()
+            self.inferer = parser.get_parsed_content("inferer")
+            self.before = _without_loading(parser.get_parsed_content("preprocessing").transforms)
+            after = parser.get_parsed_content("postprocessing").transforms
         self.after = [step for step in after if type(step).__name__ != "SaveImaged"]
 
     def mask(self, array: np.ndarray, affine: np.ndarray | None) -> np.ndarray:

@@ -1,7 +1,6 @@
 """The shipped bundle has the run's values, loads strictly, and appears in one step or not at all."""
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from tskd.errors import TskdError
 from tskd.export.carried_network import carry_network
 from tskd.export.ship import ship_run, ship_student
 from tskd.handlers.provenance import provenance
+from tskd.networks.bundle_imports import bundle_imports
 
 pytestmark = pytest.mark.bundle
 
@@ -275,13 +275,11 @@ def test_what_was_not_evaluated_or_has_learned_nothing_is_shipped_by_force_alone
 
 
 @pytest.fixture
-def lite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def lite(tmp_path: Path) -> Iterator[Path]:
     """A shipped LiteUNet, its folder on the search path of modules, as `monai.bundle run` puts it there."""
     copy = ship(tmp_path, "png", 3, lite=True)
-    monkeypatch.syspath_prepend(copy)
-    yield copy
-    for name in [name for name in sys.modules if name.partition(".")[0] == "scripts"]:
-        del sys.modules[name]
+    with bundle_imports(copy):
+        yield copy
 
 
 def test_a_network_of_the_projects_own_is_carried_as_a_file(lite: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -11,11 +12,12 @@ from monai.bundle import ConfigParser
 from monai.transforms import KeepLargestConnectedComponent
 from PIL import Image
 
-from tests.bundles.standalone import write_picture, write_volumes
+from tests.bundles.standalone import ship, write_picture, write_volumes
 from tskd.errors import TskdError
 from tskd.predict.onnx_backend import OnnxBackend
 from tskd.predict.predict_files import predict
 from tskd.predict.shipped_bundle import read_bundle
+from tskd.predict.torch_backend import TorchBackend
 
 pytestmark = pytest.mark.bundle
 
@@ -65,6 +67,19 @@ def test_pictures(tmp_path: Path, pictures_bundle: Path) -> None:
     assert torch_mask.shape == (40, 56)
     np.testing.assert_array_equal(torch_mask, expected)
     assert np.mean(onnx_mask != expected) < ROUNDING
+
+
+def test_two_bundles_in_one_process_have_their_own_scripts(tmp_path: Path, volumes_bundle: Path) -> None:
+    (tmp_path / "lite").mkdir()
+    lite = ship(tmp_path / "lite", "nii.gz", lite=True)
+    path, modules = list(sys.path), {name for name in sys.modules if name.startswith("scripts")}
+    names = [
+        type(TorchBackend(read_bundle(bundle)).network).__module__ for bundle in (volumes_bundle, lite, volumes_bundle)
+    ]
+    assert names[1] == "scripts.lite_unet"
+    assert names[0] == names[2] != names[1]
+    assert sys.path == path
+    assert {name for name in sys.modules if name.startswith("scripts")} == modules
 
 
 def test_largest_components_are_those_of_monai(volumes_bundle: Path) -> None:
