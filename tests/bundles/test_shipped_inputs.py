@@ -2,8 +2,7 @@
 
 import gzip
 import re
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -16,33 +15,30 @@ from PIL import Image
 from tests.bundles.standalone import reference_mask, ship, write_picture
 from tskd.data import virtual_patient
 from tskd.export.segment_files import mask_names
+from tskd.networks.bundle_imports import bundle_imports
 
 Segment = Callable[[Path, Path, Path], str]
 
 
 @pytest.fixture
-def segment(monkeypatch: pytest.MonkeyPatch) -> Iterator[Segment]:
+def segment() -> Segment:
     """Run a bundle's inference.json on a folder; what its process would end with."""
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    for name in [name for name in sys.modules if name.partition(".")[0] == "scripts"]:
-        monkeypatch.delitem(sys.modules, name)
 
     def run(bundle: Path, images: Path, output: Path) -> str:
-        workflow = ConfigWorkflow(
-            str(bundle / "configs/inference.json"), workflow_type="infer", logging_file=False, bundle_root=str(bundle),
-            dataset_dir=str(images), output_dir=str(output), device="cpu",
-        )  # fmt: skip
-        workflow.initialize()
-        assert not workflow.check_properties()
-        try:
-            workflow.run()
-        except SystemExit as end:
-            return str(end.code)
-        return ""
+        with bundle_imports(bundle):
+            workflow = ConfigWorkflow(
+                str(bundle / "configs/inference.json"), workflow_type="infer", logging_file=False,
+                bundle_root=str(bundle), dataset_dir=str(images), output_dir=str(output), device="cpu",
+            )  # fmt: skip
+            workflow.initialize()
+            assert not workflow.check_properties()
+            try:
+                workflow.run()
+            except SystemExit as end:
+                return str(end.code)
+            return ""
 
-    yield run
-    for name in [name for name in sys.modules if name.partition(".")[0] == "scripts"]:
-        del sys.modules[name]
+    return run
 
 
 @pytest.fixture(scope="module")
