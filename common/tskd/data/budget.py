@@ -27,12 +27,12 @@ def whole_patients(count: int) -> str:
 
 def groups_of(budget: Budget) -> int | None:
     """The number of whole patients of a budget; None for a number of images, or for all."""
-    found = _PATIENTS.fullmatch(budget) if isinstance(budget, str) else None
-    return int(found[1]) if found else None
+    match = _PATIENTS.fullmatch(budget) if isinstance(budget, str) else None
+    return int(match[1]) if match else None
 
 
 def split_training(training: Sequence[Entry], budget: Budget, where: object) -> tuple[list[Entry], list[Entry]]:
-    """The labelled entries of a training list and its other ones, both in the order of the list.
+    """Split a training list into its labelled entries and the remaining ones, both in the order of the list.
 
     Patients count in the order in which the list first names them, which is a random one (`split.fair_order`): the
     first 3 are a part of the first 7. All entries of a labelled patient are labelled, none of another one is.

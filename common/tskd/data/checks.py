@@ -14,7 +14,7 @@ from tskd.data.io.geometry import same_grid
 from tskd.data.io.image_files import distinct, palette_problems
 from tskd.data.io.intensity import Intensity
 from tskd.data.io.nifti import NIFTI, as_label, load_label, load_volume
-from tskd.data.plain_reading import refuse_other_image, refuse_other_label, refuse_other_volume, refuse_truncated
+from tskd.data.plain_reading import refuse_misread_image, refuse_misread_label, refuse_truncated, refuse_unscaled_volume
 from tskd.data.plausibility import Shown, cut_warnings, intensity_range, structure_warnings, unit_warnings, warn
 from tskd.data.prepare.patients import warn_of_several
 from tskd.data.prepare.volume_checks import refuse_unplaced_pair, set_aside_by_slice
@@ -39,8 +39,8 @@ def check(dataset_file: str | os.PathLike[str], labelled: bool = True, num_label
     if labelled and data.get("training") == []:
         problems.append("training: expected at least one labelled entry, found none. Add {image, label, group, case}.")
     warnings: list[str] = []
-    found = file_problems(data, Path(dataset_file).resolve().parent, warnings, num_labelled if labelled else 0)
-    raise_if(problems + found, dataset_file)
+    in_files = file_problems(data, Path(dataset_file).resolve().parent, warnings, num_labelled if labelled else 0)
+    raise_if(problems + in_files, dataset_file)
     warn(warnings)
     if labelled:
         patients = {str(entry["group"]) for _, entry in named_entries(data)}  # not cases, which may be slices of one
@@ -71,21 +71,21 @@ def check_for_training(
         return
     check(dataset_file, num_labelled=num_labelled)
     data = read(dataset_file)
-    for key, wanted, found in (
+    for key, wanted, stored in (
         ("num_classes", num_classes, len(data["labels"])),
         ("in_channels", in_channels, data["channels"]),
     ):
-        if wanted is not None and wanted != found:
+        if wanted is not None and wanted != stored:
             raise TskdError(
-                f"{dataset_file}: expected {key} = {wanted} as the configuration says, found {found}. "
-                f"Pass --{key} {found}"
+                f"{dataset_file}: expected {key} = {wanted} as the configuration says, found {stored}. "
+                f"Pass --{key} {stored}"
             )
 
 
 def file_problems(
     data: Mapping[str, Any], folder: Path, warnings: list[str] | None = None, num_labelled: Budget = None
 ) -> list[str]:
-    """One line for each file that is missing, unreadable, empty, of the wrong size or place, or with unknown labels.
+    """List each file that is missing, unreadable, empty, of the wrong size or position, or with unknown labels.
 
     A scaling of the intensities that is none has a line, too.
 
@@ -186,11 +186,11 @@ def _entry_problems(
             _refuse_odd_image(entry["image"], image, channels if affine is None else None)
             path = folder / entry["image"]
             if affine is None:
-                refuse_other_image(path, entry["image"], image)
+                refuse_misread_image(path, entry["image"], image)
                 seen.pictures[str(entry.get("case"))] = intensity_range(image)
             else:
                 if path.is_file():
-                    refuse_other_volume(path, entry["image"], affine, image.shape)
+                    refuse_unscaled_volume(path, entry["image"], affine, image.shape)
                 seen.volumes[str(entry.get("case"))] = intensity_range(image)
     except TskdError as error:
         problems.append(f"{error} {case}")
@@ -200,7 +200,7 @@ def _entry_problems(
                 label = _read_label(folder, entry, key, image, affine)
                 _refuse_odd_label(entry[key], label, {int(value) for value in distinct(label)}, classes)
                 if not str(entry[key]).endswith(NIFTI):
-                    seen.palettes[folder / entry[key]] = refuse_other_label(folder / entry[key], entry[key], label)
+                    seen.palettes[folder / entry[key]] = refuse_misread_label(folder / entry[key], entry[key], label)
                 if key == "label":
                     seen.take(section, entry, label, image, affine is None)
         except TskdError as error:
@@ -213,8 +213,8 @@ def _read(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray | None]:
     path = folder / name
     if not path.exists():
         outside = not Path(os.path.normpath(path)).is_relative_to(folder)
-        place = "outside the folder of the dataset, where it may be moved or forgotten" if outside else "there"
-        raise TskdError(f"{name}: expected a file, found nothing {place}. Put the file back or correct the path.")
+        where = "outside the folder of the dataset, where it may be moved or forgotten" if outside else "there"
+        raise TskdError(f"{name}: expected a file, found nothing {where}. Put the file back or correct the path.")
     if path.is_dir() or name.endswith(NIFTI):
         return load_volume(path)
     try:
@@ -230,17 +230,17 @@ def _read(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray | None]:
 def _read_label(
     folder: Path, entry: Mapping[str, Any], key: str, image: np.ndarray | None, affine: np.ndarray | None
 ) -> np.ndarray:
-    """A label, compared with its image (None: unreadable) in size, and for volumes in place."""
+    """Read a label and compare it with its image (None: unreadable) in size, and for volumes in position."""
     name = entry[key]
-    label, place = _read(folder, name)
-    if place is not None:
+    label, stored = _read(folder, name)
+    if stored is not None:
         refuse_truncated(name, label)
-    if image is not None and affine is not None and place is not None:
+    if image is not None and affine is not None and stored is not None:
         refuse_unplaced_pair(folder / entry["image"], folder / name)
         fitting = load_label(folder / name, image.shape, affine)
-        if not same_grid(place, affine, image.shape):  # validation and evaluation compare voxel by voxel
+        if not same_grid(stored, affine, image.shape):  # validation and evaluation compare voxel by voxel
             raise TskdError(
-                f"{name}: expected the axes and the place of its image, found the affine {place.round(3).tolist()} "
+                f"{name}: expected the axes and the place of its image, found the affine {stored.round(3).tolist()} "
                 f"instead of {affine.round(3).tolist()}. `tskd prepare volumes` writes labels so."
             )
         return fitting
@@ -253,7 +253,7 @@ def _read_label(
 
 
 def _refuse_palette(folder: Path, name: str, affine: np.ndarray | None) -> None:
-    """An image that MONAI's reader would take the places in a palette of, or two values, for grey."""
+    """Refuse an image whose palette indices, or two values, MONAI's reader would take for grey."""
     if affine is None:
         with Image.open(folder / name) as image:
             if image.mode in ("P", "PA", "1"):
@@ -278,9 +278,9 @@ def _refuse_odd_image(name: str, array: np.ndarray, channels: Any) -> None:
         raise TskdError(
             f"{name}: expected an image, found the value {low} everywhere. Remove the entry or copy it again."
         )
-    found = 1 if array.ndim == 2 else array.shape[2]
-    if isinstance(channels, int) and found != channels:
-        raise TskdError(f"{name}: expected {channels} channels (key 'channels'), found {found}. Convert the image.")
+    stored = 1 if array.ndim == 2 else array.shape[2]
+    if isinstance(channels, int) and stored != channels:
+        raise TskdError(f"{name}: expected {channels} channels (key 'channels'), found {stored}. Convert the image.")
 
 
 def _refuse_odd_label(name: str, label: np.ndarray, values: set[int], classes: int) -> None:

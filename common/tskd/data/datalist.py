@@ -61,8 +61,8 @@ def entries(dataset_file: str | os.PathLike[str], section: str, num_labelled: Bu
     if section not in SECTIONS:
         raise TskdError(f"section: expected one of {', '.join(SECTIONS)}, found {section!r}")
     data = read(dataset_file)
-    labelled, others = split_training(data["training"], num_labelled, dataset_file)
-    rest = others + data["unlabelled"]
+    labelled, unlabelled = split_training(data["training"], num_labelled, dataset_file)
+    rest = unlabelled + data["unlabelled"]
     chosen = {
         "labelled": labelled,
         "unlabelled": [_without_label(entry) for entry in rest],
@@ -144,8 +144,8 @@ def structure_problems(data: Mapping[str, Any]) -> list[str]:
     problems = []
     for key, kind in _REQUIRED.items():
         if not isinstance(data.get(key), kind):
-            found = f"{type(data[key]).__name__} {str(data[key])[:40]!r}" if key in data else "no such key"
-            problems.append(f"{key}: expected a {kind.__name__}, found {found}. Add or correct the key.")
+            value = f"{type(data[key]).__name__} {str(data[key])[:40]!r}" if key in data else "no such key"
+            problems.append(f"{key}: expected a {kind.__name__}, found {value}. Add or correct the key.")
     labels = data.get("labels")
     if isinstance(labels, dict) and list(labels) != [str(index) for index in range(len(labels))]:
         problems.append(
@@ -165,12 +165,12 @@ def structure_problems(data: Mapping[str, Any]) -> list[str]:
 
 
 def named_entries(data: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """All well-formed entries as (list name, entry)."""
-    found = []
+    """Return all well-formed entries as (list name, entry)."""
+    named = []
     for name in LISTS:
         section = data.get(name, [])
-        found += [(name, entry) for entry in section if isinstance(entry, dict)] if isinstance(section, list) else []
-    return found
+        named += [(name, entry) for entry in section if isinstance(entry, dict)] if isinstance(section, list) else []
+    return named
 
 
 def _entry_problems(name: str, section: list[Any]) -> list[str]:
@@ -198,8 +198,8 @@ def _entry_problems(name: str, section: list[Any]) -> list[str]:
 def _repetition_problems(data: Mapping[str, Any]) -> list[str]:
     problems = []
     for key, fix in (("case", "Give each case a name of its own."), ("image", "List each image once.")):
-        found = [str(entry[key]) for _, entry in named_entries(data) if key in entry]
-        values = Counter(found if key == "case" else map(os.path.normpath, found))
+        listed = [str(entry[key]) for _, entry in named_entries(data) if key in entry]
+        values = Counter(listed if key == "case" else map(os.path.normpath, listed))
         problems += [f"{key} '{v}': expected once, found {n} times. {fix}" for v, n in values.items() if n > 1]
     return problems
 

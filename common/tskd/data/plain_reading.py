@@ -1,4 +1,4 @@
-"""Whether the bundles' readers, which take the numbers of a file as stored, see what the file means.
+"""Refuse files whose stored values are not the values meant, as the bundles' readers take them as stored.
 
 `tskd prepare` reads files as they are meant and writes plain ones; a list written by hand may name any file.
 """
@@ -19,8 +19,8 @@ from tskd.errors import TskdError
 _REMEDY = "Prepare the images with `tskd prepare images-masks`, which writes plain ones."
 
 
-def refuse_other_image(path: Path, name: str, pixels: np.ndarray) -> None:
-    """A picture whose stored pixels [columns, rows(, channels)] are not what it shows.
+def refuse_misread_image(path: Path, name: str, pixels: np.ndarray) -> None:
+    """Refuse a picture whose stored pixels [columns, rows(, channels)] are not what it shows.
 
     Raises:
         TskdError: several pages, transparency, a palette, a turn by EXIF, ...
@@ -36,8 +36,8 @@ def refuse_other_image(path: Path, name: str, pixels: np.ndarray) -> None:
         raise TskdError(f"{name}: expected stored numbers that are the picture's grey or RGB values. {_REMEDY}")
 
 
-def refuse_other_label(path: Path, name: str, values: np.ndarray) -> dict[int, tuple[int, ...]]:
-    """A label picture whose stored numbers [columns, rows] are not its values; returns its palette, if coloured.
+def refuse_misread_label(path: Path, name: str, values: np.ndarray) -> dict[int, tuple[int, ...]]:
+    """Refuse a label picture whose stored numbers [columns, rows] are not its values; return its palette, if coloured.
 
     Raises:
         TskdError: greys in a palette of another order, pages, transparency, a turn by EXIF, few bits, ...
@@ -56,8 +56,8 @@ def refuse_other_label(path: Path, name: str, values: np.ndarray) -> dict[int, t
     return dict(meant.colours)
 
 
-def refuse_other_volume(path: Path, name: str, affine: np.ndarray, shape: tuple[int, ...]) -> None:
-    """A NIfTI file whose affine, as nibabel gives it, is not the place in millimetres.
+def refuse_unscaled_volume(path: Path, name: str, affine: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Refuse a NIfTI file whose affine, as nibabel gives it, is not in millimetres.
 
     Raises:
         TskdError: with the unit.
@@ -71,7 +71,7 @@ def refuse_other_volume(path: Path, name: str, affine: np.ndarray, shape: tuple[
 
 
 def refuse_truncated(name: str, label: np.ndarray) -> None:
-    """A label volume with values just below a whole number (a scale factor), which the bundles would cut down.
+    """Refuse a label volume with values just below a whole number (a scale factor), which the bundles would cut down.
 
     Raises:
         TskdError: naming the factor.

@@ -83,16 +83,16 @@ def _within(order: list[tuple[str, set[int]]], num_labelled: Budget) -> list[set
 
 def cut_warnings(shown: Shown, labels: Mapping[str, str], scaling: str) -> list[str]:
     """A line for each structure of which most pixels are at an end of the grey scale, with the patients."""
-    found: dict[tuple[int, str], list[str]] = defaultdict(list)
+    cut: dict[tuple[int, str], list[str]] = defaultdict(list)
     for (group, value), (black, white, size) in sorted(shown.cut.items()):
         for share, end in ((black / size, "black"), (white / size, "white")):
             if share >= CUT:
-                found[value, end].append(f"{group} {share:.0%}")
+                cut[value, end].append(f"{group} {share:.0%}")
     return [
         f"{labels.get(str(value), value)}: expected intensities inside the scaling ({scaling}), found pixels at its "
         f"{end} end in {len(patients)} patients ({', '.join(patients[:5])}). Is the window right, and are the "
         "intensities of these patients in the same unit as the others'?"
-        for (value, end), patients in found.items()
+        for (value, end), patients in cut.items()
     ]
 
 

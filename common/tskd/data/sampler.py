@@ -46,13 +46,13 @@ class EpochSampler(DistributedSampler[Any]):
         without_repeats: bool = False,
     ) -> None:
         processes = ranks.world_size() if world_size is None else world_size
-        place = ranks.rank() if rank is None else rank
+        rank_index = ranks.rank() if rank is None else rank
         blocks = [(len(data), 1)] if per_batch is None else [(int(count), int(draws)) for count, draws in per_batch]
-        _refuse_odd_numbers(len(data), num_samples, processes, place, blocks)
+        _refuse_odd_numbers(len(data), num_samples, processes, rank_index, blocks)
         steps = [draws * processes if without_repeats else 0 for _, draws in blocks]
         if without_repeats:
             _refuse_repeats(per_batch is not None, blocks, steps)
-        super().__init__(data, num_replicas=processes, rank=place, shuffle=True, seed=seed)  # type: ignore[arg-type]
+        super().__init__(data, num_replicas=processes, rank=rank_index, shuffle=True, seed=seed)  # type: ignore[arg-type]
         self.counts = [count for count, _ in blocks]
         self.usable = [count - count % step if step else count for count, step in zip(self.counts, steps, strict=True)]
         self.num_samples = num_samples // processes
@@ -64,8 +64,8 @@ class EpochSampler(DistributedSampler[Any]):
         """Indices of this rank in this epoch."""
         draws = np.empty(self.total_size, dtype=np.int64)
         for block, count in enumerate(self.counts):
-            places = np.flatnonzero(self.block_of_draw == block)
-            draws[places] = sum(self.counts[:block]) + self._run(block, count, self.epoch * len(places), len(places))
+            slots = np.flatnonzero(self.block_of_draw == block)
+            draws[slots] = sum(self.counts[:block]) + self._run(block, count, self.epoch * len(slots), len(slots))
         return iter(draws[self.rank :: self.num_replicas].tolist())
 
     def __len__(self) -> int:

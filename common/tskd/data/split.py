@@ -104,7 +104,7 @@ def choose_lists(
 def fold_lists(
     groups: Iterable[str], fold: int, folds: int, num_validation: int, seed: int
 ) -> tuple[dict[str, list[str]], str]:
-    """Cross-validation: fold `fold` of `folds` is the test list, `num_validation` of the others are validation.
+    """Split for cross-validation: fold `fold` of `folds` is the test list, `num_validation` others are validation.
 
     Returns:
         As `choose_lists`.
@@ -116,8 +116,8 @@ def fold_lists(
     tests = grouped_folds(groups, folds, seed)
     if not 0 <= fold < folds:
         raise TskdError(f"fold: expected 0 to {folds - 1}, found {fold}.")
-    others = sorted(set(groups) - set(tests[fold]))
-    validation, training = split_groups(others, (num_validation, None), seed)
+    remaining = sorted(set(groups) - set(tests[fold]))
+    validation, training = split_groups(remaining, (num_validation, None), seed)
     lists = {"training": sorted(training), "validation": sorted(validation), "test": sorted(tests[fold])}
     return lists, f"fold {fold} of {folds}, seed {seed}"
 
@@ -125,7 +125,7 @@ def fold_lists(
 def draw_lists(
     groups: Iterable[str], test: float, validation: float, seed: int, fold: int | None = None, folds: int = 3
 ) -> tuple[dict[str, list[str]], str]:
-    """The lists of one's own data: drawn by shares of the patients, or a fold of a cross-validation.
+    """Draw the lists of a user's data by shares of the patients, or a fold of a cross-validation.
 
     Args:
         groups: patient codes.

@@ -178,11 +178,11 @@ def _refuse_odd_images(slices: list[tuple[Path, pydicom.Dataset]]) -> None:
 
 def _refuse_mixed(folder: str | os.PathLike[str], tag: str, slices: list[tuple[Path, pydicom.Dataset]]) -> None:
     path, reference = slices[0][0], slices[0][1][tag].value
-    for other, data in slices[1:]:
+    for file, data in slices[1:]:
         if not _equal(reference, data[tag].value):
             raise TskdError(
                 f"{folder}: expected one series with the same {tag} in every file, found {reference} in {path.name} "
-                f"and {data[tag].value} in {other.name}. Put each series into a folder of its own."
+                f"and {data[tag].value} in {file.name}. Put each series into a folder of its own."
             )
 
 

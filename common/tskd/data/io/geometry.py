@@ -8,7 +8,7 @@ from nibabel.nifti1 import Nifti1Header
 from tskd.errors import TskdError
 
 AFFINES = ("sform", "qform")
-HALF = 0.5  # of a voxel: what lies nearer counts as the same place
+HALF = 0.5  # of a voxel: what lies nearer counts as the same position
 _SAME = 0.1  # of a voxel: what rounding in a header explains
 _MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # xyzt_units -> millimetres; 0 is unknown and taken as mm
 
@@ -32,16 +32,16 @@ def header_affine(
     if unit not in _MM:
         raise TskdError(f"{where}: expected the unit m, mm or micron, found code {unit}. Correct xyzt_units.")
     forms = {"sform": header.get_sform(coded=True)[0], "qform": _qform(header, where)}
-    found = {name: np.asarray(form, np.float64) for name, form in forms.items() if form is not None}
-    for name, form in found.items():
+    affines = {name: np.asarray(form, np.float64) for name, form in forms.items() if form is not None}
+    for name, form in affines.items():
         _refuse_flat(form, where, name)
-    if choice is not None and found:
-        if choice not in found:
-            raise TskdError(f"{where}: expected the {choice} that --affine asks for, found the {next(iter(found))}.")
-        affine = found[choice]
-    elif found:
-        affine = next(iter(found.values()))
-        _refuse_disagreement(header, found, shape, where)
+    if choice is not None and affines:
+        if choice not in affines:
+            raise TskdError(f"{where}: expected the {choice} that --affine asks for, found the {next(iter(affines))}.")
+        affine = affines[choice]
+    elif affines:
+        affine = next(iter(affines.values()))
+        _refuse_disagreement(header, affines, shape, where)
     else:
         affine = np.asarray(header.get_base_affine(), np.float64)
         _refuse_flat(affine, where, "pixdim")
@@ -62,8 +62,8 @@ def displacement(affine: np.ndarray, reference: np.ndarray, shape: tuple[int, ..
     return float(moved.max() / np.linalg.norm(reference[:3, :3], axis=0).min())
 
 
-def same_place(affine: np.ndarray, reference: np.ndarray, shape: tuple[int, ...]) -> bool:
-    """Whether two affines put a volume at one place: no corner further away than half a voxel or half a millimetre."""
+def same_position(affine: np.ndarray, reference: np.ndarray, shape: tuple[int, ...]) -> bool:
+    """Return whether two affines agree: no corner further away than half a voxel or half a millimetre."""
     moved = displacement(affine, reference, shape)
     return moved <= HALF and moved * np.linalg.norm(reference[:3, :3], axis=0).min() <= HALF
 
@@ -110,23 +110,23 @@ def _refuse_flat(affine: np.ndarray, where: str | os.PathLike[str], name: str) -
 
 
 def _refuse_disagreement(
-    header: Nifti1Header, found: dict[str, np.ndarray], shape: tuple[int, ...], where: str | os.PathLike[str]
+    header: Nifti1Header, affines: dict[str, np.ndarray], shape: tuple[int, ...], where: str | os.PathLike[str]
 ) -> None:
     """The sform against the qform; a form alone against the spacing of pixdim."""
-    if len(found) == 2:
-        moved = displacement(found["qform"], found["sform"], shape)
+    if len(affines) == 2:
+        moved = displacement(affines["qform"], affines["sform"], shape)
         if moved > HALF:
             raise TskdError(
                 f"{where}: expected a sform and a qform that agree, found a corner {moved:.1f} voxels apart. Which one "
                 "the annotator saw cannot be known: say it (--affine sform, or --affine qform), or correct the file."
             )
         return
-    sides = np.linalg.norm(found[next(iter(found))][:3, :3], axis=0)
+    sides = np.linalg.norm(affines[next(iter(affines))][:3, :3], axis=0)
     pixdim = np.abs(np.asarray(header["pixdim"][1:4], float))
     off = (np.abs(pixdim - sides) * np.array(shape[:3]) / sides).max()
     if not off <= HALF:  # NaN too
         raise TskdError(
-            f"{where}: expected the spacing of its {next(iter(found))}, {sides.round(4).tolist()}, found "
-            f"{pixdim.round(4).tolist()} in pixdim. Say that the form is right (--affine {next(iter(found))}), or "
+            f"{where}: expected the spacing of its {next(iter(affines))}, {sides.round(4).tolist()}, found "
+            f"{pixdim.round(4).tolist()} in pixdim. Say that the form is right (--affine {next(iter(affines))}), or "
             "correct the file."
         )

@@ -28,16 +28,16 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     """
     if not Path(folder).is_dir():
         raise TskdError(f"{folder}: expected a folder with images, found none. Correct the path.")
-    found = sorted(
+    paths = sorted(
         path for path in Path(folder).iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
     )
-    if not found:
+    if not paths:
         raise TskdError(f"{folder}: expected images ({', '.join(SUFFIXES)}), found none. Correct the path.")
-    return found
+    return paths
 
 
 def pair(images: Sequence[Path], masks: Sequence[Path], mask_suffix: str = "") -> list[tuple[Path, Path]]:
-    """Images with their masks: the mask of `a.jpg` is `a<mask_suffix>.png`, or any other image format.
+    """Pair images with their masks: the mask of `a.jpg` is `a<mask_suffix>.png`, or any other image format.
 
     Raises:
         TskdError: images without a mask, masks without an image, or two files of one name.
@@ -143,18 +143,18 @@ def _palette_mask(path: Path, positions: np.ndarray, image: Image.Image) -> Stor
 
 
 def palette_problems(masks: Mapping[Path, Mapping[int, tuple[int, ...]]]) -> list[str]:
-    """A line for each file whose coloured palette gives a position another colour than an earlier file does."""
+    """List each file whose coloured palette gives a position another colour than an earlier file does."""
     first: dict[int, tuple[tuple[int, ...], Path]] = {}
-    places: dict[tuple[int, ...], tuple[int, Path]] = {}
+    position_of: dict[tuple[int, ...], tuple[int, Path]] = {}
     problems = []
     for path, colours in masks.items():
         for position, colour in colours.items():
             seen, where = first.setdefault(position, (colour, path))
-            at, there = places.setdefault(colour, (position, path))
+            at, there = position_of.setdefault(colour, (position, path))
             if seen != colour or at != position:
-                other, what = (where, f"{list(seen)}") if seen != colour else (there, f"that colour at {at}")
+                prior, what = (where, f"{list(seen)}") if seen != colour else (there, f"that colour at {at}")
                 problems.append(
-                    f"{path}: expected the palette of {other.name}, found {list(colour)} at position {position}, where "
+                    f"{path}: expected the palette of {prior.name}, found {list(colour)} at position {position}, where "
                     f"the other has {what}. Save all masks as grey PNG with the index of the class."
                 )
                 break
@@ -167,7 +167,7 @@ def mask_values(path: Path) -> np.ndarray:
 
 
 def mask_turn(image: Path, mask: Path, exif: str | None) -> int:
-    """The EXIF orientation by which a mask, read upright, is still to be turned to lie on its upright image.
+    """Return the EXIF orientation by which a mask, read upright, is still to be turned to lie on its upright image.
 
     Args:
         image: file of the image.
@@ -178,12 +178,12 @@ def mask_turn(image: Path, mask: Path, exif: str | None) -> int:
     Raises:
         TskdError: orientations that differ, and nothing says what the mask was drawn on.
     """
-    own, wanted = orientation(mask), orientation(image)
-    if own == wanted:
+    drawn, wanted = orientation(mask), orientation(image)
+    if drawn == wanted:
         return 1
-    if own != 1:
+    if drawn != 1:
         raise TskdError(
-            f"{mask}: expected the EXIF orientation of its image ({wanted}) or none, found {own}. Remove it from the "
+            f"{mask}: expected the EXIF orientation of its image ({wanted}) or none, found {drawn}. Remove it from the "
             "mask, or save both upright."
         )
     if exif is None:
@@ -203,7 +203,7 @@ def distinct(values: np.ndarray) -> list[int]:
 
 
 def read_mask(path: Path, structures: int, turn: int = 1) -> np.ndarray:
-    """A mask as uint8 class indices [rows, columns].
+    """Read a mask as uint8 class indices [rows, columns].
 
     With one structure a black and white mask (0 and one other value) is read as 0 and 1. Otherwise the values are
     class indices 0 to `structures`, and 255 for pixels without a label. `turn` is an EXIF orientation to turn by.
@@ -212,13 +212,13 @@ def read_mask(path: Path, structures: int, turn: int = 1) -> np.ndarray:
         TskdError: any other value, or as `mask_values`.
     """
     values = turn_upright(mask_values(path), turn)
-    found = distinct(values)
-    drawn = set(found) - {0}
+    present = distinct(values)
+    drawn = set(present) - {0}
     if structures == 1 and len(drawn) == 1:
         return (values > 0).astype(np.uint8)
     if drawn <= {*range(1, structures + 1), IGNORE} and drawn != {IGNORE}:
         return values.astype(np.uint8)
-    listed = ", ".join(map(str, found[:12])) + (", ..." if len(found) > 12 else "")
+    listed = ", ".join(map(str, present[:12])) + (", ..." if len(present) > 12 else "")
     if path.suffix.lower() in (".jpg", ".jpeg"):
         remedy = "JPEG stores grey values that nobody drew: save the mask as PNG."
     else:

@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 from nibabel import orientations
 
-from tskd.data.io.geometry import HALF, displacement, header_affine, orthogonal, same_place
+from tskd.data.io.geometry import HALF, displacement, header_affine, orthogonal, same_position
 from tskd.data.io.limits import VOLUME, max_bytes, refuse_larger
 from tskd.errors import TskdError
 
@@ -118,7 +118,7 @@ def to_lps(array: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarra
         affine: its 4 x 4 affine (RAS+, mm); for oblique volumes the nearest axes are taken.
 
     Returns:
-        Array and affine in the new order; each voxel keeps its place in the world.
+        Array and affine in the new order; each voxel keeps its position in the world.
     """
     now = orientations.io_orientation(affine)
     turn = orientations.ornt_transform(now, orientations.axcodes2ornt(("L", "P", "S")))
@@ -141,19 +141,19 @@ def load_label(
         uint8 array of the image's shape.
 
     Raises:
-        TskdError: another size, another place in the world (by half a voxel or half a millimetre), or values that are
+        TskdError: another size, another position (by half a voxel or half a millimetre), or values that are
             no class indices.
     """
-    label, place = load_volume(path, form)
-    turn = orientations.ornt_transform(orientations.io_orientation(place), orientations.io_orientation(affine))
-    place = place @ orientations.inv_ornt_aff(turn, label.shape)
+    label, label_affine = load_volume(path, form)
+    turn = orientations.ornt_transform(orientations.io_orientation(label_affine), orientations.io_orientation(affine))
+    label_affine = label_affine @ orientations.inv_ornt_aff(turn, label.shape)
     label = orientations.apply_orientation(label, turn)
     if label.shape != tuple(shape):
         raise TskdError(
             f"{path}: expected the size of its image {tuple(shape)}, found {label.shape}. Correct the pair."
         )
-    if not same_place(place, affine, label.shape):
-        voxels = displacement(place, affine, label.shape)
+    if not same_position(label_affine, affine, label.shape):
+        voxels = displacement(label_affine, affine, label.shape)
         distance = voxels * np.linalg.norm(affine[:3, :3], axis=0).min()
         raise TskdError(
             f"{path}: expected the place of its image, found a corner {_rounded(distance)} mm away from it "

@@ -42,7 +42,7 @@ def write_slices(
         raise TskdError(f"patient {group}: expected intensities in [0, 1], found {image.min()} to {image.max()}.")
     grey = np.rint(image * 255).astype(np.uint8)
     Path(folder, "slices").mkdir(parents=True, exist_ok=True)
-    found = []
+    entries = []
     for k in range(image.shape[2]):
         if grey[:, :, k].min() == grey[:, :, k].max():
             continue
@@ -52,8 +52,8 @@ def write_slices(
         if label is not None and (label[:, :, k] != IGNORE).any():
             entry["label"] = f"slices/{name}_label.png"
             write_png(Path(folder, entry["label"]), label[:, :, k])
-        found.append({**entry, "group": group, "case": name})
-    return found
+        entries.append({**entry, "group": group, "case": name})
+    return entries
 
 
 def write_png(path: str | os.PathLike[str], pixels: np.ndarray) -> None:

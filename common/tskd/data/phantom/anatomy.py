@@ -25,13 +25,13 @@ def smooth_field(
         spacing: of the grid, mm.
         length: distance of the lattice points in mm; detail is about this large.
     """
-    places = [np.arange(size) * step / length for size, step in zip(shape, spacing, strict=True)]
-    values = rng.standard_normal([int(place[-1]) + 4 for place in places], dtype=np.float32)
+    coordinates = [np.arange(size) * step / length for size, step in zip(shape, spacing, strict=True)]
+    values = rng.standard_normal([int(coordinate[-1]) + 4 for coordinate in coordinates], dtype=np.float32)
     for axis in (2, 1, 0):
-        first = places[axis].astype(int)
-        t = (places[axis] - first).astype(np.float32)
+        first = coordinates[axis].astype(int)
+        t = (coordinates[axis] - first).astype(np.float32)
         weights = ((1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3)
-        column = [-1 if other == axis else 1 for other in range(3)]
+        column = [-1 if dimension == axis else 1 for dimension in range(3)]
         # 0.692: root mean square of the four weights together, so the variance stays about 1
         values = sum(
             values.take(first + k, axis) * (weight.reshape(column) / 6 / np.float32(0.692))

@@ -71,9 +71,9 @@ def inspect_images(
     white: dict[str, Path] = {}  # what 255 is -> a file that says so
     for picture in pictures:
         try:
-            own = colour_channels(picture.image)
-            kinds.setdefault(own, picture.image)
-            image = read_image(picture.image, channels or own)
+            num_channels = colour_channels(picture.image)
+            kinds.setdefault(num_channels, picture.image)
+            image = read_image(picture.image, channels or num_channels)
             pixels[picture.case] = _sha256(image)
             ranges[picture.case] = intensity_range(image)
             for path in (picture.label, picture.label_2nd):
@@ -81,7 +81,7 @@ def inspect_images(
                     turn = mask_turn(picture.image, path, exif)
                     mask = read_mask(path, structures, turn)
                     masks.update(f"{picture.case} {_sha256(mask)}".encode())
-                    refuse_other_size(path, mask, image, orientation(picture.image))
+                    refuse_size_mismatch(path, mask, image, orientation(picture.image))
                     stored = stored_mask(path)
                     palettes[path] = stored.colours
                     drawn = set(distinct(stored.values)) - {0}
@@ -98,10 +98,10 @@ def inspect_images(
             "Say which with --channels 1 or --channels 3."
         )
     if "the structure" in white and len(white) > 1:
-        other, path = next((meaning, path) for meaning, path in white.items() if meaning != "the structure")
+        meaning, path = next((meaning, path) for meaning, path in white.items() if meaning != "the structure")
         problems.append(
             f"masks: expected one meaning of 255, found it as the structure in {white['the structure'].name} and as "
-            f"{other} in {path.name}. Write class indices in all of them."
+            f"{meaning} in {path.name}. Write class indices in all of them."
         )
     if problems:
         shown = problems[:20] + [f"and {len(problems) - 20} more"] * (len(problems) > 20)
@@ -111,7 +111,7 @@ def inspect_images(
 
 
 def one_group_an_image(pictures: Sequence[Picture], pixels: Mapping[str, str]) -> list[Picture]:
-    """Pictures of unknown patients: each is a group of its own, but identical images share one."""
+    """Make each picture of an unknown patient a group, but identical images share one."""
     first: dict[str, str] = {}
     return [replace(picture, group=first.setdefault(pixels[picture.case], picture.case)) for picture in pictures]
 
@@ -119,7 +119,7 @@ def one_group_an_image(pictures: Sequence[Picture], pixels: Mapping[str, str]) -
 def refuse_shared_images(
     pictures: Sequence[Picture], pixels: Mapping[str, str], split: Mapping[str, Sequence[str]]
 ) -> None:
-    """Identical images of two patients must not be in two lists.
+    """Refuse identical images of two patients in two lists.
 
     Raises:
         TskdError: naming both files of each such pair.
@@ -128,9 +128,9 @@ def refuse_shared_images(
     first: dict[str, Picture] = {}
     pairs = []
     for picture in pictures:
-        other = first.setdefault(pixels[picture.case], picture)
-        if home[other.group] != home[picture.group]:
-            pairs.append(f"{other.image} ({home[other.group]}) and {picture.image} ({home[picture.group]})")
+        twin = first.setdefault(pixels[picture.case], picture)
+        if home[twin.group] != home[picture.group]:
+            pairs.append(f"{twin.image} ({home[twin.group]}) and {picture.image} ({home[picture.group]})")
     if pairs:
         raise TskdError(
             "identical images: expected each in one list, as a copy in another makes every measured number too good; "
@@ -147,7 +147,7 @@ def _repeated(pictures: Sequence[Picture]) -> list[str]:
     ]
 
 
-def refuse_other_size(path: Path, mask: np.ndarray, image: np.ndarray, turned: int = 1) -> None:
+def refuse_size_mismatch(path: Path, mask: np.ndarray, image: np.ndarray, turned: int = 1) -> None:
     """A mask that has not the size of its image; `turned` is the image's EXIF orientation.
 
     Raises:

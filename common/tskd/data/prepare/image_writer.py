@@ -22,7 +22,7 @@ from tskd.errors import TskdError
 def prepare_images(
     output: str | os.PathLike[str],
     pictures: Sequence[Picture],
-    found: Findings,
+    findings: Findings,
     split: Mapping[str, Sequence[str]],
     header: Mapping[str, Any],
     seed: int = 0,
@@ -35,7 +35,7 @@ def prepare_images(
         output: folder for the data set; left as it is if it holds the finished result of the same preparation.
         pictures: the files. Those without a label go to `unlabelled`, or are left out if of a validation or test
             patient.
-        found: what `inspect_images` found in them.
+        findings: what `inspect_images` read in them.
         split: "training", "validation", "test" -> patients.
         header: the keys name, modality, labels and provenance of dataset.json.
         seed: seed of the order of `training`.
@@ -59,14 +59,14 @@ def prepare_images(
         )
     if not any(picture.label and home[picture.group] == "training" for picture in pictures):
         raise TskdError("training: expected at least one image with a mask, found none. Add some, or split otherwise.")
-    refuse_shared_images(pictures, found.pixels, split)
+    refuse_shared_images(pictures, findings.pixels, split)
     held_back = [p for p in pictures if p.label is None and home[p.group] != "training"]
     provenance = {**header["provenance"], "tool": f"tskd {__version__}", "seed": seed}
     if held_back:
         provenance["left_out"] = f"{len(held_back)} unlabelled images of validation and test patients"
-    header = {**header, "channels": found.channels, "provenance": provenance}
+    header = {**header, "channels": findings.channels, "provenance": provenance}
     settings = {**header, "split": split, "groups": {picture.case: picture.group for picture in pictures}}
-    settings["inputs"] = {"images": found.pixels, "masks": found.masks}
+    settings["inputs"] = {"images": findings.pixels, "masks": findings.masks}
     if inventory is not None:
         inventory.leave(
             "unlabelled images of validation and test patients", [picture.image.name for picture in held_back]
@@ -79,9 +79,9 @@ def prepare_images(
                 name = home[picture.group]
                 if name == "training":
                     section = "training" if picture.label else "unlabelled"
-                    lists[section].append(_write(Path(output), picture, header, found.exif))
+                    lists[section].append(_write(Path(output), picture, header, findings.exif))
                 elif picture.label is not None:
-                    lists[name].append(_write(Path(output), picture, header, found.exif, region, name == "test"))
+                    lists[name].append(_write(Path(output), picture, header, findings.exif, region, name == "test"))
             lists["training"] = fair_order(lists["training"], seed)
             datalist.write(Path(output, "dataset.json"), {**header, **lists})
     return Path(output, "dataset.json")

@@ -89,8 +89,8 @@ def prepare_images_masks(
         pictures = [replace(p, group=p.group or group_in_name(p.case, group_pattern, p.image)) for p in pictures]
         groups = groups or f"found in the file names by {group_pattern}"
     refuse_alike(picture.group for picture in pictures if picture.group)
-    found = inspect_images(pictures, len(labels), channels, exif)
-    pictures, groups = _complete_groups(pictures, found, source.sections, groups)
+    findings = inspect_images(pictures, len(labels), channels, exif)
+    pictures, groups = _complete_groups(pictures, findings, source.sections, groups)
     if group_pattern is None:
         warn_of_several({picture.case: picture.group for picture in pictures})
     if source.sections and fold is not None:
@@ -100,7 +100,7 @@ def prepare_images_masks(
         rule = "as the table says"
     else:
         split, rule = draw_lists((p.group for p in pictures if p.label), test, validation, seed, fold, folds)
-    listed = {group for own in split.values() for group in own}
+    listed = {group for patients in split.values() for group in patients}
     split["training"] = sorted({*split["training"], *({picture.group for picture in pictures} - listed)})
     header = {
         "name": name or Path(output).resolve().name,
@@ -108,7 +108,7 @@ def prepare_images_masks(
         "labels": names,
         "provenance": {"source": "own images", "licence": "not stated", "split": rule, "groups": groups},
     }
-    return prepare_images(output, pictures, found, split, header, seed, inventory=source.inventory)
+    return prepare_images(output, pictures, findings, split, header, seed, inventory=source.inventory)
 
 
 def _from_folders(images: Path, masks: Path, mask_suffix: str) -> Source:
@@ -131,11 +131,11 @@ def _from_table(path: Path) -> Source:
 
 
 def _complete_groups(
-    pictures: Sequence[Picture], found: Findings, sections: Mapping[str, str], groups: str
+    pictures: Sequence[Picture], findings: Findings, sections: Mapping[str, str], groups: str
 ) -> tuple[list[Picture], str]:
     """Where the patients are unknown, of all images or of some, each image counts as one."""
     known = [picture for picture in pictures if picture.group]
-    pixels = {case: sections.get(case, "") + digest for case, digest in found.pixels.items()}
+    pixels = {case: sections.get(case, "") + digest for case, digest in findings.pixels.items()}
     unknown = one_group_an_image([picture for picture in pictures if not picture.group], pixels)
     if not unknown:
         return known, groups

@@ -10,16 +10,16 @@ from pathlib import Path
 
 @dataclass
 class Inventory:
-    """Files found, and those not used by the reason.
+    """Count the files of the input, and those not used by the reason.
 
     Args:
-        found: how many things were looked at.
+        num_files: files, folders and table columns looked at.
         left: reason -> names.
         slices: slices written, of volumes.
         blank_slices: slices left out because they are one grey everywhere.
     """
 
-    found: int = 0
+    num_files: int = 0
     left: dict[str, list[str]] = field(default_factory=dict)
     slices: int = 0
     blank_slices: int = 0
@@ -33,7 +33,7 @@ class Inventory:
         """Count a folder's files (and folders), of which only `used` are taken."""
         taken = {path.name for path in used}
         for path in sorted(Path(folder).iterdir()):
-            self.found += 1
+            self.num_files += 1
             if path.name in taken:
                 continue
             if path.name.startswith("."):
@@ -47,7 +47,7 @@ class Inventory:
     def __str__(self) -> str:
         """N found, M used, and the rest by reason with a few names."""
         unused = sum(map(len, self.left.values()))
-        text = f"{self.found} found, {self.found - unused} used"
+        text = f"{self.num_files} found, {self.num_files - unused} used"
         reasons = [
             f"{len(names)} {reason} ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})"
             for reason, names in self.left.items()

@@ -41,12 +41,12 @@ def group_in_name(name: str, pattern: str, where: str | Path) -> str:
 
 
 def several_of_one(names: Iterable[str]) -> dict[str, list[str]]:
-    """Names that look like several scans of one patient, by what they share: `p1_frame01` and `p1_frame12`, say.
+    """Group names that look like several scans of one patient, by what they share: `p1_frame01` and `p1_frame12`, say.
 
     A number alone (`case_1`, `case_2`) tells nothing where all names, or many of a stem, have one.
     """
     names = sorted(set(names))
-    found: dict[str, list[str]] = {}
+    similar: dict[str, list[str]] = {}
     for pattern in (_LAST, _FIRST, _NUMBER, _LETTER):
         stems: dict[str, list[str]] = defaultdict(list)
         for name in names:
@@ -55,8 +55,8 @@ def several_of_one(names: Iterable[str]) -> dict[str, list[str]]:
         shared = {who: of for who, of in stems.items() if len(of) > 1}
         if pattern is _NUMBER and len(stems) < max(2, len(names) / 12):
             continue
-        found = {**shared, **found}
-    return found
+        similar = {**shared, **similar}
+    return similar
 
 
 def warn_of_several(groups: Mapping[str, str], how: str = "--group-pattern, or the column group of --table") -> None:
@@ -78,7 +78,7 @@ def warn_of_several(groups: Mapping[str, str], how: str = "--group-pattern, or t
 
 
 def refuse_alike(groups: Iterable[str]) -> None:
-    """Patients whose codes differ only in case, in blanks or in leading zeros.
+    """Refuse patients whose codes differ only in case, in blanks or in leading zeros.
 
     Raises:
         TskdError: naming them.
@@ -86,9 +86,9 @@ def refuse_alike(groups: Iterable[str]) -> None:
     first: dict[str, str] = {}
     for group in sorted(set(groups)):
         plain = re.sub(r"(?<!\d)0+(?=\d)", "", re.sub(r"\s+", "", group.casefold()))
-        other = first.setdefault(plain, group)
-        if other != group:
+        spelling = first.setdefault(plain, group)
+        if spelling != group:
             raise TskdError(
-                f"patients: expected one spelling for each, found {other!r} and {group!r}. Write them alike if they "
+                f"patients: expected one spelling for each, found {spelling!r} and {group!r}. Write them alike if they "
                 "are one patient, or rename one."
             )

@@ -75,21 +75,21 @@ def read_table(path: Path) -> Table:
             f"{path}: expected the columns image, label and, if wanted, group and split, with rows below; found "
             f"{first.strip()!r} and {len(rows)} rows. Correct the table."
         )
-    found, problems = [], []
+    rows_read, problems = [], []
     for number, line in rows:
         if len(line) != len(names):
             problems.append(f"line {number}: {len(line)} cells under {len(names)} columns (a {separator!r} in a name?)")
             continue
         row, wrong = _row(path.parent, number, {meaning: line[at].strip() for meaning, at in columns.items()})
-        found.append(row)
+        rows_read.append(row)
         problems += wrong
     if problems:
         raise TskdError("\n  - ".join([f"{path}: {len(problems)} problems", *problems[:20]]))
-    return Table(found, "group" in columns, unused)
+    return Table(rows_read, "group" in columns, unused)
 
 
 def case_names(images: Sequence[Path], stem: Callable[[Path], str]) -> dict[Path, str]:
-    """A name for each image that no other has: its stem, with the folders above it where several share one."""
+    """Return a unique name for each image: its stem, with the folders above it where several share one."""
     depth, names = 1, {path: stem(path) for path in images}
     while True:
         count = Counter(names.values())

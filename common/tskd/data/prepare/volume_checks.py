@@ -61,16 +61,16 @@ def known_patients(scans: Sequence[Patient], pattern: str | None) -> tuple[list[
 
 
 def _by_patient_id(scans: Sequence[Patient]) -> tuple[list[Patient], int]:
-    """DICOM series of one PatientID get the first one's code, unless all series have the same (as after removal)."""
+    """Give DICOM series of one PatientID the first one's code, unless all series have the same (as after removal)."""
     ids = {scan.case: patient_id(scan.image) if scan.image.is_dir() else "" for scan in scans}
     distinct = {value for value in ids.values() if value}
     first: dict[str, str] = {}
-    found = []
+    grouped = []
     for scan in scans:
         known = ids[scan.case] if len(distinct) > 1 else ""
         code = first.setdefault(known, scan.case) if known else scan.case
-        found.append(replace(scan, group=scan.group or code))
-    return found, sum(scan.group != scan.case and not old.group for scan, old in zip(found, scans, strict=True))
+        grouped.append(replace(scan, group=scan.group or code))
+    return grouped, sum(scan.group != scan.case and not old.group for scan, old in zip(grouped, scans, strict=True))
 
 
 def inspect_volumes(
@@ -104,21 +104,21 @@ def inspect_volumes(
     for scan in scans:
         case = scan.case or scan.group
         try:
-            stored, place = load_volume(scan.image, affine)
+            stored, stored_affine = load_volume(scan.image, affine)
             refuse_odd_volume(scan.image, stored)
-            image, matrix = to_lps(stored, place)
+            image, matrix = to_lps(stored, stored_affine)
             label = None
             if scan.label is not None:
-                label = to_lps(_label(scan, stored, place, affine, len(labels), white), place)[0]
-                letters = [aff2axcodes(load_volume(scan.label, affine)[1]), aff2axcodes(place)]
+                label = to_lps(_label(scan, stored, stored_affine, affine, len(labels), white), stored_affine)[0]
+                letters = [aff2axcodes(load_volume(scan.label, affine)[1]), aff2axcodes(stored_affine)]
                 turned += [case] if letters[0] != letters[1] else []
         except TskdError as error:
             problems.append(str(error))
             continue
         if scan.image.is_dir():
             inventory.leave("in DICOM folders, no images of the series", unused_files(scan.image))
-        other = first.setdefault(hashlib.sha256(image.tobytes()).hexdigest(), case)
-        copies += [f"{other} and {case}"] if other != case else []
+        earlier = first.setdefault(hashlib.sha256(image.tobytes()).hexdigest(), case)
+        copies += [f"{earlier} and {case}"] if earlier != case else []
         ranges[case] = intensity_range(image)
         if label is not None:
             shown.add(home.get(scan.group, "training"), scan.group, label, intensity.scale(image))
@@ -140,7 +140,7 @@ def inspect_volumes(
             "patients: expected each scan under one code, as a copy in another list makes every measured number too "
             f"good; found the same voxels as {'; '.join(copies[:5])}. Remove one of the two."
         )
-    warn([*_place_warnings(across, unplaced, turned), *unit_warnings(ranges)])
+    warn([*_position_warnings(across, unplaced, turned), *unit_warnings(ranges)])
     warn(cut_warnings(shown, labels, f"{intensity.kind} {intensity.low:g} to {intensity.high:g}"))
 
 
@@ -160,22 +160,22 @@ def refuse_odd_volume(where: str | Path, array: np.ndarray) -> None:
 
 
 def refuse_unplaced_pair(image: Path, label: Path) -> None:
-    """An image that says how it lies and a label that does not, or the other way round: they may be mirrored.
+    """Refuse a pair of which only one file has an orientation: the two may be mirrored.
 
     Raises:
         TskdError: naming the one without.
     """
     placed = {path: has_orientation(path) for path in (image, label)}
     if placed[image] != placed[label]:
-        without, other = (image, label) if placed[label] else (label, image)
+        without, oriented = (image, label) if placed[label] else (label, image)
         raise TskdError(
-            f"{without}: expected a sform or qform as {other.name} has, found neither: how the two lie on each other "
-            "cannot be known. Give both files one header."
+            f"{without}: expected a sform or qform as {oriented.name} has, found neither: how the two lie on "
+            "each other cannot be known. Give both files one header."
         )
 
 
 def white_meaning(values: set[int], whole_slices: bool) -> str | None:
-    """What 255 is in a label: "the structure", "a pixel without a label", or None where there is none."""
+    """Return what 255 is in a label: "the structure", "a pixel without a label", or None where there is none."""
     drawn = values - {0}
     if IGNORE not in drawn:
         return "a pixel without a label (1 is the structure)" if drawn == {1} else None
@@ -183,12 +183,12 @@ def white_meaning(values: set[int], whole_slices: bool) -> str | None:
 
 
 def _label(
-    scan: Patient, image: np.ndarray, place: np.ndarray, affine: str | None, classes: int, white: dict[str, Path]
+    scan: Patient, image: np.ndarray, image_affine: np.ndarray, affine: str | None, classes: int, white: dict[str, Path]
 ) -> np.ndarray:
-    """A scan's label on the grid of its image; `white` gathers what 255 means in it."""
+    """Read a scan's label on the grid of its image; `white` gathers what 255 means in it."""
     assert scan.label is not None
     refuse_unplaced_pair(scan.image, scan.label)
-    label = load_label(scan.label, image.shape, place, affine)
+    label = load_label(scan.label, image.shape, image_affine, affine)
     values = {int(value) for value in np.unique(label)}
     wrong = sorted(value for value in values if value >= classes and value != IGNORE)
     if wrong:
@@ -207,14 +207,14 @@ def _label(
 
 
 def set_aside_by_slice(label: np.ndarray) -> bool:
-    """Whether 255 fills whole slices (or rows, or columns) across some axis: what nobody annotated."""
+    """Return whether 255 fills whole slices (or rows, or columns) across some axis: what nobody annotated."""
     empty = label == IGNORE
     axes = range(label.ndim)
     across = [tuple(axis for axis in axes if axis != kept) for kept in axes]
-    return any((empty.all(axis=other) | ~empty.any(axis=other)).all() for other in across)
+    return any((empty.all(axis=plane) | ~empty.any(axis=plane)).all() for plane in across)
 
 
-def _place_warnings(across: Sequence[str], unplaced: Sequence[str], turned: Sequence[str]) -> list[str]:
+def _position_warnings(across: Sequence[str], unplaced: Sequence[str], turned: Sequence[str]) -> list[str]:
     lines = []
     if across:  # slices are axial
         lines.append(

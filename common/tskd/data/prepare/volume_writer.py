@@ -99,7 +99,7 @@ def prepare_volumes(
         **header["provenance"],
         "tool": f"tskd {__version__}",
         "seed": seed,
-        **({"files": str(inventory)} if inventory.found else {}),
+        **({"files": str(inventory)} if inventory.num_files else {}),
         "scaling": "slices are scaled as `intensity` says and stored as 8-bit PNG; volumes keep their intensities",
     }
     dataset_file = Path(output, "dataset.json")
@@ -161,10 +161,10 @@ def fingerprint(path: str | Path) -> str:
 def _read_record(record: Path) -> dict[str, Any] | None:
     """The record of an earlier preparation; None if the file is something else."""
     try:
-        found = json.loads(record.read_text(encoding="utf-8"))
+        content = json.loads(record.read_text(encoding="utf-8"))
     except ValueError:
         return None
-    return found if isinstance(found, dict) and {"settings", "finished"} <= found.keys() else None
+    return content if isinstance(content, dict) and {"settings", "finished"} <= content.keys() else None
 
 
 def _difference(before: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> str:

@@ -95,7 +95,7 @@ def prepare_volumes_masks(
         rule = "as the table says"
     else:
         split, rule = draw_lists((p.group for p in patients if p.label), test, validation, seed, fold, folds)
-    listed = [group for own in split.values() for group in own]
+    listed = [group for groups_of_list in split.values() for group in groups_of_list]
     if twice := sorted({group for group in listed if listed.count(group) > 1}):
         raise TskdError(
             f"split: expected each patient in one list, found {', '.join(twice[:8])} in two. One patient on both sides "
@@ -135,7 +135,7 @@ def _from_folders(
 def _from_table(path: Path, inventory: Inventory) -> tuple[list[Patient], dict[str, str]]:
     """The scans that a table lists, and case -> list where it says so."""
     table = read_table(path)
-    inventory.found = sum(1 + (row.label is not None) for row in table.rows) + len(table.unused)
+    inventory.num_files = sum(1 + (row.label is not None) for row in table.rows) + len(table.unused)
     inventory.leave("columns of the table", table.unused)
     names = case_names([row.image for row in table.rows], _code)
     patients = [Patient(row.group, row.image, row.label, case=names[row.image]) for row in table.rows]
@@ -152,13 +152,13 @@ def _code(path: Path) -> str:
 
 def _by_name(folder: str | os.PathLike[str], suffix: str) -> dict[str, Path]:
     """NIfTI files and DICOM folders by their name without endings and suffix."""
-    found: dict[str, Path] = {}
+    codes: dict[str, Path] = {}
     for path in sorted(Path(folder).iterdir()) if Path(folder).is_dir() else []:
         if not path.name.startswith(".") and (path.is_dir() or path.name.lower().endswith(NIFTI)):
             code = _code(path).removesuffix(suffix)
-            if code in found:
-                raise TskdError(f"{path}: expected one volume for '{code}', found {found[code].name} too. Remove one.")
-            found[code] = path
-    if not found:
+            if code in codes:
+                raise TskdError(f"{path}: expected one volume for '{code}', found {codes[code].name} too. Remove one.")
+            codes[code] = path
+    if not codes:
         raise TskdError(f"{folder}: expected volumes (.nii, .nii.gz or DICOM folders), found none. Correct the path.")
-    return found
+    return codes

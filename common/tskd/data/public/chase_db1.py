@@ -59,8 +59,8 @@ def prepare_chase_db1(
         "labels": LABELS,
         "provenance": {**_PROVENANCE, "split": rule},
     }
-    found = inspect_images(pictures, structures=1, channels=3)
-    return prepare_images(output, pictures, found, split, header, seed or 0, region=field_of_view)
+    findings = inspect_images(pictures, structures=1, channels=3)
+    return prepare_images(output, pictures, findings, split, header, seed or 0, region=field_of_view)
 
 
 def _child(path: Path) -> str:

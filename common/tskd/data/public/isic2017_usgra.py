@@ -97,17 +97,17 @@ def _prepare(
     for name in ("train", "test"):
         pairs = pair(list_images(source / name / "images"), list_images(source / name / "masks"))
         parts[name] = [Picture(image.stem, "", image, mask) for image, mask in pairs]
-    found = inspect_images(parts["train"] + parts["test"], len(about["labels"]) - 1, channels)
+    findings = inspect_images(parts["train"] + parts["test"], len(about["labels"]) - 1, channels)
     num_validation = round(VALIDATION * len(parts["train"]))
     if fold is None:  # identical images in train/ and test/ are a leak that is refused, not one patient
-        train, test = (one_group_an_image(parts[name], found.pixels) for name in ("train", "test"))
+        train, test = (one_group_an_image(parts[name], findings.pixels) for name in ("train", "test"))
         pictures = train + test
         validation, training = split_groups((p.group for p in train), (num_validation, None), seed or 0)
         split = {"training": training, "validation": validation, "test": [picture.group for picture in test]}
         rule = f"test is the source's test folder; validation drawn from its train folder, seed {seed or 0}"
     else:
-        pictures = one_group_an_image(parts["train"] + parts["test"], found.pixels)
+        pictures = one_group_an_image(parts["train"] + parts["test"], findings.pixels)
         split, rule = fold_lists((p.group for p in pictures), fold, folds, num_validation, seed or 0)
         rule += ", of the source's train and test folders together"
     header = {**about, "provenance": {**about["provenance"], "split": rule, "groups": UNKNOWN_PATIENTS}}
-    return prepare_images(output, pictures, found, split, header, seed or 0)
+    return prepare_images(output, pictures, findings, split, header, seed or 0)
