@@ -65,8 +65,8 @@ def get(name: str, *, cache: Path | None = None, record: Path | None = None) -> 
     from tskd.files import sha256, write_json
     from tskd.networks import get_weights
 
-    place = get_weights(name, cache=cache)
+    path = get_weights(name, cache=cache)
     if record is not None:
-        files = sorted(file for file in place.iterdir() if file.is_file()) if place.is_dir() else [place]
-        write_json(record, {"weights": str(place), "sha256": {file.name: sha256(file) for file in files}})
-    print(place)
+        files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+        write_json(record, {"weights": str(path), "sha256": {file.name: sha256(file) for file in files}})
+    print(path)

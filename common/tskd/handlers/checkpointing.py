@@ -142,19 +142,19 @@ class Checkpointing:
         """What has to agree: the fingerprints, and the settings of the config."""
         return {**training_identity(self.parser), **self.fingerprints}
 
-    def _differences(self, found: Mapping[str, str], version: int) -> list[str]:
+    def _differences(self, stored: Mapping[str, str], version: int) -> list[str]:
         """One line a value that is not the checkpoint's; of an older checkpoint only what it and this run both name."""
-        own = self.identity
-        found = {OLDER.get(key, key): value for key, value in found.items()}
-        keys = list(dict.fromkeys([*own, *found]))
+        current = self.identity
+        stored = {OLDER.get(key, key): value for key, value in stored.items()}
+        keys = list(dict.fromkeys([*current, *stored]))
         if version < VERSION:
-            settings = {key: own.get(key, str(value)) for key, value in used_settings(self.parser).items()}
-            own = {**settings, **self.fingerprints}
-            keys = [key for key in found if key in own]
+            settings = {key: current.get(key, str(value)) for key, value in used_settings(self.parser).items()}
+            current = {**settings, **self.fingerprints}
+            keys = [key for key in stored if key in current]
         return [
-            f"{key}: this run has {own.get(key)}, the checkpoint {found.get(key)}"
+            f"{key}: this run has {current.get(key)}, the checkpoint {stored.get(key)}"
             for key in keys
-            if own.get(key) != found.get(key) and not is_below(key, self.may_differ)
+            if current.get(key) != stored.get(key) and not is_below(key, self.may_differ)
         ]
 
 

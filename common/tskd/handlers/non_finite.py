@@ -50,10 +50,10 @@ class StopOnNonFinite:
         if not pending:
             return
         finite = torch.isfinite(torch.stack([loss.float().reshape(()) for _, _, loss in pending])).tolist()
-        own = [
+        bad_batches = [
             (step, cases, float(loss)) for (step, cases, loss), good in zip(pending, finite, strict=True) if not good
         ]
-        bad = [batch for batches in ranks.gather(own[:1]) for batch in batches]
+        bad = [batch for batches in ranks.gather(bad_batches[:1]) for batch in batches]
         if bad:
             iteration, _, loss = min(bad, key=itemgetter(0))
             cases = [case for step, names, _ in bad if step == iteration for case in names]

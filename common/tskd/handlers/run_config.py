@@ -82,9 +82,9 @@ def training_identity(parser: ConfigParser | None) -> dict[str, str]:
     return dict(sorted(identity.items(), key=lambda item: item[0].count("#") > 0))  # the settings first
 
 
-def is_below(key: str, places: Sequence[str]) -> bool:
+def is_below(key: str, parents: Sequence[str]) -> bool:
     """Return whether a key of a config, with `#` between its levels, is one of `places` or below one of them."""
-    return any(f"{key}#".startswith(f"{place}#") for place in places)
+    return any(f"{key}#".startswith(f"{parent}#") for parent in parents)
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
@@ -121,14 +121,14 @@ def _without_remarks(value: Any) -> Any:
     return [_without_remarks(item) for item in value] if isinstance(value, list) else value
 
 
-def _leaves(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+def _leaves(value: Any, parent: str = "") -> Iterator[tuple[str, Any]]:
     """(place, value) of everything in a config but its levels; a list of values is one of them."""
     nested = isinstance(value, list) and any(isinstance(item, Mapping | list) for item in value)
     if not (value and (isinstance(value, Mapping) or nested)):
-        yield place, value
+        yield parent, value
         return
     for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
-        yield from _leaves(item, f"{place}#{key}" if place else str(key))
+        yield from _leaves(item, f"{parent}#{key}" if parent else str(key))
 
 
 def _names_weights(key: str, config: Mapping[str, Any]) -> bool:

@@ -69,22 +69,22 @@ def read_description(folder: Path) -> Description:
 
 def _labels(labels: Mapping[str, Any], file: Path) -> tuple[dict[int, str], tuple[str, ...]]:
     """Value -> name, from {"liver": 1} (nnU-Net 2) or {"1": "liver"} (Decathlon); regions of several values are not."""
-    found: dict[int, str] = {}
+    named: dict[int, str] = {}
     regions = []
     for key, value in labels.items():
         if isinstance(value, list):
             regions.append(key)
         elif str(value).lstrip("-").isdigit():
-            found[int(value)] = str(key)
+            named[int(value)] = str(key)
         elif str(key).isdigit():
-            found[int(key)] = str(value)
-    if ignored := [value for value, name in found.items() if name.lower() == "ignore" and value != 255]:
+            named[int(key)] = str(value)
+    if ignored := [value for value, name in named.items() if name.lower() == "ignore" and value != 255]:
         raise TskdError(
             f"{file}: expected 255 for pixels that are not annotated, found the label ignore as {ignored[0]}. Write "
             "255 in the masks there."
         )
     said = (f"regions of several labels are not taken as such: {', '.join(regions)}",) if regions else ()
-    return {value: name for value, name in sorted(found.items()) if 0 < value < 255}, said
+    return {value: name for value, name in sorted(named.items()) if 0 < value < 255}, said
 
 
 def _numbered(content: Mapping[str, Any]) -> bool:

@@ -83,12 +83,12 @@ def look(tree: Tree) -> Look:
         kinds, wrong = _channels(tree.cases[:: -(-len(tree.cases) // READ[False])])
         problems += wrong
     _refuse(problems)
-    found = Look([int(value) for value in values], 3 if 3 in kinds else 1, len(kinds) > 1, read=len(seen))
-    found.size, found.kept = _size(masks, found)
+    measured = Look([int(value) for value in values], 3 if 3 in kinds else 1, len(kinds) > 1, read=len(seen))
+    measured.size, measured.kept = _size(masks, measured)
     if tree.volumes:
-        found.one_piece = _one_piece(masks, found)
-        _intensities(seen, masks, found)
-    return found
+        measured.one_piece = _one_piece(masks, measured)
+        _intensities(seen, masks, measured)
+    return measured
 
 
 def _refuse(problems: Sequence[str]) -> None:
@@ -139,13 +139,13 @@ def _channels(cases: Iterable[Case]) -> tuple[set[int], list[str]]:
     return kinds, problems
 
 
-def _size(masks: Sequence[NDArray], found: Look) -> tuple[int, float]:
+def _size(masks: Sequence[NDArray], measured: Look) -> tuple[int, float]:
     """The smallest size at which masks keep their shape, and the worst structure's mean Dice there."""
     slices = [each for mask in masks for each in _largest_slices(mask)][:: max(len(masks) // 40, 1)]
-    binary = len(found.values) == 1
+    binary = len(measured.values) == 1
     for size in SIZES:
         scores = {value: [_kept(each == value, size) for each in slices if (each == value).any()]
-                  for value in (found.values if binary else [v for v in found.values if v != 255])}  # fmt: skip
+                  for value in (measured.values if binary else [v for v in measured.values if v != 255])}  # fmt: skip
         worst = min((float(np.mean(each)) for each in scores.values() if each), default=1.0)
         if worst >= KEPT:
             return size, worst
@@ -168,25 +168,25 @@ def _kept(mask: NDArray, size: int) -> float:
     return 2 * float((again & mask).sum()) / float(again.sum() + mask.sum())
 
 
-def _one_piece(masks: Sequence[NDArray], found: Look) -> tuple[int, ...]:
+def _one_piece(masks: Sequence[NDArray], measured: Look) -> tuple[int, ...]:
     """Structures that are one connected part in every volume that shows them."""
     result = []
-    for value in found.values:
+    for value in measured.values:
         shares = []
         for mask in masks:
             parts, count = ndimage.label(mask == value, np.ones((3, 3, 3)))
             if count:
                 sizes = np.bincount(parts.ravel())[1:]
                 shares.append(sizes.max() / sizes.sum())
-        if shares and min(shares) >= ONE_PIECE and (value != 255 or len(found.values) == 1):
-            result.append(1 if len(found.values) == 1 else value)
+        if shares and min(shares) >= ONE_PIECE and (value != 255 or len(measured.values) == 1):
+            result.append(1 if len(measured.values) == 1 else value)
     return tuple(result)
 
 
-def _intensities(cases: Sequence[Case], masks: Sequence[NDArray], found: Look) -> None:
+def _intensities(cases: Sequence[Case], masks: Sequence[NDArray], measured: Look) -> None:
     """Whether this is CT, and the window around its structures."""
     modalities = {case.image.modality for case in cases if case.image.modality}
-    found.modality = {"MR": "MR", "CT": "CT"}.get(modalities.pop(), "") if len(modalities) == 1 else ""
+    measured.modality = {"MR": "MR", "CT": "CT"}.get(modalities.pop(), "") if len(modalities) == 1 else ""
     inside, hounsfield = [], 0
     few = [*zip(cases, masks, strict=True)][:: max(len(cases) // 10, 1)]
     for case, mask in few:
@@ -194,14 +194,14 @@ def _intensities(cases: Sequence[Case], masks: Sequence[NDArray], found: Look) -
         volume = load_volume(case.image.path)[0]
         hounsfield += bool(np.percentile(volume[::4, ::4, ::2], 2) < HOUNSFIELD)
         if volume.shape == mask.shape:
-            inside.append(volume[(mask > 0) & (mask != 255 if len(found.values) > 1 else True)][::7])
-    if not found.modality and hounsfield * 2 > len(few):
-        found.modality = "CT"
+            inside.append(volume[(mask > 0) & (mask != 255 if len(measured.values) > 1 else True)][::7])
+    if not measured.modality and hounsfield * 2 > len(few):
+        measured.modality = "CT"
     values = np.concatenate(inside) if inside else np.zeros(0)
     if values.size:
         low, high = np.percentile(values, [0.5, 99.5])
         margin = max((350 - (high - low)) / 2, 0.1 * (high - low))  # no narrower than a soft tissue window
-        found.window = (int(10 * np.floor((low - margin) / 10)), int(10 * np.ceil((high + margin) / 10)))
+        measured.window = (int(10 * np.floor((low - margin) / 10)), int(10 * np.ceil((high + margin) / 10)))
 
 
 def _refuse_channels(case: Case) -> None:

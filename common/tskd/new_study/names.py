@@ -81,10 +81,10 @@ def kept_parents(relative: PurePath) -> tuple[str, ...]:
 
 def channels(stems: Iterable[str]) -> dict[str, tuple[str, int]] | None:
     """Stem -> (case, channel) where every name ends as nnU-Net's do (`_0000`), None where one does not."""
-    found = {each: _CHANNEL.search(each) for each in stems}
-    if not found or not all(found.values()):
+    matches = {each: _CHANNEL.search(each) for each in stems}
+    if not matches or not all(matches.values()):
         return None
-    return {each: (each[:-5], int(match[1])) for each, match in found.items() if match}
+    return {each: (each[:-5], int(match[1])) for each, match in matches.items() if match}
 
 
 def patients(stems: Sequence[str]) -> dict[str, str]:

@@ -40,17 +40,17 @@ def lists(tree: Tree, groups: dict[str, str]) -> dict[str, str]:
     chosen = {str(case.image.path): "test" if case.section == test else (case.section or "training")
               for case in tree.cases if case.mask}  # fmt: skip
     if "validation" not in chosen.values():
-        own = {path: groups.get(path, path) for path, section in chosen.items() if section == "training"}
-        drawn = share_out(own.values(), 0, VALIDATION, 0)["validation"]
-        chosen |= {path: "validation" for path, group in own.items() if group in drawn}
+        patients = {path: groups.get(path, path) for path, section in chosen.items() if section == "training"}
+        drawn = share_out(patients.values(), 0, VALIDATION, 0)["validation"]
+        chosen |= {path: "validation" for path, group in patients.items() if group in drawn}
     return {**{str(case.image.path): "training" for case in tree.cases if case.mask is None}, **chosen}
 
 
 def folders(tree: Tree, groups: dict[str, str], sections: dict[str, str]) -> dict[str, str]:
     """The preparer's options that name the folders; empty where a table is needed."""
     labelled = [case for case in tree.cases if case.mask]
-    other = [case for case in tree.cases if not case.mask]
-    images, extra = _parents([case.image.path for case in labelled]), _parents([case.image.path for case in other])
+    unlabelled = [case for case in tree.cases if not case.mask]
+    images, extra = _parents([case.image.path for case in labelled]), _parents([case.image.path for case in unlabelled])
     masks = _parents([case.mask.path for case in labelled if case.mask])
     plain = not groups and not sections and tree.channels == 1 and len(images) == len(masks) == 1 and len(extra) < 2
     if not plain or len({*images, *masks, *extra}) < 2 + len(extra):
@@ -61,10 +61,10 @@ def folders(tree: Tree, groups: dict[str, str], sections: dict[str, str]) -> dic
     ((image_ending, mask_ending),) = endings
     if (image_ending and not tree.volumes) or (tree.volumes and _repeats([case.image.path for case in tree.cases])):
         return {}
-    found = {"images": str(images[0]), "masks": str(masks[0])}
-    found |= {"unlabelled": str(extra[0])} if extra else {}
-    found |= {"image-suffix": image_ending} if image_ending else {}
-    return found | ({"mask-suffix": mask_ending} if mask_ending else {})
+    options = {"images": str(images[0]), "masks": str(masks[0])}
+    options |= {"unlabelled": str(extra[0])} if extra else {}
+    options |= {"image-suffix": image_ending} if image_ending else {}
+    return options | ({"mask-suffix": mask_ending} if mask_ending else {})
 
 
 def table(tree: Tree, groups: dict[str, str], sections: dict[str, str]) -> str:

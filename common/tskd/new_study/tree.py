@@ -85,15 +85,15 @@ def read_tree(images: Path, masks: Path | None = None, channel: int = 0) -> Tree
         TskdError: no images, no masks, images of several kinds, or two masks for one image.
     """
     left: dict[str, list[str]] = defaultdict(list)
-    found = list(_files(images, left))
+    files = list(_files(images, left))
     if masks is None:
-        pictured = [item for item in found if not _mask(item)]
-        drawn = [item for item in found if _mask(item)]
+        pictured = [item for item in files if not _mask(item)]
+        drawn = [item for item in files if _mask(item)]
     else:
         drawn = list(_files(masks, left))
         taken = {item.path for item in drawn}
         same = masks.resolve() == images.resolve()
-        pictured = [item for item in found if item.path not in taken or (same and not _mask(item))]
+        pictured = [item for item in files if item.path not in taken or (same and not _mask(item))]
         drawn = [item for item in drawn if not same or _mask(item)]
     pictured = _one_kind(images, pictured, left)
     if not drawn:
@@ -160,9 +160,9 @@ def _one_kind(root: Path, items: Sequence[Found], left: dict[str, list[str]]) ->
     for item in items:
         kinds[item.kind].append(item)
     most = max(kinds, key=lambda kind: len(kinds[kind]))
-    for kind, others in kinds.items():
+    for kind, kind_items in kinds.items():
         if kind != most and not ({kind, most} <= set(VOLUMES)):
-            left[f"{kind}s beside the {most}s"] += [str(item.relative) for item in others]
+            left[f"{kind}s beside the {most}s"] += [str(item.relative) for item in kind_items]
     return [item for item in items if item.kind == most or {item.kind, most} <= set(VOLUMES)]
 
 

@@ -82,8 +82,8 @@ def new_study(
     measured, study = look(tree), NewStudy([output])
     groups = sources.patients(tree)
     sections = sources.lists(tree, groups)
-    places = sources.folders(tree, groups, sections)
-    if not places:
+    options = sources.folders(tree, groups, sections)
+    if not options:
         study.files.append(output.with_suffix(".csv"))
     for file in study.files:
         if file.exists() and not overwrite:
@@ -91,7 +91,7 @@ def new_study(
     study.seen += _seen(images, described, tree, measured, channel)
     comments: dict[str, str] = {}
     data = DataSet(
-        name=_name(images, described), volumes=tree.volumes, sources=places, root="",
+        name=_name(images, described), volumes=tree.volumes, sources=options, root="",
         names=_structures(described, measured, labels, study, comments),
         modality=_modality(images, described, tree, measured, channel, study, comments), channels=measured.channels,
         convert=measured.mixed, size=measured.size, one_piece=measured.one_piece,
@@ -99,8 +99,8 @@ def new_study(
     )  # fmt: skip
     data.window = measured.window if data.modality == "CT" else None
     _patients(tree, groups, sections, study, comments)
-    if places:
-        data.root, data.sources = _below_root(places)
+    if options:
+        data.root, data.sources = _below_root(options)
     else:
         data.root, data.sources = str(output.parent.resolve()), {"table": f"{{data_root}}/{study.files[1].name}"}
         write_text(study.files[1], sources.table(tree, groups, sections))
@@ -109,14 +109,14 @@ def new_study(
     return study
 
 
-def _below_root(places: dict[str, str]) -> tuple[str, dict[str, str]]:
+def _below_root(options: dict[str, str]) -> tuple[str, dict[str, str]]:
     """The folder that all lie below, and the options with `{data_root}` in its place."""
-    paths = {key: Path(value).resolve() for key, value in places.items() if not key.endswith("suffix")}
+    paths = {key: Path(value).resolve() for key, value in options.items() if not key.endswith("suffix")}
     root = os.path.commonpath(paths.values())
     below = {
         key: f"{{data_root}}/{path.relative_to(root).as_posix()}".removesuffix("/.") for key, path in paths.items()
     }
-    return root, {**places, **below}
+    return root, {**options, **below}
 
 
 def _name(images: Path, described: Description) -> str:
@@ -205,14 +205,16 @@ def _weights(weights: Path | None, study: NewStudy) -> str | None:
 def _patients(
     tree: Tree, groups: dict[str, str], sections: dict[str, str], study: NewStudy, comments: dict[str, str]
 ) -> None:
-    own = sources.patients_of(tree, groups)
+    patients = sources.patients_of(tree, groups)
     labelled = [case for case in tree.cases if case.mask]
     if not sections:
-        share_out(own, 0.2, 0.1, 0)  # raises where they are too few for three lists
+        share_out(patients, 0.2, 0.1, 0)  # raises where they are too few for three lists
     if groups:
-        study.seen.append(f"{len(own)} patients with masks, by the names of files and folders: see the column group")
+        study.seen.append(
+            f"{len(patients)} patients with masks, by the names of files and folders: see the column group"
+        )
     elif len({case.image.patient for case in tree.cases}) > 1:
-        study.seen.append(f"{len(own)} patients with masks, by DICOM's PatientID")
+        study.seen.append(f"{len(patients)} patients with masks, by DICOM's PatientID")
     else:
         each = "volume" if tree.volumes else "image"
         study.unknown.append(f"patients: each {each} counts as one of another patient (group-pattern)")
@@ -224,7 +226,7 @@ def _patients(
         study.seen.append(
             "lists as the folders say: " + ", ".join(f"{number} {name}" for name, number in count.items())
         )
-    if len(own) < FEW_PATIENTS:
-        study.notes.append(f"{len(own)} patients in all: the numbers will say little about the next one")
+    if len(patients) < FEW_PATIENTS:
+        study.notes.append(f"{len(patients)} patients in all: the numbers will say little about the next one")
     if not tree.volumes and len(labelled) < FEW_IMAGES:
         study.notes.append(f"{len(labelled)} labelled images: the result depends on which ones are drawn for training")

@@ -58,13 +58,13 @@ def run_study(study: Study, runner: Runner, where: str, dry_run: bool = False) -
     with only_run(output), tempfile.TemporaryDirectory(prefix="tskd-") as folder:
         log = output / "train.log"
         with warm.server(Path(folder), log) as environment:
-            found = preflight(study, environment, cores=runner.cores)
-            print("\n".join(found.lines), flush=True)
-            found.refuse(where)
+            checked = preflight(study, environment, cores=runner.cores)
+            print("\n".join(checked.lines), flush=True)
+            checked.refuse(where)
             if dry_run:
-                print(f"{len(study.steps)} steps, {len(found.steps)} to run; nothing was run but the data")
+                print(f"{len(study.steps)} steps, {len(checked.steps)} to run; nothing was run but the data")
                 return
-            run(study, runner, found.steps, found.estimates, environment)
+            run(study, runner, checked.steps, checked.estimates, environment)
             for line in ending(study, environment):
                 print(line, flush=True)
 
@@ -80,12 +80,12 @@ def shortened(config: Mapping[str, Any]) -> dict[str, Any]:
     stages = [*teachers, *(teacher.get("train") for teacher in teachers)]
     stages += [*short.get("pretraining", {}).values(), short.get("synthesis", {}).get("train")]
     stages += [method.get("finetune") for method in short["methods"].values()]
-    holders = [*(place.get("overrides", {}) for place in (short, *short["datasets"].values()))]
+    holders = [*(scope.get("overrides", {}) for scope in (short, *short["datasets"].values()))]
     stages += [{"overrides": section} for holder in holders for section in holder.values()]
-    for own in (stage["overrides"] for stage in stages if stage and stage.get("overrides")):
-        ratio = own.get("batch_ratio")
+    for overrides in (stage["overrides"] for stage in stages if stage and stage.get("overrides")):
+        ratio = overrides.get("batch_ratio")
         toy = {**TOY, "batch_size": sum(ratio.values())} if ratio else TOY
-        own |= {key: value for key, value in toy.items() if key in own or (key == "batch_size" and ratio)}
+        overrides |= {key: value for key, value in toy.items() if key in overrides or (key == "batch_size" and ratio)}
     for settings in short.get("pretraining", {}).values():
         if isinstance(settings.get("transfer", {}).get("synthetic"), int):
             settings["transfer"]["synthetic"] = "all"

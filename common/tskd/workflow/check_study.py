@@ -50,13 +50,13 @@ def _names(config: Mapping[str, Any]) -> Iterator[str]:
             yield f"datasets/{dataset}: expected a method that runs on it, found none"
 
 
-def unknown_names(place: str, names: Iterable[str], known: Iterable[str]) -> Iterator[str]:
+def unknown_names(key: str, names: Iterable[str], known: Iterable[str]) -> Iterator[str]:
     """A line for each of `names` that is not `known`."""
     for name in names:
         if name not in known:
             close = difflib.get_close_matches(name, list(known), n=1)
             hint = f" (did you mean {close[0]}?)" if close else ""
-            yield f"{place}: expected one of {', '.join(known) or '(there is none)'}; found {name}{hint}"
+            yield f"{key}: expected one of {', '.join(known) or '(there is none)'}; found {name}{hint}"
 
 
 def _stages(config: Mapping[str, Any]) -> Iterator[str]:
@@ -84,14 +84,14 @@ def _stages(config: Mapping[str, Any]) -> Iterator[str]:
         if "teacher" in settings and not (transfer.get("real") or wanted):
             yield f"pretraining/{name}: expected a transfer set (real, synthetic or both) for the teacher, found none"
     for name, method in config["methods"].items():
-        place, start = f"methods/{name}", pretraining.get(method.get("pretrain"), {})
+        key, start = f"methods/{name}", pretraining.get(method.get("pretrain"), {})
         if "teacher" in method:
             if len(method.keys() - {"datasets"}) > 1:
-                yield f"{place}: expected teacher alone, found {', '.join(sorted(method.keys() - {'datasets'}))}"
+                yield f"{key}: expected teacher alone, found {', '.join(sorted(method.keys() - {'datasets'}))}"
             if "train" not in teachers.get(method["teacher"], {"train": {}}):
-                yield f"{place}/teacher: expected a teacher with the key train, found {method['teacher']} without"
+                yield f"{key}/teacher: expected a teacher with the key train, found {method['teacher']} without"
         elif "finetune" not in method and "train" not in teachers.get(start.get("teacher"), {}):
-            yield f"{place}: expected finetune, as its model has not seen the task; found {', '.join(sorted(method))}"
+            yield f"{key}: expected finetune, as its model has not seen the task; found {', '.join(sorted(method))}"
     yield from _twice(config["methods"])
 
 
@@ -108,8 +108,8 @@ def _twice(methods: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
 
 def _sections(config: Mapping[str, Any], study: Study) -> Iterator[str]:
     """Keys of the shared sections that no run of their bundles has."""
-    places = {"overrides": config, **{f"datasets/{name}/overrides": each for name, each in config["datasets"].items()}}
-    for place, holder in places.items():
+    scopes = {"overrides": config, **{f"datasets/{name}/overrides": each for name, each in config["datasets"].items()}}
+    for scope, holder in scopes.items():
         for section, keys in holder.get("overrides", {}).items():
             runs = {
                 step.configs
@@ -119,7 +119,7 @@ def _sections(config: Mapping[str, Any], study: Study) -> Iterator[str]:
             for key in keys:
                 if runs and not any(has_key(*run, key) for run in runs):
                     problem = unknown_key(key, merged_config(*min(runs)))
-                    yield f"{place}/{section}: override {key}: {problem}"
+                    yield f"{scope}/{section}: override {key}: {problem}"
 
 
 def _overrides(study: Study) -> Iterator[str]:
@@ -130,14 +130,14 @@ def _overrides(study: Study) -> Iterator[str]:
             continue
         checked.add((step.configs, step.overrides))
         bundle, configs = step.configs
-        place = f"{step.rule} ({bundle}: {', '.join(configs)})"
+        where = f"{step.rule} ({bundle}: {', '.join(configs)})"
         paths = zip(configs, config_files(bundle, configs), strict=True)
         if missing := [name for name, path in paths if not Path(path).is_file()]:
-            yield f"{place}: expected configs of the bundle, found no {', '.join(missing)}"
+            yield f"{where}: expected configs of the bundle, found no {', '.join(missing)}"
             continue
         merged = merged_config(bundle, configs)
         for key in step.overrides:
             if key in OWN:
-                yield f"{place}: {key} is set by the study, leave it out"
+                yield f"{where}: {key} is set by the study, leave it out"
             elif problem := unknown_key(key, merged):
-                yield f"{place}: override {key}: {problem}"
+                yield f"{where}: override {key}: {problem}"

@@ -57,8 +57,8 @@ def options(values: Mapping[str, Any]) -> tuple[str, ...]:
 
 def shared_overrides(study: Mapping[str, Any], bundle: str, dataset: str) -> dict[str, Any]:
     """What a study sets in every run of a bundle on a data set; the data set's own sections win."""
-    places = (study.get("overrides", {}), study["datasets"][dataset].get("overrides", {}))
-    sections = [place.get(section, {}) for place in places for section in ("all", SECTIONS[bundle])]
+    scopes = (study.get("overrides", {}), study["datasets"][dataset].get("overrides", {}))
+    sections = [scope.get(section, {}) for scope in scopes for section in ("all", SECTIONS[bundle])]
     return {key: value for section in sections for key, value in section.items()}
 
 
@@ -80,8 +80,8 @@ def merged_config(bundle: str, configs: tuple[str, ...]) -> dict[str, Any]:
     for file in config_files(bundle, configs):
         for key, value in json.loads(Path(file).read_text(encoding="utf-8")).items():
             *parents, last = key.split("#")
-            place: Any = result
+            level: Any = result
             for parent in parents:
-                place = place[int(parent)] if isinstance(place, list) else place.setdefault(parent, {})
-            place[int(last) if isinstance(place, list) else last] = value
+                level = level[int(parent)] if isinstance(level, list) else level.setdefault(parent, {})
+            level[int(last) if isinstance(level, list) else last] = value
     return result

@@ -41,7 +41,7 @@ class Costs:
             if step.rule in TRAININGS and step.configs:
                 training = self._kind(step)
                 kinds.setdefault(_key(training), training)
-                where.setdefault(_key(training), place(self.study, step))
+                where.setdefault(_key(training), study_key(self.study, step))
         if not kinds:
             return []
         request, answer = (self.folder / name for name in (".measure.json", ".measured.json"))
@@ -59,15 +59,17 @@ class Costs:
         for file in (request, answer):
             file.unlink()
         self.measured = dict(zip(kinds, results, strict=True))
-        return [f"{where[key]}: {found['problem']}" for key, found in self.measured.items() if "problem" in found]
+        return [
+            f"{where[key]}: {measured['problem']}" for key, measured in self.measured.items() if "problem" in measured
+        ]
 
     def seconds(self, step: Step) -> float | None:
         """What a step is expected to take; None where that was not measured."""
         if step.rule in FIXED:
             return FIXED[step.rule]
         training = step if step.rule in TRAININGS else _training(step)
-        found = self._found(training) if training else None
-        if found is None or "step" not in found or training is None:
+        measured = self._measurement(training) if training else None
+        if measured is None or "step" not in measured or training is None:
             return None
         settings, data = _settings(step), self._data(step)
         slices, tests = _slices(data["validation"]), _slices(data["test"])
@@ -75,17 +77,17 @@ class Costs:
             epochs = settings["max_epochs"]
             rounds = epochs / settings.get("val_interval", epochs) if step.rule != "ddpm" else 0
             steps = epochs * settings["iterations_per_epoch"]
-            return START + steps * found["step"] + rounds * slices * found["forward"]
+            return START + steps * measured["step"] + rounds * slices * measured["forward"]
         if step.rule == "soft_labels":
             images = len(data["training"]) + len(data["unlabelled"])
             synthetic = self.study.config.get("synthesis", {}).get("num_images", 0)
-            return START + found["forward"] * (synthetic if "/soft_labels/synthetic" in step.path else images)
+            return START + measured["forward"] * (synthetic if "/soft_labels/synthetic" in step.path else images)
         if step.rule == "synthesise":
             steps = settings.get("steps") or 25
-            return START + found["forward"] * self.study.config["synthesis"]["num_images"] * steps
-        return START + 1.5 * found["forward"] * tests
+            return START + measured["forward"] * self.study.config["synthesis"]["num_images"] * steps
+        return START + 1.5 * measured["forward"] * tests
 
-    def _found(self, step: Step) -> dict[str, Any] | None:
+    def _measurement(self, step: Step) -> dict[str, Any] | None:
         return self.measured.get(_key(self._kind(step))) if step.configs else None
 
     def _kind(self, step: Step) -> dict[str, Any]:
@@ -110,7 +112,7 @@ def keys(step: Step) -> dict[str, str]:
     return {key: value for key, value in given.items() if key not in (*PATHS, "seed", "num_labelled")}
 
 
-def place(study: Study, step: Step) -> str:
+def study_key(study: Study, step: Step) -> str:
     """The key of the study's YAML that a step comes from."""
     parts = step.path.removeprefix(study.output + "/").split("/")
     kinds = {"teachers": "teachers", "distil": "pretraining", "rival": "pretraining", "finetune": "methods"}
@@ -134,8 +136,8 @@ def _training(step: Step) -> Step | None:
             yield from above(needed)
 
     wanted = {"synthesise": ("ddpm",), "soft_labels": ("teacher",)}.get(step.rule, TRAININGS)
-    found = [needed for needed in step.needs if needed.rule in wanted]
-    return found[0] if found else next((needed for needed in above(step) if needed.rule in wanted), None)
+    direct = [needed for needed in step.needs if needed.rule in wanted]
+    return direct[0] if direct else next((needed for needed in above(step) if needed.rule in wanted), None)
 
 
 def _settings(step: Step) -> dict[str, Any]:

@@ -70,11 +70,11 @@ def find_dataset(run: Path) -> Path:
     file = run / "versions.json"
     made_with = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     data, named = made_with.get("data", {}), Path(made_with.get("settings", {}).get("dataset_file", "dataset.json"))
-    places = [run / data["file"]] if "file" in data else []
-    places += [named] if len(named.parts) > 1 else []
-    places += [folder / "dataset" / "dataset.json" for folder in run.resolve().parents]
-    there = [place for place in places if place.is_file()]
-    same = [place for place in there if sha256(place) == data.get("sha256")]
+    candidates = [run / data["file"]] if "file" in data else []
+    candidates += [named] if len(named.parts) > 1 else []
+    candidates += [folder / "dataset" / "dataset.json" for folder in run.resolve().parents]
+    there = [path for path in candidates if path.is_file()]
+    same = [path for path in there if sha256(path) == data.get("sha256")]
     if not there:
         raise TskdError(
             f"{run}: expected the dataset.json of the training at {named} or in a folder `dataset` above the run, "

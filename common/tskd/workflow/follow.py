@@ -108,14 +108,14 @@ class Follower:
 
         Finished steps of the same rule say most; others only if their estimates were measured, too.
         """
-        alike = [other for other in self.finished if other.rule == step.rule]
+        alike = [done for done in self.finished if done.rule == step.rule]
         if step.path in self.estimates:
-            measured = [other for other in self.finished if other.configs]
-            known = [other for other in (alike or measured) if self.estimates.get(other.path)]
-            spent = sum(self.histories[other.path].seconds for other in known)
-            planned = sum(self.estimates[other.path] for other in known)
+            measured = [done for done in self.finished if done.configs]
+            known = [done for done in (alike or measured) if self.estimates.get(done.path)]
+            spent = sum(self.histories[done.path].seconds for done in known)
+            planned = sum(self.estimates[done.path] for done in known)
             return self.estimates[step.path] * (spent / planned if planned else 1.0)
-        return statistics.fmean(self.histories[other.path].seconds for other in alike) if alike else None
+        return statistics.fmean(self.histories[done.path].seconds for done in alike) if alike else None
 
 
 def duration(seconds: float) -> str:

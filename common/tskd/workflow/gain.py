@@ -37,13 +37,13 @@ def expectation(teachers: Sequence[Path], supervised: Path, best: bool = False) 
     known = [dice for run in teachers if (dice := validation_dice(run)) is not None]
     if student is None or not known:
         return ""
-    found = (
+    comparison = (
         f"validation Dice: teacher {', '.join(f'{dice:.3f}' for dice in known)}, student of the labels {student:.3f}"
     )
     if max(known) > student + LEVEL:
-        return f"{found}. The teacher is ahead: its soft labels may bring the student up to it."
+        return f"{comparison}. The teacher is ahead: its soft labels may bring the student up to it."
     advice = "Train the teacher longer or larger, or take several teachers."
-    return f"{found}. The teacher is not ahead, and where that was so distillation has brought nothing. {advice}"
+    return f"{comparison}. The teacher is not ahead, and where that was so distillation has brought nothing. {advice}"
 
 
 def better(supervised: Path, distilled: Path, best: bool = False) -> tuple[Path, str]:

@@ -67,11 +67,11 @@ def _augmentation(preview: Preview) -> tuple[list[Any], Any]:
     if missing := [f for f in config_files(bundle, preview.overlays) if not Path(f).is_file()]:
         raise TskdError(f"overlay: expected a config of {bundle}, found no {', '.join(missing)}")
     channels = read(preview.dataset_file)["channels"]
-    own = {"dataset_file": str(preview.dataset_file.resolve()), "in_channels": channels, "device": "cpu"}
+    run_keys = {"dataset_file": str(preview.dataset_file.resolve()), "in_channels": channels, "device": "cpu"}
     plain, full = ConfigParser(), ConfigParser()
     plain.read_config(list(config_files(bundle, ["train"])))
     full.read_config(list(config_files(bundle, ["train", *preview.overlays])))
-    for key, value in {**own, **preview.overrides}.items():
+    for key, value in {**run_keys, **preview.overrides}.items():
         full.set(value, key)
         if key.split("#")[0] in plain.get():  # else a key of an overlay
             plain.set(value, key)

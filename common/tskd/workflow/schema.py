@@ -51,17 +51,17 @@ def refuse(problems: list[str], where: str) -> None:
 
 
 def _line(error: ValidationError) -> str:
-    place = "/".join(map(str, error.absolute_path)) or "top level"
-    found = error.instance
+    key = "/".join(map(str, error.absolute_path)) or "top level"
+    value = error.instance
     if error.validator == "additionalProperties":
         allowed = sorted(error.schema["properties"])
-        unknown = sorted(found.keys() - set(allowed))
+        unknown = sorted(value.keys() - set(allowed))
         close = [match for key in unknown for match in difflib.get_close_matches(str(key), allowed, n=1)]
         hint = f" (did you mean {', '.join(close)}?)" if close else ""
-        return f"{place}: expected only the keys {', '.join(allowed)}; found {', '.join(map(str, unknown))}{hint}"
+        return f"{key}: expected only the keys {', '.join(allowed)}; found {', '.join(map(str, unknown))}{hint}"
     if error.validator == "required":
-        missing = sorted(set(error.validator_value) - found.keys())
-        return f"{place}: expected the key {', '.join(missing)}, found {', '.join(sorted(map(str, found))) or 'none'}"
+        missing = sorted(set(error.validator_value) - value.keys())
+        return f"{key}: expected the key {', '.join(missing)}, found {', '.join(sorted(map(str, value))) or 'none'}"
     expected = {
         "type": lambda value: " or ".join([value] if isinstance(value, str) else value),
         "enum": lambda value: "one of " + ", ".join(map(str, value)),
@@ -73,5 +73,5 @@ def _line(error: ValidationError) -> str:
         "pattern": lambda value: f"a name like {value}",
     }
     if error.validator in expected:
-        return f"{place}: expected {expected[error.validator](error.validator_value)}, found {found!r}"
-    return f"{place}: {error.message}"
+        return f"{key}: expected {expected[error.validator](error.validator_value)}, found {value!r}"
+    return f"{key}: {error.message}"

@@ -84,14 +84,14 @@ def check_search(settings: dict[str, Any], where: str) -> dict[str, Any]:
             f"configs: expected a training that validates, found {', '.join(configs)}, which has nothing that a "
             "validation could measure. Search by what its fine-tuning reaches (docs/explanation/rivals.md)"
         )
-    for place in ("overrides", "space"):
-        for key in settings[place]:
+    for section in ("overrides", "space"):
+        for key in settings[section]:
             if key in OWN or key.startswith("validate#dataset"):
                 problems.append(
-                    f"{place}: {key} is set by the search, which uses the validation list only; leave it out"
+                    f"{section}: {key} is set by the search, which uses the validation list only; leave it out"
                 )
             elif merged and (problem := unknown_key(key, merged)):
-                problems.append(f"{place}: {key}: {problem}")
+                problems.append(f"{section}: {key}: {problem}")
     for key in settings["space"].keys() & settings["overrides"].keys():
         problems.append(f"space: {key} is also in overrides, expected it in one of them")
     for key, axis in settings["space"].items():
@@ -120,11 +120,11 @@ def _without_test(source: Path, target: Path) -> Path:
 def _claim(study: optuna.Study, settings: Mapping[str, Any]) -> None:
     """Remembers what decides the trials' values; their number may grow."""
     identity = {key: value for key, value in settings.items() if key != "trials"}
-    found = study.user_attrs.get("settings", identity)
+    stored = study.user_attrs.get("settings", identity)
     differing = [
-        f"{key}: expected {found.get(key)}, found {identity.get(key)}"
-        for key in sorted({*found, *identity})
-        if found.get(key) != identity.get(key)
+        f"{key}: expected {stored.get(key)}, found {identity.get(key)}"
+        for key in sorted({*stored, *identity})
+        if stored.get(key) != identity.get(key)
     ]
     if differing:
         raise TskdError(f"the folder holds another search; {'; '.join(differing)}. Choose another --output")
@@ -153,8 +153,8 @@ def suggest(trial: Trial, space: Mapping[str, Mapping[str, Any]]) -> dict[str, A
 
 def _run(study: optuna.Study, trial: Trial, settings: Mapping[str, Any], dataset: Path, folder: Path) -> None:
     values = suggest(trial, settings["space"])
-    own = {"dataset_dir": dataset.parent, "output_dir": folder, "model_dir": folder / "models"}
-    command = bundle_command(settings["bundle"], settings["configs"], {**own, **settings["overrides"], **values})
+    paths = {"dataset_dir": dataset.parent, "output_dir": folder, "model_dir": folder / "models"}
+    command = bundle_command(settings["bundle"], settings["configs"], {**paths, **settings["overrides"], **values})
     folder.mkdir(parents=True, exist_ok=True)
     log, began = folder / "trial.log", time.monotonic()
     with log.open("a") as file:
@@ -167,7 +167,7 @@ def _run(study: optuna.Study, trial: Trial, settings: Mapping[str, Any], dataset
     scores = read_scores(folder / "train_log.csv", settings["metric"])
     failed = not pruned and (status != 0 or not scores)
     state = TrialState.PRUNED if pruned else TrialState.FAIL if failed else TrialState.COMPLETE
-    if failed and not any(other.state == TrialState.COMPLETE for other in study.trials):
+    if failed and not any(earlier.state == TrialState.COMPLETE for earlier in study.trials):
         end = "".join(log.read_text().splitlines(True)[-15:])
         raise TskdError(f"trial {trial.number} failed, and none has succeeded; the end of {log}:\n{end}")
     study.tell(trial, None if failed or pruned else max(scores.values()), state)

@@ -84,8 +84,8 @@ def _empty(task: Task) -> None:
     folder = task.folder
     if folder is None or not folder.exists():
         return
-    found = any(not path.is_dir() for path in folder.rglob("*"))  # Snakemake makes the folder of what is wanted
-    if found and not task.log.is_file():
+    has_files = any(not path.is_dir() for path in folder.rglob("*"))  # Snakemake makes the folder of what is wanted
+    if has_files and not task.log.is_file():
         raise TskdError(
             f"{folder}: expected an empty folder or one that an earlier run of the study made, found other files. "
             "Move them away, or give the study another `output`."
@@ -140,11 +140,11 @@ def explain(status: int, log: str) -> str:
         return f"{text}, as the system does when memory is short. Lower batch_size" if name == "SIGKILL" else text
     if ours:
         return "\n".join(lines[ours[-1] :]).removeprefix("error: ")
-    found = _first_exception(lines) or next((line for line in reversed(lines) if line[:1].strip()), "")
-    found = found or f"it ended with status {status}"
-    if any(word in found for word in MEMORY):
-        return f"{found}. Lower batch_size (and raise accumulation_steps), or image_size: `tskd doctor` says what fits"
-    return found
+    cause = _first_exception(lines) or next((line for line in reversed(lines) if line[:1].strip()), "")
+    cause = cause or f"it ended with status {status}"
+    if any(word in cause for word in MEMORY):
+        return f"{cause}. Lower batch_size (and raise accumulation_steps), or image_size: `tskd doctor` says what fits"
+    return cause
 
 
 def _first_exception(lines: list[str]) -> str:

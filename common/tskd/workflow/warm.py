@@ -178,8 +178,8 @@ def serve(listener: socket.socket, modules: Sequence[str], parent: IO[str]) -> d
                         os.setpgid(0, 0)
                         selector.close()
                         listener.close()
-                        for other in (connection, *children.values()):
-                            other.close()
+                        for connected in (connection, *children.values()):
+                            connected.close()
                         return {**request, "descriptors": descriptors}
                     for descriptor in descriptors:
                         os.close(descriptor)
