@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Group, Parameter
 
 from tskd import __version__
 from tskd.commands import clinic, data_sets, models, results, training
@@ -19,25 +19,35 @@ app = App(
     default_parameter=Parameter(consume_multiple=True, negative=()),
     result_action="return_value",
 )
-app.command("tskd.commands.prepare:prepare", name="prepare", help="Write a data set's dataset.json.")
-app.command(data_sets.init)
-app.command(data_sets.check)
+START = Group("Start", sort_key=1)
+DATA = Group("Data", sort_key=2)
+TRAIN = Group("Train", sort_key=3)
+RESULTS = Group("Results", sort_key=4)
+USE = Group("Use a model", sort_key=5)
+MACHINE = Group("This machine", sort_key=6)
+OPTIONS = Group("Options", sort_key=7)
+
+app.command(data_sets.init, group=START)
+app.command(training.train, group=START)
+app.command(training.quickstart, group=START)
+app.command("tskd.commands.prepare:prepare", name="prepare", help="Write a data set's dataset.json.", group=DATA)
+app.command(data_sets.check, group=DATA)
+app.command(training.preview_augmentation, group=DATA)
 app.command(data_sets.weights)
-app.command(training.train)
-app.command(training.distil, alias="distill")
-app.command(training.search)
-app.command(training.preview_augmentation)
-app.command(training.quickstart)
-app.command(results.score)
-app.command(results.report)
-app.command(results.results)
-app.command(models.profile)
-app.command(models.doctor)
-app.command(models.merge)
-app.command(models.evaluate)
-app.command(models.ship)
-app.command(clinic.predict)
-app.command(clinic.export)
+app.command(training.distil, alias="distill", group=TRAIN)
+app.command(training.search, group=TRAIN)
+app.command(models.merge, group=TRAIN)
+app.command(models.evaluate, group=RESULTS)
+app.command(results.score, group=RESULTS)
+app.command(results.report, group=RESULTS)
+app.command(results.results, group=RESULTS)
+app.command(models.ship, group=USE)
+app.command(clinic.predict, group=USE)
+app.command(clinic.export, group=USE)
+app.command(models.doctor, group=MACHINE)
+app.command(models.profile, group=MACHINE)
+for flag in ("--help", "--version"):
+    app[flag].group = OPTIONS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -78,5 +78,14 @@ def test_what_is_wrong_is_said_in_one_line(tokens, message, capsys):
 @pytest.mark.parametrize("tokens", [[], ["prepare"], ["weights"]])
 def test_a_command_that_is_not_complete_shows_the_help(tokens, capsys):
     assert main(tokens) == 2
-    assert "Commands" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert " ".join(["Usage: tskd", *tokens, "COMMAND"]) in shown
+    assert ("Start" if not tokens else "Commands") in shown
     assert main([*tokens, "-h"]) == 0
+
+
+def test_the_help_shows_every_command_in_a_group(capsys):
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    titles = ["Start", "Data", "Train", "Results", "Use a model", "This machine", "Options"]
+    assert [line.split()[1] for line in text.splitlines() if line.startswith("╭")] == [t.split()[0] for t in titles]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests import forked
 from tskd.cli import main
 from tskd.data.tint import COLOURS, blend, colour
 from tskd.errors import TskdError
@@ -22,12 +23,14 @@ TOY = Path(__file__).with_name("toy.yaml")
 def look(**changes: Any) -> Preflight:
     config = read_yaml(TOY)
     config["datasets"]["phantom"] |= changes
-    return preflight(check_study(config, "toy"), {}, measure=False)
+    return preflight(check_study(config, "toy"), forked.environment(), measure=False)
 
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    for name, value in forked.environment().items():
+        monkeypatch.setenv(name, value)
 
 
 def test_an_example_that_nobody_has_edited_lists_all_that_is_missing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from tskd.errors import TskdError
 from tskd.workflow import Study, check_study, read_yaml
 from tskd.workflow.chain import shortened
 from tskd.workflow.commands import STUDENT, TEACHER, config_files, merged_config
-from tskd.workflow.ending import shipped_student
+from tskd.workflow.ending import shipped_student, table
 from tskd.workflow.schema import WORKFLOW
 from tskd.workflow.sublist import first_images
 
@@ -363,3 +363,20 @@ def test_sublist_of_whole_patients(tmp_path: Path) -> None:
     write(tmp_path / "dataset.json", {**content, "training": training, "validation": [], "test": []})
     first_images(tmp_path / "dataset.json", "2 patients", tmp_path / "part" / "dataset.json")
     assert [e["case"] for e in read(tmp_path / "part" / "dataset.json")["training"]] == ["a0", "b0", "a1"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "heads"),
+    [(["all organs", "lesion"], ["lesion"]), (["all organs", "liver", "spleen"], ["liver", "spleen", "all organs"])],
+)
+def test_the_end_table_has_the_mean_of_several_structures_alone(
+    labels: list[str], heads: list[str], tmp_path: Path
+) -> None:
+    lines = ["method,budget,label,metric,mean,patients"]
+    lines += [f"teacher,4,{label},dice,0.{number},3" for number, label in enumerate(labels, start=5)]
+    (tmp_path / "numbers.csv").write_text("\n".join(lines))
+    study = check_study(read_yaml(TOY), "toy")
+    title, head, row = table(study, "phantom", tmp_path / "numbers.csv")
+    assert title == "  mean Dice over 3 test patients"
+    assert head.split("labels")[1].split("parameters")[0].split() == " ".join(heads).split()
+    assert row.split()[2 : 2 + len(heads)] == [f"0.{5 + labels.index(label)}00" for label in heads]

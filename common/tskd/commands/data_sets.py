@@ -8,7 +8,7 @@ from cyclopts import App
 
 from tskd.commands.arguments import Flag, names
 
-weights = App(name="weights", help="Download pretrained weights.")
+weights = App(name="weights", help="Download pretrained weights.", group="Train")
 
 
 def init(

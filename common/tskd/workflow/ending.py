@@ -35,7 +35,7 @@ def table(study: Study, dataset: str, numbers: Path) -> Iterator[str]:
     with numbers.open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["metric"] == "dice"]
     labels = list(dict.fromkeys(row["label"] for row in rows))
-    labels = [*labels[1:], labels[0]] if len(labels) > 2 else labels[:1]  # the mean last; of one structure alone
+    labels = [*labels[1:], labels[0]] if len(labels) > 2 else labels[-1:]  # the mean last; one structure has none
     width = max(len(row["method"]) for row in rows) + 2
     patients = max(int(row["patients"]) for row in rows)
     yield f"  mean Dice over {patients} test patient{'s' * (patients > 1)}"
