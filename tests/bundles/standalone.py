@@ -104,7 +104,7 @@ def ship(folder: Path, kind: str, in_channels: int = 1, lite: bool = False, **he
     entry = {"image": f"a.{kind}", "label": f"a_label.{kind}", "group": "a", "case": "a"}
     lists: dict[str, list[dict[str, str]]] = {"training": [], "unlabelled": [], "validation": [], "test": [entry]}
     header = {"name": "toy", "modality": "MR", "channels": in_channels, "labels": LABELS, **header}
-    datalist.write(folder / "dataset.json", {**header, **lists, "provenance": {}})
+    datalist.write(folder / "dataset.json", {"provenance": {}, **header, **lists})
     save_weights(lite_student(in_channels) if lite else student(in_channels), folder / "weights.pt")
     output, overlay = folder / "student_segmentation", "lite_unet.json" if lite else None
     return ship_student(BUNDLE, folder / "weights.pt", output, folder / "dataset.json", IMAGE_SIZE, overlay)

@@ -44,23 +44,35 @@ def predict(
 
 
 def export(
-    bundle: Path,
+    source: Path,
     /,
     *,
-    to: Literal["torchscript", "onnx", "onnx-int8", "openvino"],
+    to: Literal["torchscript", "onnx", "onnx-int8", "openvino", "nnunet", "deploy", "label", "huggingface"],
+    output: Path | None = None,
     dataset_file: Path | None = None,
     tolerance: float | None = None,
+    codes: Path | None = None,
     overwrite: Flag = False,
+    force: Flag = False,
 ) -> None:
-    """Write a shipped bundle's network in another format, and compare its masks with PyTorch's.
+    """Write a trained student in the form that another program takes.
+
+    torchscript, onnx, onnx-int8 and openvino are files in the bundle's models/, whose masks are compared with those of
+    PyTorch. nnunet is the data set of the training in nnU-Net's layout. deploy (MONAI Deploy), label (MONAI Label)
+    and huggingface are folders around the bundle.
 
     Args:
-        bundle: folder that `tskd ship` wrote; the file goes into its models/.
-        to: format of the network.
-        dataset_file: the training's dataset.json: masks are compared on its validation list; onnx-int8 needs it.
+        source: bundle that `tskd ship` wrote, or output_dir of a student's training, which is shipped first; for nnunet
+            also a dataset.json.
+        to: form to write.
+        output: new folder, of the form; for the first four, where a run is shipped to (RUN/shipped_segmentation).
+        dataset_file: the training's dataset.json: masks are compared on its validation list; onnx-int8 needs it. Of a
+            run it is found.
         tolerance: Dice that the worst organ may lose, averaged over patients; by default 0.001, for onnx-int8 0.01.
+        codes: for deploy, JSON file with the codes of structures, name: [value, scheme, meaning].
         overwrite: replace a file that is there.
+        force: ship a run that was never evaluated, or whose Dice is near 0.
     """
-    from tskd.export.exporter import export_network
+    from tskd.workflow.export_run import export
 
-    print(export_network(bundle, to, dataset_file, tolerance, overwrite))
+    print(export(source, to, output, dataset_file, tolerance, codes, overwrite, force))

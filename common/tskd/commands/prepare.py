@@ -37,11 +37,11 @@ prepare = App(name="prepare", help="Write a data set's dataset.json.")
 
 
 def _add(name: str, function: Callable[..., Path], **more: Any) -> None:
-    """Make a command of a function that prepares a data set: each argument is an option."""
+    """Make a command of a function that prepares a data set: each argument is an option, `folder` has no name."""
 
     @wraps(function)
-    def command(**options: Any) -> None:
-        _report(function(**options))
+    def command(*folder: Path, **options: Any) -> None:
+        _report(function(**options, **({"folder": folder[0]} if folder else {})))
 
     signature = inspect.signature(function, eval_str=True)
     parameters = []
@@ -49,7 +49,9 @@ def _add(name: str, function: Callable[..., Path], **more: Any) -> None:
         form = _FORMS.get(parameter.name, _FORMS.get(parameter.annotation, parameter.annotation))
         if parameter.name in more:
             form = Annotated[form, more[parameter.name]]
-        parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=form))
+        kind = inspect.Parameter.POSITIONAL_ONLY if parameter.name == "folder" else inspect.Parameter.KEYWORD_ONLY
+        parameters.append(parameter.replace(kind=kind, annotation=form))
+    parameters.sort(key=lambda parameter: parameter.kind)
     command.__signature__ = signature.replace(parameters=parameters, return_annotation=None)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     prepare.command(command, name=name)
@@ -75,3 +77,4 @@ _add("usgra", data.prepare_usgra)
 _add("chase-db1", data.prepare_chase_db1)
 _add("images-masks", data.prepare_images_masks)
 _add("volumes", data.prepare_volumes_masks, **_VOLUMES)
+_add("nnunet", data.prepare_nnunet, **_VOLUMES)

@@ -12,6 +12,7 @@ from tskd.data.io.nifti import load_label, load_volume, to_lps, write_volume
 from tskd.data.io.slices import write_slices
 from tskd.data.phantom.cohort import prepare_phantom, virtual_patient
 from tskd.data.prepare.images import prepare_images_masks
+from tskd.data.prepare.nnunet import prepare_nnunet
 from tskd.data.prepare.volume_checks import Patient
 from tskd.data.prepare.volume_writer import fingerprint, preparation, prepare_volumes
 from tskd.data.prepare.volumes import prepare_volumes_masks
@@ -38,6 +39,7 @@ __all__ = [
     "prepare_chase_db1",
     "prepare_images_masks",
     "prepare_isic2017",
+    "prepare_nnunet",
     "prepare_phantom",
     "prepare_usgra",
     "prepare_volumes",

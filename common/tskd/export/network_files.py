@@ -7,6 +7,8 @@ Each file names its tensors `image` (float32 [B, channels, size, size], scaled t
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -48,8 +50,13 @@ def write_torchscript(network: nn.Module, bundle: ShippedBundle, path: Path) -> 
         f"{name}.json": (bundle.root / "configs" / f"{name}.json").read_text() for name in ("inference", "metadata")
     }
     extra["tskd.json"] = json.dumps(file_metadata(bundle))
-    with atomic(path) as draft:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".draft-") as folder:
+        draft = (
+            Path(folder) / path.name
+        )  # the archive's inner folder has this name; MONAI Deploy looks for its own there
         torch.jit.save(traced, str(draft), _extra_files=extra)
+        os.replace(draft, path)
 
 
 def write_onnx(network: nn.Module, bundle: ShippedBundle, path: Path) -> None:

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tskd.data.prepare.nnunet import MR_WORDS
 from tskd.errors import TskdError
-
-_MR = ("mr", "mri", "t1", "t2", "flair", "t1w", "t2w", "t1gd", "t1ce", "adc", "dwi", "pd", "mrt", "cine-mri")
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Description:
         words = name.lower().replace("_", " ").split()
         if "ct" in words:
             return "CT"
-        return "MR" if any(word in _MR for word in words) else name
+        return "MR" if any(word in MR_WORDS for word in words) else name
 
 
 def read_description(folder: Path) -> Description:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from tskd.data.prepare.nnunet import SPLITS, read_fold
 from tskd.data.prepare.patients import refuse_alike
 from tskd.data.split import share_out
 from tskd.new_study import names
@@ -44,6 +45,24 @@ def lists(tree: Tree, groups: dict[str, str]) -> dict[str, str]:
         drawn = share_out(patients.values(), 0, VALIDATION, 0)["validation"]
         chosen |= {path: "validation" for path, group in patients.items() if group in drawn}
     return {**{str(case.image.path): "training" for case in tree.cases if case.mask is None}, **chosen}
+
+
+def nnunet_lists(root: Path, tree: Tree, groups: dict[str, str]) -> dict[str, str]:
+    """Path of an image -> list, as fold 0 of nnU-Net's splits_final.json says; empty where there is none.
+
+    The cases that the fold is validated on are for testing, and validation is drawn from the others.
+    """
+    file = next((each / SPLITS for each in (root, root.parent) if (each / SPLITS).is_file()), None)
+    if file is None:
+        return {}
+    train, held_out = (set(cases) for cases in read_fold(file, 0))
+    chosen = {str(case.image.path): "test" if case.image.stem in held_out else "training"
+              for case in tree.cases if case.mask and case.image.stem in train | held_out}  # fmt: skip
+    if set(chosen.values()) != {"training", "test"}:
+        return {}
+    own = {path: groups.get(path, path) for path, section in chosen.items() if section == "training"}
+    drawn = share_out(own.values(), 0, VALIDATION, 0)["validation"]
+    return chosen | {path: "validation" for path, group in own.items() if group in drawn}
 
 
 def folders(tree: Tree, groups: dict[str, str], sections: dict[str, str]) -> dict[str, str]:

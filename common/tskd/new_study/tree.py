@@ -15,6 +15,7 @@ from tskd.new_study import names
 from tskd.predict.dicom_tree import group_series, read_header
 
 VOLUMES = ("volume", "series")
+DESCRIPTIONS = ("dataset.json", "splits_final.json")  # of nnU-Net, read elsewhere
 
 
 @dataclass(frozen=True)
@@ -128,9 +129,9 @@ def _files(root: Path, left: dict[str, list[str]]) -> Iterator[Found]:
                 yield Found(path, relative, "volume")
             elif path.suffix.lower() in SUFFIXES:
                 yield Found(path, relative, "picture")
-            elif name != "dataset.json" and (header := read_header(path)) is not None:
+            elif name not in DESCRIPTIONS and (header := read_header(path)) is not None:
                 headers.append((path, header))
-            elif name != "dataset.json":
+            elif name not in DESCRIPTIONS:
                 left["other files"].append(str(relative))
     series, objects = group_series(headers)
     for reason, words in objects.items():

@@ -81,7 +81,7 @@ def new_study(
     described, tree = read_description(images), read_tree(images, masks, channel)
     measured, study = look(tree), NewStudy([output])
     groups = sources.patients(tree)
-    sections = sources.lists(tree, groups)
+    sections = sources.nnunet_lists(images, tree, groups) or sources.lists(tree, groups)
     options = sources.folders(tree, groups, sections)
     if not options:
         study.files.append(output.with_suffix(".csv"))
