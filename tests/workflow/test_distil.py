@@ -3,9 +3,10 @@
 import ast
 import json
 import shlex
+from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from fire.parser import DefaultParseValue
@@ -100,7 +101,8 @@ def test_keys_that_are_given_win_over_what_the_command_would_choose(study, capsy
 def test_soft_labels_may_lie_elsewhere(study, capsys):
     assert call(study, "--soft-labels", str(study / "soft/of another"), "--dry-run") == 0
     soft, distil, _ = printed(capsys)
-    assert soft["soft_labels"] == distil["soft_labels"] == str(study / "soft/of another")
+    assert soft["soft_labels"] == str(study / "soft/of another")
+    assert distil["soft_labels"] == str([soft["soft_labels"]])
 
 
 @pytest.mark.parametrize(
@@ -122,25 +124,23 @@ def test_a_key_without_a_value_is_refused(study, capsys):
     assert "expected KEY=VALUE, found 'learning_rate'" in capsys.readouterr().err
 
 
-class Ended(NamedTuple):
-    """A process that has ended."""
-
-    status: int
-
-    def wait(self) -> int:
-        return self.status
+@pytest.fixture
+def failing() -> set[str]:
+    """Last part of the `output_dir` of steps that are to fail."""
+    return set()
 
 
 @pytest.fixture
-def recorded(monkeypatch) -> list[list[str]]:
+def recorded(monkeypatch, failing) -> list[list[str]]:
     """The commands that would have been run."""
     commands: list[list[str]] = []
 
-    def start(command: list[str], *_: object) -> "Ended":
-        commands.append(command)
-        return Ended(0)
+    def follow(command: list[str], *_: Any) -> int:
+        commands.append(command[command.index("--") + 1 :])
+        return int(steps(commands[-1:])[0] in failing)
 
-    monkeypatch.setattr("tskd.workflow.warm.start", start)
+    monkeypatch.setattr("tskd.workflow.distil.follow_command", follow)
+    monkeypatch.setattr("tskd.workflow.warm.server", lambda *_: nullcontext({}))
     return commands
 
 
@@ -152,18 +152,24 @@ def test_the_three_steps_run_and_soft_labels_are_the_writers_matter(study, recor
     """It keeps what is complete and compares teacher and preprocessing: test_soft_labels.py."""
     assert call(study) == 0
     assert call(study, "--soft-labels", str(study / "elsewhere")) == 0
-    assert steps(recorded) == ["out", "distilled", "tskd"] * 2
+    assert steps(recorded) == ["run", "distilled", "tskd"] * 2
 
 
-def test_a_step_that_fails_is_named_and_is_the_last(study, recorded, monkeypatch, capsys):
-    def start(command: list[str], *_: object) -> Ended:
-        recorded.append(command)
-        return Ended(int(steps([command]) == ["distilled"]))
-
-    monkeypatch.setattr("tskd.workflow.warm.start", start)
+def test_a_step_that_fails_is_the_last_and_its_log_is_named(study, recorded, failing, capsys):
+    failing.add("distilled")
     assert call(study) == 2
-    assert steps(recorded) == ["out", "distilled"]
-    assert "distillation failed, see above" in capsys.readouterr().err
+    assert steps(recorded) == ["run", "distilled"]
+    error = capsys.readouterr().err
+    assert f"log: {study / 'out/distil.log'}" in error
+    assert "it goes on from there with: the same command; --set resume=never starts anew" in error
+
+
+def test_a_mistyped_key_is_named_with_those_close_to_it_before_anything_runs(study, capsys):
+    assert call(study, "--set", "learning_rat=1", "--fine-tune", "optimzer#lr=1") == 2
+    error = capsys.readouterr().err
+    assert "distillation: learning_rat: no such key; close names: learning_rate" in error
+    assert "fine-tuning: optimzer#lr: no such key; close names: optimizer" in error
+    assert not (study / "out").exists()
 
 
 def test_a_teacher_of_other_data_or_more_labels_is_named(study, caplog):
@@ -195,7 +201,8 @@ def test_paths_with_spaces_survive(study, recorded):
     soft, distil, tune = ({key: DefaultParseValue(value) for key, value in command_line(c).items()} for c in recorded)
     files = [str(place / "dataset.json"), str(place / "more of it/dataset.json")]
     assert soft["dataset_files"] == distil["transfer_files"] == files
-    assert soft["soft_labels"] == distil["soft_labels"] == str(place / "out/soft_labels")
+    assert soft["soft_labels"] == str(place / "out/soft_labels")
+    assert distil["soft_labels"] == [soft["soft_labels"]]
     assert (soft["model_dir"], distil["teacher_model"]) == (
         str(place / "teacher/models"), str(place / "teacher/models/model.pt"),
     )  # fmt: skip
@@ -231,7 +238,7 @@ def test_a_committee_answers_one_after_the_other_and_is_averaged(committee, caps
     assert list(commands) == [
         "soft labels 1", "bundle of teacher 2", "soft labels 2", "soft labels 3", "distillation", "fine-tuning",
     ]  # fmt: skip
-    made = str(committee / "out/teachers/student_2_segmentation")
+    made = str(committee / "out/teachers/student_2/student_segmentation")
     assert commands["bundle of teacher 2"][:2] == ["tskd.cli", "ship"]
     assert commands["bundle of teacher 2"][3:6] == [str(committee / "student"), "--output", made]
     answers = [command_line(commands[f"soft labels {number}"][2:]) for number in (1, 2, 3)]
@@ -242,7 +249,9 @@ def test_a_committee_answers_one_after_the_other_and_is_averaged(committee, caps
     for one in answers:
         check_overrides(["monai.bundle", "run", *(f"--{key}={value}" for key, value in one.items())])
     distil = command_line(commands["distillation"][2:])
-    assert (distil["soft_labels"], distil["teacher_weights"]) == (str(folders), "[2.0, 1.0, 0.5]")
+    assert (distil["soft_labels"], distil["teacher_weights"]) == (
+        str([[folder] for folder in folders]), "[2.0, 1.0, 0.5]",
+    )  # fmt: skip
     assert "teacher_model" not in distil
     assert "loss#terms#embedding#weight" not in distil  # the first teacher has an embedding
 
@@ -255,8 +264,8 @@ def test_a_student_can_be_the_teacher(committee, capsys):
     assert list(commands) == ["bundle of teacher", "soft labels", "distillation", "fine-tuning"]
     distil = command_line(commands["distillation"][2:])
     assert distil["loss#terms#embedding#weight"] == "0.0"
-    assert distil["teacher_model"] == str(committee / "student/models/model.pt")
-    made = committee / "out/teachers/student_segmentation"
+    made = committee / "out/teachers/student/student_segmentation"
+    assert distil["teacher_model"] == str(made / "models/model.pt")
     (made / "models").mkdir(parents=True)
     (made / "models/model.pt").write_bytes(b"student")  # its bundle, from an earlier call
     assert main(["distil", *places, "--teacher", str(committee / "student"), "--dry-run"]) == 0
@@ -276,7 +285,7 @@ def test_joint_training_starts_from_the_student_of_the_labels(study, capsys):
     assert joint["output_dir"] == str(study / "out/tskd")
     assert (first["max_epochs"], joint["max_epochs"]) == ("1", "2")
     configs = [Path(name).name for name in ast.literal_eval(joint["config_file"])]
-    assert configs == ["train.json", "distill.json", "lite_unet.json", "averaged.json", "joint.json"]
+    assert configs == [f"{name}.json" for name in ("train", "images_2d", "distill", "lite_unet", "averaged", "joint")]
     assert "joint.json" not in first["config_file"]
     for command in commands.values():
         check_overrides(command)
@@ -310,7 +319,7 @@ def test_after_a_joint_training_the_better_student_is_the_result(study, recorded
         (study / name).mkdir(parents=True, exist_ok=True)
         (study / name / "train_log.csv").write_text(f"{head}{dice}\n")
     assert call(study, "--joint") == 0
-    assert steps(recorded) == ["out", "supervised", "tskd"]
+    assert steps(recorded) == ["run", "supervised", "tskd"]
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == str(study / "out/supervised/models/model.pt")
     assert "0.800 by the labels alone, 0.750 with soft labels (-0.050)" in lines[-2]

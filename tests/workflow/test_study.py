@@ -13,8 +13,9 @@ from tskd.data import read, write
 from tskd.errors import TskdError
 from tskd.workflow import Study, check_study, read_yaml
 from tskd.workflow.chain import shortened
+from tskd.workflow.choose_student import choose_student
 from tskd.workflow.commands import STUDENT, TEACHER, config_files, merged_config
-from tskd.workflow.ending import shipped_student, table
+from tskd.workflow.ending import table
 from tskd.workflow.schema import WORKFLOW
 from tskd.workflow.sublist import first_images
 
@@ -348,7 +349,7 @@ def test_whole_patients_are_a_budget_of_their_own() -> None:
     del config["datasets"]["phantom"]["budgets"]
     study = check_study(config, "toy")
     assert study.budgets("phantom") == ["2 patients"]
-    student = shipped_student(study, "phantom")
+    student, _ = choose_student(study, "phantom")
     assert student is not None
     assert "budget-2-patients" in str(student.folder)
     short = shortened(config)["datasets"]["phantom"]

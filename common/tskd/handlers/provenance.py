@@ -53,13 +53,19 @@ def teacher_of(settings: Mapping[str, Any]) -> str | None:
     if settings.get("vfm"):
         return str(settings["vfm"])
     if labels := settings.get("soft_labels"):
-        folders = [labels] if isinstance(labels, str | Path) else list(labels)
-        manifests = [_read(Path(folder) / "manifest.json") for folder in folders]
+        manifests = [_read(folder / "manifest.json") for folder in _folders(labels)]
         names = {manifest.get("preprocessing", {}).get("vfm") for manifest in manifests}
         return None if None in names else ",".join(sorted(names))
     if before := settings.get("init_weights"):
         return _read(Path(before).parent.parent / "versions.json").get("teacher")
     return ""
+
+
+def _folders(labels: Any) -> list[Path]:
+    """A folder, the folders of a teacher, or those of several teachers as lists in a list."""
+    if isinstance(labels, str | Path):
+        return [Path(labels)]
+    return [folder for each in labels for folder in _folders(each)]
 
 
 def _read(path: Path) -> dict[str, Any]:

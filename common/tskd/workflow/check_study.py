@@ -7,10 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tskd.errors import TskdError
 from tskd.options import unknown_key
 from tskd.workflow.commands import SECTIONS, config_files, has_key, merged_config
 from tskd.workflow.schema import refuse, schema_problems
-from tskd.workflow.study import Study
+from tskd.workflow.study import TRAINED, Study, teachers_of
+from tskd.workflow.teachers import read_teacher
 
 OWN = frozenset({  # set by the study itself, so that steps find each other's files
     "dataset_dir", "dataset_file", "dataset_files", "output_dir", "model_dir", "model_file", "num_labelled",
@@ -26,7 +28,8 @@ def check_study(config: Mapping[str, Any], where: str = "study") -> Study:
         TskdError: every problem of the file in one message, each with its place, what was expected and what was found.
     """
     refuse(schema_problems(config, "study.schema.json"), where)
-    refuse(sorted({*_names(config), *_stages(config)}), where)
+    refuse(sorted({*_names(config), *_stages(config), *_given(config)}), where)
+    refuse(list(_circles(config)), where)
     study = Study(config)
     refuse(sorted({*_overrides(study), *_sections(config, study)}), where)
     return study
@@ -41,8 +44,12 @@ def _names(config: Mapping[str, Any]) -> Iterator[str]:
             )
         yield from unknown_names(f"methods/{name}/datasets", method.get("datasets", []), config["datasets"])
     for name, pretraining in config.get("pretraining", {}).items():
-        teacher = [pretraining["teacher"]] if "teacher" in pretraining else []
-        yield from unknown_names(f"pretraining/{name}/teacher", teacher, config.get("teachers", {}))
+        yield from unknown_names(f"pretraining/{name}/teacher", teachers_of(pretraining), config.get("teachers", {}))
+        start = [pretraining["start"]] if "start" in pretraining else []
+        yield from unknown_names(f"pretraining/{name}/start", start, config["methods"])
+    for name, teacher in config.get("teachers", {}).items():
+        method = [teacher["method"]] if "method" in teacher else []
+        yield from unknown_names(f"teachers/{name}/method", method, config["methods"])
     reference = config.get("report", {}).get("reference")
     yield from unknown_names("report/reference", [reference] if reference else [], config["methods"])
     for dataset in config["datasets"]:
@@ -66,7 +73,9 @@ def _stages(config: Mapping[str, Any]) -> Iterator[str]:
         if fold >= folds["of"]:
             yield f"folds/run: expected folds from 0 to {folds['of'] - 1}, found {fold}"
     for name, settings in config["datasets"].items():
-        if folds and settings["prepare"]["preparer"] == "phantom":
+        if folds and "dataset_dir" in settings:
+            yield f"datasets/{name}: expected prepare, which makes the folds, found dataset_dir: its split is made"
+        elif folds and settings["prepare"]["preparer"] == "phantom":
             yield f"datasets/{name}: expected a data set of patients for the folds, found phantom, which has none"
     if "label_maps" in config.get("synthesis", {}).get("train", {}).get("configs", ()):
         yield (
@@ -81,6 +90,16 @@ def _stages(config: Mapping[str, Any]) -> Iterator[str]:
             yield f"pretraining/{name}/transfer/synthetic: expected the key synthesis of the study, found none"
         elif isinstance(wanted, int) and wanted > images:
             yield f"pretraining/{name}/transfer/synthetic: expected at most the {images} of synthesis, found {wanted}"
+        weights, taught_by = settings.get("teacher_weights"), teachers_of(settings)
+        if weights is not None and len(weights) != len(taught_by):
+            yield (
+                f"pretraining/{name}/teacher_weights: expected a number for each of the {len(taught_by)} teachers, "
+                f"found {weights}"
+            )
+        if "start" in settings and "finetune" not in config["methods"].get(settings["start"], {"finetune": None}):
+            yield f"pretraining/{name}/start: expected a method with finetune, found {settings['start']}"
+        if "files" in transfer and not transfer.get("real"):
+            yield f"pretraining/{name}/transfer/files: expected real beside it, found none"
         if "teacher" in settings and not (transfer.get("real") or wanted):
             yield f"pretraining/{name}: expected a transfer set (real, synthetic or both) for the teacher, found none"
     for name, method in config["methods"].items():
@@ -90,9 +109,50 @@ def _stages(config: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{key}: expected teacher alone, found {', '.join(sorted(method.keys() - {'datasets'}))}"
             if "train" not in teachers.get(method["teacher"], {"train": {}}):
                 yield f"{key}/teacher: expected a teacher with the key train, found {method['teacher']} without"
-        elif "finetune" not in method and "train" not in teachers.get(start.get("teacher"), {}):
+        elif "finetune" not in method and not any(_has_seen_labels(teachers.get(t, {})) for t in teachers_of(start)):
             yield f"{key}: expected finetune, as its model has not seen the task; found {', '.join(sorted(method))}"
     yield from _twice(config["methods"])
+
+
+def _has_seen_labels(teacher: Mapping[str, Any]) -> bool:
+    return not TRAINED.isdisjoint(teacher)
+
+
+def _given(config: Mapping[str, Any]) -> Iterator[str]:
+    """Teachers and data sets that are to be there already."""
+    for name, settings in config["datasets"].items():
+        if (given := settings.get("dataset_dir")) and not Path(given, "dataset.json").is_file():
+            yield f"datasets/{name}/dataset_dir: expected a folder with dataset.json, found none in {given}"
+    for name, teacher in config.get("teachers", {}).items():
+        if len(found := sorted(TRAINED & teacher.keys())) > 1:
+            yield f"teachers/{name}: expected one of {', '.join(sorted(TRAINED))}, found {' and '.join(found)}"
+        if "run" in teacher:
+            try:
+                read_teacher(Path(teacher["run"]))
+            except TskdError as error:
+                yield f"teachers/{name}/run: {error}"
+
+
+def _circles(config: Mapping[str, Any]) -> Iterator[str]:
+    """Teachers that are students of themselves."""
+    teachers, pretraining = config.get("teachers", {}), config.get("pretraining", {})
+
+    def before(method: str) -> set[str]:
+        """Methods whose students the method stands on."""
+        start = pretraining.get(config["methods"][method].get("pretrain"), {})
+        methods = {teachers[name]["method"] for name in teachers_of(start) if "method" in teachers[name]}
+        return methods | ({start["start"]} if "start" in start else set())
+
+    for method in config["methods"]:
+        seen: set[str] = set()
+        waiting = [method]
+        while waiting:
+            needed = before(waiting.pop())
+            if method in needed:
+                yield f"methods/{method}: expected a student that others teach, found one that stands on itself"
+                break
+            waiting += needed - seen
+            seen |= needed
 
 
 def _twice(methods: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

@@ -16,9 +16,26 @@ from tskd.workflow.steps import Step
 from tskd.workflow.study import Study
 
 TRAININGS = ("teacher", "ddpm", "distil", "rival", "finetune")
-FIXED = {"prepare": 10.0, "transfer": 2.0, "weights": 30.0, "profile": 15.0, "report": 10.0}  # seconds, roughly
+FIXED = {
+    "prepare": 10.0,
+    "bundle": 20.0,
+    "transfer": 2.0,
+    "weights": 30.0,
+    "profile": 15.0,
+    "report": 10.0,
+}  # seconds, roughly
 START = 5.0  # seconds of any run of a bundle: building, reading, writing
-PATHS = ("dataset_dir", "output_dir", "model_dir", "soft_labels", "transfer_files", "teacher_model", "init_weights")
+PATHS = (
+    "dataset_dir",
+    "output_dir",
+    "model_dir",
+    "soft_labels",
+    "transfer_files",
+    "teacher_model",
+    "init_weights",
+    "teacher_weights",
+    "teacher_bundle",
+)
 
 
 class Costs:
@@ -102,7 +119,8 @@ class Costs:
 
     def _data(self, step: Step) -> dict[str, Any]:
         dataset, fold = step.path.removeprefix(self.study.output + "/").split("/")[:2]
-        return json.loads(Path(f"{self.study.output}/{dataset}/{fold}/dataset/dataset.json").read_text())
+        cell = next(cell for cell in self.study.cells(dataset) if cell.fold == fold)
+        return json.loads(Path(self.study.prepare(cell).output).read_text(encoding="utf-8"))
 
 
 def keys(step: Step) -> dict[str, str]:
@@ -136,6 +154,8 @@ def _training(step: Step) -> Step | None:
             yield from above(needed)
 
     wanted = {"synthesise": ("ddpm",), "soft_labels": ("teacher",)}.get(step.rule, TRAININGS)
+    for bundle in (needed for needed in step.needs if needed.rule == "bundle"):
+        return next((needed for needed in bundle.needs if needed.rule in TRAININGS), None)
     direct = [needed for needed in step.needs if needed.rule in wanted]
     return direct[0] if direct else next((needed for needed in above(step) if needed.rule in wanted), None)
 

@@ -1,22 +1,37 @@
-"""Soft labels of one or several teachers and the two trainings of a student, as commands, for `tskd distil`."""
+"""`tskd distil`: soft labels of teachers that are there already, and the two trainings of a student, as a study."""
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
+import tempfile
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from tskd.data import read
-from tskd.data.budget import Budget
+from tskd.data.budget import Budget, groups_of
 from tskd.errors import TskdError
+from tskd.files import sha256
+from tskd.options import unknown_key
 from tskd.workflow import warm
-from tskd.workflow.commands import STUDENT, TEACHER, bundle_command, config_files
+from tskd.workflow.commands import config_files, merged_config
+from tskd.workflow.follow import Follower
 from tskd.workflow.gain import better, expectation
-from tskd.workflow.teachers import SAM, Teacher, read_teacher
+from tskd.workflow.screen import Screen
+from tskd.workflow.steps import Cell, Step
+from tskd.workflow.study import Study
+from tskd.workflow.teachers import Teacher, read_teacher
+from tskd.workflow.train import Runner, failure, follow_command, only_run
+
+PATHS = frozenset({  # keys that say where things are: the command sets them
+    "dataset_dir", "dataset_files", "soft_labels", "model_dir", "output_dir", "teacher_model", "transfer_files",
+    "init_weights", "teacher_bundle",
+})  # fmt: skip
+LABELS = "training on the labels"
 
 
 @dataclass(frozen=True)
@@ -31,7 +46,7 @@ class Distillation:
             place of distilled where the training is joint.
         num_labelled: the labelled budget: a number of images, "3 patients", or None for all of the training list.
         transfer_files: more dataset.json files to learn from, such as that of synthetic images.
-        overlays: names of overlays of train.json for both trainings, such as segresnet or images_2d.
+        overlays: names of overlays of train.json for both trainings, such as segresnet.
         weights: of several teachers, above 0; None for all alike.
         joint: train on the labels first, then on labels and soft labels together (`joint.json`), in place of the
             paper's order: soft labels first, then fine-tuning on the labels.
@@ -56,74 +71,108 @@ class Distillation:
     soft_label: Mapping[str, str] = field(default_factory=dict)
     soft_labels: Path | None = None
 
-    def commands(self) -> dict[str, list[str]]:
-        """The commands by name, in order. A key that is given wins over a default; paths are this command's.
+    @cached_property
+    def steps(self) -> dict[str, Step]:
+        """The steps by name, in order. A key that is given wins over a default; paths are this command's.
 
         Raises:
-            TskdError: where a teacher's run or a config is missing, a key is given that is one of these paths, or
-                weights that do not belong to the teachers.
+            TskdError: where a teacher's run or a config is missing, a key is given that is one of these paths or that a
+                config does not have, or weights that do not belong to the teachers.
         """
-        teachers = [read_teacher(folder, self._dataset_file, self.num_labelled) for folder in self.teachers]
         self._refuse_weights()
-        commands: dict[str, list[str]] = {}
-        for number, teacher in enumerate(teachers, start=1):
-            commands |= self._answers(teacher, f" {number}" if len(teachers) > 1 else "", self._labels[number - 1])
-        learn = {**self._places, "transfer_files": [str(file) for file in self._files]}
-        keys = {**self._defaults, **self._mixture(teachers)}
-        if len(teachers) == 1:
-            learn |= {"soft_labels": self._labels[0], "teacher_model": teachers[0].model}
-        else:
-            learn |= {"soft_labels": [str(folder) for folder in self._labels]}
-        tuned = self._run("tskd")
+        study = _Folders(self.study, self.output.resolve(), self.soft_labels, self._names)
+        cell = next(study.cells("data"))
+        learned, several = study.pretrain(cell, "student"), len(self.teachers) > 1
+        steps: dict[str, Step] = {}
+        for number, name in enumerate(self._names, start=1):
+            label, teacher = f" {number}" if several else "", study.teacher(cell, name)
+            if not teacher.given and not self._is_made(teacher):
+                steps[f"bundle of teacher{label}"] = teacher
+            steps[f"soft labels{label}"] = study.soft_labels(cell, name, "real", study.files)
         if self.joint:
-            start, configs = self._run("supervised"), [*self.overlays, "averaged"]
-            keys |= self._embedding(teachers) | {"init_weights": start["model_dir"] / "model.pt"}
-            first = {**self._defaults, **self.every, **self.fine_tune}
-            commands["training on the labels"] = _command(STUDENT, configs, first, {**self._places, **start})
-            configs = ["distill", *self.overlays, "averaged", "joint"]
-            keys = {**keys, **self.every, **self.distil}
-            commands["joint training"] = _command(STUDENT, configs, keys, {**learn, **tuned})
-            return commands
-        distilled = self._run("distilled")
-        keys |= self._embedding(teachers) | {**self.every, **self.distil}
-        commands["distillation"] = _command(STUDENT, ["distill", *self.overlays], keys, {**learn, **distilled})
-        second = {**self._places, "init_weights": distilled["model_dir"] / "model.pt", **tuned}
-        keys = {**self._defaults, **self.every, **self.fine_tune}
-        commands["fine-tuning"] = _command(STUDENT, self.overlays, keys, second)
-        return commands
+            steps |= {LABELS: study.finetune(cell, "supervised"), "joint training": learned}
+        else:
+            steps |= {"distillation": learned, "fine-tuning": study.finetune(cell, "tskd")}
+        self._refuse_keys(steps)
+        # what a run finds in its folder it goes on with or refuses itself: nothing is cleared
+        return {name: replace(step, folder=None) for name, step in steps.items()}
 
-    def _answers(self, teacher: Teacher, name: str, labels: Path) -> dict[str, list[str]]:
-        """The writing of one teacher's soft labels, after the making of its bundle where it is a student's run."""
-        bundle = self._output / "teachers" / f"{teacher.folder.name}{name.replace(' ', '_')}_segmentation"
-        commands = {}
-        if ship := teacher.ship_command(bundle, self._dataset_file):
-            commands[f"bundle of teacher{name}"] = [sys.executable, "-m", *ship]
-        configs = ["soft_labels"] if teacher.kind == SAM else ["soft_labels", "teacher_bundle"]
-        own = teacher.soft_label_keys(bundle)
-        paths = {
-            **self._places, "soft_labels": labels, "dataset_files": [str(file) for file in self._files],
-            "output_dir": self._output if not name else self._output / f"teachers/{name.strip()}",
-            **({"model_dir": teacher.model.parent} if teacher.kind == SAM else {}),
-            **({"teacher_bundle": own.pop("teacher_bundle")} if teacher.kind != SAM else {}),
+    @cached_property
+    def study(self) -> dict[str, Any]:
+        """A study of one data set that is prepared, teachers that are trained, and one student."""
+        content, patients = read(self._dataset_file), groups_of(self.num_labelled)
+        volumes = any(
+            entry["image"].endswith((".nii", ".nii.gz")) for entry in [*content["validation"], *content["test"]]
+        )
+        budget = "all" if self.num_labelled is None else self.num_labelled
+        dataset = {
+            "dataset_dir": str(self._dataset_file.parent), "num_classes": len(content["labels"]),
+            "in_channels": content["channels"], "images_2d": not volumes and "images_2d" not in self.overlays,
+            **({"budgets": [budget]} if patients is None else {"num_labelled_groups": [patients]}),
         }  # fmt: skip
-        keys = {**self._defaults, **own, **self.soft_label}
-        if "image_size" not in keys:
+        for teacher in self._found:
+            teacher.warn_of_other_data(self._dataset_file, self.num_labelled)
+        answers = [self._soft_label_stage(teacher) for teacher in self._found]
+        learn: dict[str, Any] = {
+            "teacher": self._names, "configs": ["distill", *self.overlays],
+            "transfer": {"real": True, "files": [str(file.resolve()) for file in self.transfer_files]},
+            "overrides": {**self.every, **self.distil},
+        }  # fmt: skip
+        if self.weights is not None:
+            learn["teacher_weights"] = list(self.weights)
+        labels: dict[str, Any] = {"configs": list(self.overlays), "overrides": {**self.every, **self.fine_tune}}
+        if self.joint:
+            learn |= {"start": "supervised", "configs": [*learn["configs"], "averaged", "joint"]}
+            labels["configs"].append("averaged")
+            methods = {"supervised": {"finetune": labels}, "tskd": {"pretrain": "student"}}
+        else:
+            methods = {"tskd": {"pretrain": "student", "finetune": labels}}
+        return {
+            "name": "distil", "output": str(self.output.resolve()), "seeds": [int(self.every.get("seed", 0))],
+            "datasets": {"data": dataset}, "teachers": dict(zip(self._names, answers, strict=True)),
+            "pretraining": {"student": learn}, "methods": methods,
+        }  # fmt: skip
+
+    def _soft_label_stage(self, teacher: Teacher) -> dict[str, Any]:
+        if "image_size" not in {**teacher.settings, **self.soft_label}:
             raise TskdError(
                 f"{teacher.folder}: expected an image_size in its configs/inference.json, found none. Give it: "
                 "--soft-label-set image_size=N"
             )
-        commands[f"soft labels{name}"] = _command(TEACHER, configs, keys, paths)
-        return commands
+        return {"run": str(teacher.folder), "soft_labels": {"overrides": dict(self.soft_label)}}
 
-    def _mixture(self, teachers: Sequence[Teacher]) -> dict[str, Any]:
-        """The weights of several teachers."""
-        return {"teacher_weights": list(self.weights or [1.0] * len(teachers))} if len(teachers) > 1 else {}
+    @cached_property
+    def _found(self) -> list[Teacher]:
+        return [read_teacher(folder) for folder in self.teachers]
 
-    def _embedding(self, teachers: Sequence[Teacher]) -> dict[str, Any]:
-        """Without an embedding, which only a foundation model writes, there is nothing to compare with."""
-        if teachers[0].kind == SAM and not self.joint:
-            return {}
-        return {"loss#terms#embedding#weight": 0.0}
+    @property
+    def _names(self) -> list[str]:
+        """A name of each teacher, which its folders get."""
+        several = len(self.teachers) > 1
+        return [
+            f"{teacher.folder.name}_{number}" if several else teacher.folder.name
+            for number, teacher in enumerate(self._found, start=1)
+        ]
+
+    @property
+    def _dataset_file(self) -> Path:
+        return self.dataset_dir.resolve() / "dataset.json"
+
+    def _is_made(self, bundle: Step) -> bool:
+        """Whether a student's bundle is there from an earlier call.
+
+        Raises:
+            TskdError: another run's bundle is there.
+        """
+        made, source = Path(bundle.output), Path(bundle.needs[-1].output)
+        if made.is_file() and sha256(made) == sha256(source):
+            return True
+        if Path(bundle.path).exists():
+            raise TskdError(
+                f"{bundle.path}: expected the bundle of {source.parents[1]}, found another one's. The teacher was "
+                "trained again: give another --output, or remove the folder"
+            )
+        return False
 
     def _refuse_weights(self) -> None:
         if self.weights is not None and (
@@ -134,83 +183,95 @@ class Distillation:
                 f"{list(self.weights)}"
             )
 
-    def _run(self, name: str) -> dict[str, Path]:
-        return {"output_dir": self._output / name, "model_dir": self._output / name / "models"}
-
-    @property
-    def _defaults(self) -> dict[str, Any]:
-        data = read(self._dataset_file)
-        budget = {} if self.num_labelled is None else {"num_labelled": self.num_labelled}
-        return {"num_classes": len(data["labels"]), "in_channels": data["channels"], **budget}
-
-    @property
-    def _places(self) -> dict[str, Path]:
-        return {"dataset_dir": self._dataset_file.parent}
-
-    @property
-    def _output(self) -> Path:
-        return self.output.resolve()
-
-    @property
-    def _labels(self) -> list[Path]:
-        """Folder of each teacher's soft labels."""
-        folder = self._output / "soft_labels" if self.soft_labels is None else self.soft_labels.resolve()
-        several = len(self.teachers) > 1
-        return [folder / str(number) if several else folder for number in range(1, len(self.teachers) + 1)]
-
-    @property
-    def _dataset_file(self) -> Path:
-        return self.dataset_dir.resolve() / "dataset.json"
-
-    @property
-    def _files(self) -> list[Path]:
-        return [self._dataset_file, *(file.resolve() for file in self.transfer_files)]
+    def _refuse_keys(self, steps: Mapping[str, Step]) -> None:
+        if taken := sorted({*self.every, *self.distil, *self.fine_tune, *self.soft_label} & PATHS):
+            raise TskdError(
+                f"expected keys that tskd distil does not set itself, found {', '.join(taken)}. Say where things are "
+                "with --dataset-dir, --teacher, --transfer-file, --soft-labels and --output"
+            )
+        problems = []
+        for name, step in steps.items():
+            if step.configs is None:
+                continue
+            if missing := [file for file in config_files(*step.configs) if not Path(file).is_file()]:
+                raise TskdError(f"expected config files, not found: {', '.join(missing)}")
+            merged = merged_config(*step.configs)
+            problems += [f"{name}: {key}: {why}" for key in step.overrides if (why := unknown_key(key, merged))]
+        if problems:
+            raise TskdError("unknown keys\n" + "\n".join(f"  {problem}" for problem in problems))
 
 
-def _command(
-    bundle: str, overlays: Sequence[str], keys: Mapping[str, object], paths: Mapping[str, object]
-) -> list[str]:
-    configs = ["train", *overlays]
-    if taken := sorted(keys.keys() & paths.keys()):
-        raise TskdError(
-            f"expected keys that tskd distil does not set itself, found {', '.join(taken)}. Say where things are with "
-            "--dataset-dir, --teacher, --transfer-file, --soft-labels and --output"
-        )
-    if missing := [file for file in config_files(bundle, configs) if not Path(file).is_file()]:
-        raise TskdError(f"expected config files, not found: {', '.join(missing)}")
-    return [sys.executable, "-m", *bundle_command(bundle, configs, {**keys, **paths})]
+class _Folders(Study):
+    """A study of one training, whose runs lie side by side in the output folder."""
+
+    def __init__(self, config: Mapping[str, Any], output: Path, soft_labels: Path | None, teachers: list[str]) -> None:
+        super().__init__(config)
+        labels = output / "soft_labels" if soft_labels is None else soft_labels.resolve()
+        self._soft_labels = {
+            name: labels / str(number) if len(teachers) > 1 else labels for number, name in enumerate(teachers, start=1)
+        }
+        self.files: list[str] = config["pretraining"]["student"]["transfer"]["files"]
+
+    def _place(self, cell: Cell, kind: str, name: str, arm: str) -> str:
+        if kind.startswith("soft_labels"):
+            return str(self._soft_labels[name])
+        if kind == "teachers":
+            return f"{self.output}/teachers/{name}"
+        if kind == "distil":
+            return f"{self.output}/{'tskd' if 'supervised' in self.config['methods'] else 'distilled'}"
+        return f"{self.output}/{name}"
 
 
 def distil(request: Distillation, dry_run: bool = False) -> Path:
-    """Prints each command and runs it.
+    """Run the steps, and show how far they are; each goes on from the last epoch that was finished.
 
     That of the soft labels keeps those that are there already, and refuses a folder of another teacher or another
-    preprocessing.
+    preprocessing. `OUTPUT/distil.log` has what they print.
 
     Args:
         request: what is asked for.
-        dry_run: print only.
+        dry_run: print the commands only.
 
     Returns:
         The student's weights; after a joint training of the better one on validation, with or without soft labels.
 
     Raises:
-        TskdError: as `Distillation.commands`, or naming the command that failed.
+        TskdError: as `Distillation.steps`, or naming the step that failed, with its cause and its log.
     """
-    supervised, result = request.output / "supervised", request.output / "tskd"
-    best = request.every.get("keep") == "best"
-    for name, command in request.commands().items():
-        print(f"# {name}\n{shlex.join(['python', *command[1:]])}", flush=True)
-        if dry_run:
-            continue
-        if warm.start(command[2:], None, os.environ).wait() != 0:
-            raise TskdError(
-                f"{name} failed, see above. Once that is mended, the same command goes on from the last epoch that was "
-                "finished; --set resume=never starts anew."
-            )
-        if name == "training on the labels" and (line := expectation(request.teachers, supervised, best)):
-            print(f"# {line}", flush=True)
-    if request.joint and not dry_run:
-        result, line = better(supervised, result, best)
-        print(f"# {line}", flush=True)
+    steps, result = request.steps, request.output / "tskd"
+    if dry_run:
+        for name, step in steps.items():
+            print(f"# {name}\n{shlex.join(['python', '-m', *step.command])}", flush=True)
+        return result / "models" / "model.pt"
+    file = request.output / "distil.log"
+    with (
+        only_run(request.output),
+        tempfile.TemporaryDirectory(prefix="tskd-") as folder,
+        warm.server(Path(folder), file) as environment,
+        file.open("a", encoding="utf-8") as log,
+    ):
+        result = _run(request, steps, environment, Screen(log))
     return result / "models" / "model.pt"
+
+
+def _run(request: Distillation, steps: Mapping[str, Step], environment: Mapping[str, str], screen: Screen) -> Path:
+    """Run the steps; returns the run whose student is the result."""
+    supervised, result, best = (
+        request.output / "supervised",
+        request.output / "tskd",
+        request.every.get("keep") == "best",
+    )
+    runner, follower = Runner("the same command"), Follower(list(steps.values()), {}, 1, time.time())
+    file = request.output / "distil.log"
+    screen.line(f"{len(steps)} steps; log: {file}")
+    for name, step in steps.items():
+        options = ["--name", step.title, "--path", step.path, "--output", step.output, "--gpu"]
+        command = [sys.executable, "-m", "tskd.workflow.step", *options, "--", *step.command]
+        if follow_command(command, environment, screen.log, screen, follower, runner) != 0:
+            raise TskdError(failure(follower, file, runner) + "; --set resume=never starts anew")
+        if name == LABELS and (line := expectation(request.teachers, supervised, best)):
+            screen.line(line)
+    if request.joint:
+        result, line = better(supervised, result, best)
+        screen.line(line)
+    return result

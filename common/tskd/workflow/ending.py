@@ -10,16 +10,15 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from tskd.data.budget import groups_of
 from tskd.files import sha256
 from tskd.workflow import warm
+from tskd.workflow.choose_student import choose_student
 from tskd.workflow.step import explain
-from tskd.workflow.steps import Step
 from tskd.workflow.study import Study
 
 
 def ending(study: Study, environment: Mapping[str, str]) -> Iterator[str]:
-    """Lines to print, for each data set; ships the student of the report's reference method."""
+    """Lines to print, for each data set; ships the student that is best on its validation list."""
     for dataset in study.config["datasets"]:
         report = Path(str(study.report(dataset).folder))
         words = json.loads((report / "verdict.json").read_text(encoding="utf-8"))["verdict"]
@@ -55,27 +54,12 @@ def _size(study: Study, dataset: str, method: str) -> str:
     return f"{size['parameters'] / 1e6:10.2f} M{size['gmac']:8.2f}{size['ms_per_image']:10.1f}"
 
 
-def shipped_student(study: Study, dataset: str) -> Step | None:
-    """The training whose model is shipped: of the reference method, else of the last student; its largest budget."""
-    methods = [name for name in study.methods(dataset) if "teacher" not in study.config["methods"][name]]
-    reference = study.config.get("report", {}).get("reference")
-    if not methods:
-        return None
-    cells = list(study.cells(dataset))
-    cell = max(cells, key=lambda cell: _budget_order(cell.budget))  # the first of several seeds
-    return study.model(cell, reference if reference in methods else methods[-1])
-
-
-def _budget_order(budget: int | str) -> tuple[bool, bool, int]:
-    """Sort key of budgets: all of the training list, then whole patients, then numbers of images."""
-    patients = groups_of(budget)
-    return budget == "all", patients is not None, patients or (budget if isinstance(budget, int) else 0)
-
-
 def _ship(study: Study, dataset: str, environment: Mapping[str, str]) -> Iterator[str]:
-    step = shipped_student(study, dataset)
+    step, line = choose_student(study, dataset)
     if step is None or step.folder is None:
         return
+    if line:
+        yield line
     model, bundle = Path(step.folder, "models", "model.pt"), Path(study.output, dataset, f"{dataset}_segmentation")
     shipped = bundle / "models" / "model.pt"
     if not (shipped.is_file() and sha256(shipped) == sha256(model)):

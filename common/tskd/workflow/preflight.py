@@ -17,7 +17,7 @@ from tskd.workflow.gpus import cpus
 from tskd.workflow.plan import prepare_data, steps_to_run
 from tskd.workflow.step_log import read_history
 from tskd.workflow.steps import Cell, Step
-from tskd.workflow.study import Study
+from tskd.workflow.study import Study, teachers_of
 
 FEW_IMAGES, FEW_PATIENTS = 20, 5
 PATHS = ("images", "masks", "unlabelled", "table", "source")  # options of a preparer that are files or folders
@@ -84,7 +84,7 @@ def preflight(
 
 def _paths(study: Study) -> Iterator[str]:
     for name, settings in study.config["datasets"].items():
-        for key, value in settings["prepare"].get("options", {}).items():
+        for key, value in settings.get("prepare", {}).get("options", {}).items():
             path = Path(str(fill(study.config, value))).expanduser()
             if key.replace("_", "-") in PATHS and not path.exists():
                 yield f"datasets/{name}/prepare/options/{key}: expected a file or folder, found none at {path}"
@@ -94,7 +94,7 @@ def _weights(study: Study) -> Iterator[str]:
     from tskd.networks.weights import find_weights
 
     used = {method.get("teacher") for method in study.config["methods"].values()}
-    used |= {pretraining.get("teacher") for pretraining in study.config.get("pretraining", {}).values()}
+    used |= {name for pretraining in study.config.get("pretraining", {}).values() for name in teachers_of(pretraining)}
     for name, teacher in study.config.get("teachers", {}).items():
         shared = shared_overrides(study.config, TEACHER, next(iter(study.config["datasets"])))
         keys = {**shared, **teacher.get("overrides", {}), **teacher.get("train", {}).get("overrides", {})}
@@ -131,9 +131,10 @@ def _compare(study: Study, dataset: str, cell: Cell, file: Path, found: Prefligh
     settings, content = study.config["datasets"][dataset], data.read(file)
     place, labelled = f"datasets/{dataset}", len(content["training"])
     if missing := [path for path in _files(file, content) if not path.is_file()]:
+        remedy = "" if "dataset_dir" in settings else f" Delete the folder {file.parent}: the study makes it again."
         found.problems.append(
-            f"{place}: expected the files that {file} lists, found no {missing[0]} ({len(missing)} are missing). "
-            f"Delete the folder {file.parent}: the study makes it again."
+            f"{place}: expected the files that {file} lists, found no {missing[0]} ({len(missing)} are missing)."
+            + remedy
         )
         return
     wanted = {"num_classes": len(content["labels"]), "in_channels": content["channels"]}

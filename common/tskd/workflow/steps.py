@@ -16,6 +16,7 @@ TITLES = {  # rule -> what its step is called on the screen
     "synthesise": "DDPM: synthetic images",
     "transfer": "transfer set",
     "teacher": "teacher: fine-tuning of the foundation model",
+    "bundle": "teacher: bundle of a student",
     "soft_labels": "teacher: soft labels",
     "distil": "student: distillation",
     "rival": "student: rival pretraining",

@@ -8,60 +8,35 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-from tskd.data.budget import whole_patients
 from tskd.workflow.commands import (
     BUNDLES,
-    DDPM,
     MODEL,
     STUDENT,
     TEACHER,
-    bundle_command,
     defines_network,
-    fill,
-    has_key,
+    merged_config,
     options,
     shared_overrides,
 )  # fmt: skip
-from tskd.workflow.steps import MADE, Cell, Step
+from tskd.workflow.data_steps import DataSteps
+from tskd.workflow.steps import Cell, Step
+from tskd.workflow.teachers import SAM, STUDENT_RUN, read_teacher
+
+TRAINED = frozenset({"train", "run", "method"})  # one of them is a key of a teacher that has seen labels
 
 
-class Study:
+class Study(DataSteps):
     """The steps of an experiment file.
 
     Args:
         config: content of the file, as `check_study` has accepted it (workflow/study.schema.json).
     """
-
-    def __init__(self, config: Mapping[str, Any]) -> None:
-        self.config = config
-        self.output = str(config.get("output", f"results/{config['name']}")).rstrip("/")
-
-    @property
-    def folds(self) -> list[str]:
-        """Names of the folds that are run: "fold-0", ..., or "split" for the data set's own split."""
-        folds = self.config.get("folds")
-        return [f"fold-{number}" for number in folds.get("run", range(folds["of"]))] if folds else ["split"]
-
-    def methods(self, dataset: str) -> list[str]:
-        """Methods that are run on a data set."""
-        return [name for name, method in self.config["methods"].items() if dataset in method.get("datasets", [dataset])]
-
-    def budgets(self, dataset: str) -> list[int | str]:
-        """Labelled budgets of a data set: numbers of images, "all", and whole patients ("3 patients")."""
-        settings = self.config["datasets"][dataset]
-        return [*settings.get("budgets", []), *map(whole_patients, settings.get("num_labelled_groups", []))]
-
-    def cells(self, dataset: str) -> Iterator[Cell]:
-        """Folds x budgets x seeds of a data set."""
-        for fold in self.folds:
-            for budget in self.budgets(dataset):
-                for seed in self.config["seeds"]:
-                    yield Cell(dataset, fold, budget, seed)
 
     @cached_property
     def steps(self) -> dict[str, Step]:
@@ -89,131 +64,104 @@ class Study:
         """What a step is and where in the study it stands."""
         return f"{step.title} ({step.path.removeprefix(self.output + '/')})"
 
-    # --- data --------------------------------------------------------------------------------------------------------
-
-    def prepare(self, cell: Cell) -> Step:
-        """Writes dataset.json: of all that the data set has, or of a few of each list where the study has a `limit`."""
-        place = f"{self._at(cell)}/dataset"
-        if "limit" not in self.config:
-            return self._prepare(cell, place)
-        source = self._prepare(cell, f"{place}-all")
-        files = (f"{source.folder}/dataset.json", f"limit-{self.config['limit']}", f"{place}/dataset.json")
-        return Step("prepare", place, files[-1], ("tskd.workflow.sublist", *files), (source,), folder=place)
-
-    def _prepare(self, cell: Cell, place: str) -> Step:
-        settings = self.config["datasets"][cell.dataset]["prepare"]
-        values = {
-            "output": place,
-            **{key: fill(self.config, value) for key, value in settings.get("options", {}).items()},
-        }
-        if cell.fold != "split":
-            values |= {"fold": cell.fold.removeprefix("fold-"), "folds": self.config["folds"]["of"]}
-        command = ("tskd.cli", "prepare", settings["preparer"], *options(values))
-        return Step("prepare", place, f"{place}/dataset.json", command, folder=place)
-
-    def weights(self, teacher: str) -> list[Step]:
-        """Downloads the weights of a teacher's foundation model into the user's cache; none if they are a file."""
-        name = self.config["teachers"][teacher].get("fetch")
-        if name is None:
-            return []
-        place, record = f"{self.output}/weights/{name}", f"{self.output}/weights/{name}.json"
-        return [Step("weights", place, record, ("tskd.cli", "weights", "get", name, "--record", record))]
-
-    def ddpm(self, cell: Cell) -> Step:
-        """Trains the generator of synthetic images."""
-        images = self._generator_images(cell)
-        place = f"{self._at(cell)}/ddpm{self._generator_part(cell)}"
-        own = {"seed": self._draw, "in_channels": self._channels(cell), "dataset_dir": images.folder}
-        own |= {"output_dir": place, "model_dir": f"{place}/models"}
-        return self._run("ddpm", DDPM, place, [images], cell, self.config["synthesis"].get("train", {}), own)
-
-    def synthesise(self, cell: Cell) -> Step:
-        """Writes synthetic images and passes them through the memorisation gate."""
-        images, model, settings = self._generator_images(cell), self.ddpm(cell), self.config["synthesis"]
-        place = f"{self._at(cell)}/synthetic{self._generator_part(cell)}"
-        own = {"model_dir": f"{model.folder}/models", "seed": self._draw, "num_images": settings["num_images"]}
-        own |= {"dataset_dir": images.folder, "synthetic_dir": place, "output_dir": f"{place}/run"}
-        return self._run(
-            "synthesise", DDPM, place, [images, model], cell, settings.get("sample", {}), own, base="inference"
-        )
-
-    def _generator_images(self, cell: Cell) -> Step:
-        """The step whose dataset.json the generator is trained on: all real images, or the labelled ones only."""
-        prepared = self.prepare(cell)
-        return self._first(cell, prepared, "labelled", cell.budget_name) if self._generator_part(cell) else prepared
-
-    def _generator_part(self, cell: Cell) -> str:
-        """What the names of a generator's folders end with where it depends on the budget."""
-        return f"-labelled-{cell.budget_name}" if self.config["synthesis"].get("real") == "labelled" else ""
-
-    def transfer(self, cell: Cell, sizes: Mapping[str, Any]) -> dict[str, Step]:
-        """The steps whose dataset.json a student learns from: of real images, of synthetic ones or both."""
-        lists = {}
-        if real := sizes.get("real"):
-            source = self.prepare(cell)
-            lists["real"] = source if real is True else self._first(cell, source, "labelled", cell.budget_name)
-        if synthetic := sizes.get("synthetic"):
-            source = self.synthesise(cell)
-            part = f"synthetic{self._generator_part(cell)}"
-            lists["synthetic"] = source if synthetic == "all" else self._first(cell, source, part, synthetic)
-        return lists
-
-    def _first(self, cell: Cell, source: Step, part: str, count: int | str) -> Step:
-        """The list of the first so many images of a step's dataset.json, or of all labelled ones."""
-        place = f"{self._at(cell)}/{part}-{count}"
-        files = (f"{source.folder}/dataset.json", str(count), f"{place}/dataset.json")
-        return Step("transfer", place, files[-1], ("tskd.workflow.sublist", *files), (source,), folder=place)
-
     # --- teachers ----------------------------------------------------------------------------------------------------
 
     def teacher(self, cell: Cell, name: str) -> Step:
-        """Fine-tuning of the foundation model."""
-        place, settings = f"{self._at(cell)}/teachers/{name}/{cell.arm}", self.config["teachers"][name]
+        """Fine-tuning of the foundation model; for a student as the teacher, the making of its bundle."""
+        settings, place = self.config["teachers"][name], self._place(cell, "teachers", name, cell.arm)
+        if "method" in settings:
+            return self._student_as_teacher(cell, name, self.model(cell, settings["method"]))
+        if given := settings.get("run"):
+            run = Step("teacher", given, f"{given}/models/model.pt", (), folder=given)
+            return run if self._kind(name) != STUDENT_RUN else self._student_as_teacher(cell, name, run)
         own = {**_labels(cell), "seed": cell.seed, "model_dir": f"{place}/models", "output_dir": place}
         needs = [self.prepare(cell), *self.weights(name)]
         return self._run("teacher", TEACHER, place, needs, cell, settings["train"], own, settings)
 
-    def soft_labels(self, cell: Cell, name: str, source: str) -> Step:
-        """A teacher's answers on the "real" or all "synthetic" images; an untrained one answers once for all cells."""
+    def _student_as_teacher(self, cell: Cell, name: str, student: Step) -> Step:
+        """Ship a student's run; as a teacher it needs no evaluation."""
+        place, data = f"{self._place(cell, 'teachers', name, cell.arm)}/student_segmentation", self.prepare(cell)
+        files = ("--run", str(student.folder), "--output", place, "--dataset-file", data.output)
+        command = ("tskd.cli", "ship", *files, "--force")
+        return Step("bundle", place, f"{place}/models/model.pt", command, (data, student), folder=place)
+
+    def _kind(self, teacher: str) -> str:
+        """What answers: a foundation model, or the bundle of a network of any kind."""
+        settings = self.config["teachers"][teacher]
+        if "method" in settings:
+            return STUDENT_RUN
+        return read_teacher(Path(settings["run"])).kind if "run" in settings else SAM
+
+    def soft_labels(self, cell: Cell, name: str, source: str, files: Sequence[str] = ()) -> Step:
+        """A teacher's answers on the "real" or all "synthetic" images, and on those of more dataset.json files.
+
+        An untrained teacher answers once for all cells.
+        """
         settings, trained = self.config["teachers"][name], self._trained(name)
         images = self.prepare(cell) if source == "real" else self.synthesise(cell)
         part = source if source == "real" else f"synthetic{self._generator_part(cell)}"
-        place = f"{self._at(cell)}/soft_labels/{part}/{name}/{cell.arm if trained else 'untrained'}"
-        own: dict[str, Any] = {"dataset_files": [f"{images.folder}/dataset.json"], "soft_labels": place}
+        place = self._place(cell, f"soft_labels/{part}", name, cell.arm if trained else "untrained")
+        own: dict[str, Any] = {"dataset_files": [images.output, *files], "soft_labels": place}
         own |= {"in_channels": self._channels(cell), "output_dir": f"{place}/run"}
         needs = list(dict.fromkeys([self.prepare(cell), images]))
+        configs, overrides = ["soft_labels"], _model(TEACHER, settings.get("train", {}))["overrides"]
         if trained:
             needs.append(self.teacher(cell, name))
-            own |= {**_labels(cell), "seed": cell.seed, "model_dir": f"{needs[-1].folder}/models"}
+            own |= {**_labels(cell), "seed": cell.seed}
         else:
             needs += self.weights(name)
-        stage = {"configs": ["soft_labels"], **settings.get("soft_labels", {})}
-        stage["overrides"] = {**_model(TEACHER, settings.get("train", {}))["overrides"], **stage.get("overrides", {})}
+        if self._kind(name) != SAM:
+            configs.append("teacher_bundle")
+            own |= {"teacher_bundle": needs[-1].folder}
+            overrides = {"image_size": size} if (size := self._teacher_size(cell, name)) else {}
+        elif trained:
+            own |= {"model_dir": f"{needs[-1].folder}/models"}
+            if "run" in settings:
+                known = read_teacher(Path(settings["run"])).settings
+                overrides = {key: known[key] for key in ("vfm", "image_size")}
+        stage = {"configs": configs, **settings.get("soft_labels", {})}
+        stage["overrides"] = {**overrides, **stage.get("overrides", {})}
         return self._run("soft_labels", TEACHER, place, needs, cell, stage, own, settings)
+
+    def _teacher_size(self, cell: Cell, name: str) -> int | None:
+        """Side of the images that a bundle answers for, None where it does not say."""
+        settings = self.config["teachers"][name]
+        if "run" in settings:
+            return read_teacher(Path(settings["run"])).settings.get("image_size")
+        stage = self._model(settings["method"])
+        known = merged_config(STUDENT, ("train", *stage["configs"]))
+        return {**known, **shared_overrides(self.config, STUDENT, cell.dataset), **stage["overrides"]}["image_size"]
 
     # --- students ----------------------------------------------------------------------------------------------------
 
     def pretrain(self, cell: Cell, name: str) -> Step:
         """A student before it has seen a label: distilled by a teacher, or pretrained in a rival's way."""
         settings = self.config["pretraining"][name]
-        teacher, sizes = settings.get("teacher"), settings.get("transfer", {})
-        rule, trained = ("distil" if teacher else "rival"), teacher is not None and self._trained(teacher)
-        budgeted = trained or sizes.get("real") == "labelled"
+        teachers, sizes = teachers_of(settings), settings.get("transfer", {})
+        rule, trained = ("distil" if teachers else "rival"), any(self._trained(teacher) for teacher in teachers)
+        budgeted = trained or sizes.get("real") == "labelled" or "start" in settings
         budgeted |= "synthetic" in sizes and self._generator_part(cell) != ""
         budgeted |= "batch_ratio" in settings.get("overrides", {})  # which tells labelled images from others
-        place = f"{self._at(cell)}/{rule}/{name}/{cell.arm if budgeted else f'seed-{cell.seed}'}"
+        place = self._place(cell, rule, name, cell.arm if budgeted else f"seed-{cell.seed}")
         own: dict[str, Any] = _labels(cell) if budgeted else {}
         own |= {"seed": cell.seed, "in_channels": self._channels(cell)}
-        needs = [self.prepare(cell)]
-        lists = self.transfer(cell, sizes)
+        needs, lists, files = [self.prepare(cell)], self.transfer(cell, sizes), sizes.get("files", [])
         if lists:
-            own["transfer_files"] = [f"{step.folder}/dataset.json" for step in lists.values()]
-        if teacher:
-            answers = [self.soft_labels(cell, teacher, source) for source in lists]
-            own["soft_labels"] = [str(step.folder) for step in answers]
-            needs += answers
-        if teacher and trained:
-            needs.append(self.teacher(cell, teacher))
+            own["transfer_files"] = [*(step.output for step in lists.values()), *files]
+        if "start" in settings:
+            needs.append(self.finetune(cell, settings["start"]))
+            own["init_weights"] = f"{needs[-1].folder}/models/model.pt"
+        answers = [[self.soft_labels(cell, t, s, files if s == "real" else ()) for s in lists] for t in teachers]
+        needs += [step for each in answers for step in each]
+        if len(teachers) > 1:
+            own["soft_labels"] = [[str(step.folder) for step in each] for each in answers]
+            own["teacher_weights"] = settings.get("teacher_weights", [1.0] * len(teachers))
+        elif teachers:
+            own["soft_labels"] = [str(step.folder) for step in answers[0]]
+        if teachers and self._kind(teachers[0]) != SAM:
+            own["loss#terms#embedding#weight"] = 0.0  # which only a foundation model writes
+        if len(teachers) == 1 and trained:
+            needs.append(self.teacher(cell, teachers[0]))
             own["teacher_model"] = f"{needs[-1].folder}/models/model.pt"
         own |= {"output_dir": place, "model_dir": f"{place}/models"}
         needs = list(dict.fromkeys([*needs, *lists.values()]))
@@ -221,7 +169,7 @@ class Study:
 
     def finetune(self, cell: Cell, method: str) -> Step:
         """Trains the student on the labels, from its pretraining if the method has one."""
-        place, settings = f"{self._at(cell)}/finetune/{method}/{cell.arm}", self.config["methods"][method]
+        place, settings = self._place(cell, "finetune", method, cell.arm), self.config["methods"][method]
         own: dict[str, Any] = {**_labels(cell), "seed": cell.seed, "in_channels": self._channels(cell)}
         own |= {"output_dir": place, "model_dir": f"{place}/models"}
         needs = [self.prepare(cell)]
@@ -303,7 +251,8 @@ class Study:
         if "teacher" in settings:
             what = f"the teacher: foundation model {settings['teacher']}, fine-tuned on the labels"
         else:
-            parts = [f"distilled from {start['teacher']}"] if "teacher" in start else []
+            parts = ["trained on the labels"] if "start" in start else []
+            parts += [f"distilled from {' and '.join(teachers_of(start))}"] if "teacher" in start else []
             parts += [f"pretrained ({', '.join(start['configs'])})"] if start and "teacher" not in start else []
             parts += ["trained on the labels"] if "finetune" in settings else []
             what = f"student, {', then '.join(parts)}" + ("" if start else " alone")
@@ -315,41 +264,14 @@ class Study:
             "stages": [[title, log] for log, title in reversed(own.items())],
         }
 
-    # --- parts -------------------------------------------------------------------------------------------------------
-
-    def _run(
-        self, rule: str, bundle: str, place: str, needs: Iterable[Step], cell: Cell, stage: Mapping[str, Any],
-        own: Mapping[str, Any], entity: Mapping[str, Any] | None = None, base: str = "train",
-    ) -> Step:  # fmt: skip
-        """A step that runs a bundle: its own keys, then those that the study, the data set and the stage set."""
-        dataset = self.config["datasets"][cell.dataset]
-        images = ("images_2d",) if dataset.get("images_2d") and bundle != DDPM else ()
-        configs = (base, *images, *stage.get("configs", ()))
-        classes = {} if bundle == DDPM else {"num_classes": dataset["num_classes"]}
-        shared = shared_overrides(self.config, bundle, cell.dataset)
-        chosen = {
-            **{key: value for key, value in shared.items() if has_key(bundle, configs, key)},
-            **(entity or {}).get("overrides", {}),
-            **stage.get("overrides", {}),
-        }
-        values = {"dataset_dir": f"{self._at(cell)}/dataset", **classes, **own}
-        values |= {key: fill(self.config, value) for key, value in chosen.items()}
-        command = bundle_command(bundle, configs, values)
-        output = f"{place}/{MADE[rule]}"
-        return Step(rule, place, output, command, tuple(needs), place, (bundle, configs), tuple(chosen))
-
-    def _at(self, cell: Cell) -> str:
-        return f"{self.output}/{cell.dataset}/{cell.fold}"
-
-    def _channels(self, cell: Cell) -> int:
-        return self.config["datasets"][cell.dataset]["in_channels"]
-
     def _trained(self, teacher: str) -> bool:
-        return "train" in self.config["teachers"][teacher]
+        return not TRAINED.isdisjoint(self.config["teachers"][teacher])
 
-    @property
-    def _draw(self) -> int:
-        return self.config["synthesis"].get("seed", self.config["seeds"][0])
+
+def teachers_of(pretraining: Mapping[str, Any]) -> list[str]:
+    """Names of a pretraining's teachers."""
+    teacher = pretraining.get("teacher", [])
+    return [teacher] if isinstance(teacher, str) else list(teacher)
 
 
 def _labels(cell: Cell) -> dict[str, Any]:

@@ -89,15 +89,16 @@ def run(
         if not follower.steps:
             return
         local = {} if runner.elsewhere else environment
-        status = _follow(runner.snakemake(study, cores), local, log, screen, follower, runner)
+        status = follow_command(runner.snakemake(study, cores), local, log, screen, follower, runner)
     if follower.failed or status != 0:
         raise TskdError(failure(follower, output / "train.log", runner))
 
 
-def _follow(
+def follow_command(
     command: Sequence[str], environment: Mapping[str, str], log: TextIO, screen: Screen, follower: Follower,
     runner: Runner,
 ) -> int:  # fmt: skip
+    """Run a command that makes steps, and show how far they are; return its exit status."""
     log.write(shlex.join(command) + "\n")
     log.flush()
     process = subprocess.Popen(

@@ -53,7 +53,8 @@ def test_the_teacher_of_a_run(settings: dict[str, Any], teacher: str | None) -> 
 def test_the_teacher_behind_soft_labels_and_behind_the_training_before(tmp_path: Path) -> None:
     one, two = manifest(tmp_path / "one", "mobile_sam"), manifest(tmp_path / "two", "lite_medsam")
     assert teacher_of({"soft_labels": one}) == "mobile_sam"
-    assert teacher_of({"soft_labels": [two, one, one]}) == "lite_medsam,mobile_sam"
+    for committee in ([two, one, one], [[two], [one, one]], [two, [one]]):  # as teacher_weights takes them
+        assert teacher_of({"soft_labels": committee}) == "lite_medsam,mobile_sam"
     assert teacher_of({"soft_labels": [one, manifest(tmp_path / "bundle", None)]}) is None
     before = tmp_path / "distilled"
     before.mkdir()

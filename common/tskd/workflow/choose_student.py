@@ -1,0 +1,83 @@
+"""Which student of a study is shipped: the best on the validation list, whatever the test list says."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+
+from tskd.data.budget import groups_of
+from tskd.workflow.gain import LEVEL, validation_dice
+from tskd.workflow.steps import Cell, Step
+from tskd.workflow.study import Study, teachers_of
+
+
+def choose_student(study: Study, dataset: str) -> tuple[Step | None, str]:
+    """The training whose model is shipped, and a line that says what distillation has brought on validation.
+
+    Of the methods, at the largest budget of the first fold, that with the highest mean Dice on the validation list over
+    its seeds, and of its seeds the best; where a training has no such number, or two are equal, the report's reference,
+    else the last method.
+
+    Args:
+        study: the study.
+        dataset: one of its data sets.
+    """
+    cells, reference = _largest(study, dataset), study.config.get("report", {}).get("reference")
+    methods = [name for name in study.methods(dataset) if "teacher" not in study.config["methods"][name]]
+    if not methods:
+        return None, ""
+    methods.sort(key=lambda name: name == reference)  # the last of equal ones is taken
+    scores = {name: [_dice(study.model(cell, name)) for cell in cells] for name in methods}
+    means = {name: statistics.fmean(known) for name, each in scores.items() if (known := _known(each))}
+    if len(means) < len(methods):
+        return study.model(cells[0], methods[-1]), ""
+    best = max(reversed(methods), key=lambda name: means[name])
+    seed = max(range(len(cells)), key=lambda number: scores[best][number] or 0.0)
+    return study.model(cells[seed], best), _line(study, dataset, means, best)
+
+
+def _line(study: Study, dataset: str, means: dict[str, float], best: str) -> str:
+    settings, pretraining = study.config["methods"], study.config.get("pretraining", {})
+    taught = [name for name in means if teachers_of(pretraining.get(settings[name].get("pretrain"), {}))]
+    plain = [name for name in means if "pretrain" not in settings[name]]
+    values = {**_teachers(study, dataset), **means}
+    line = "validation Dice: " + ", ".join(f"{name} {value:.3f}" for name, value in values.items())
+    if taught and plain:
+        gain = max(means[name] for name in taught) - max(means[name] for name in plain)
+        words = (
+            "has made no difference beyond chance" if abs(gain) < LEVEL else "has helped" if gain > 0 else "has hurt"
+        )
+        line += f". Distillation {words} ({gain:+.3f})"
+    return f"{line}. The best student there is shipped: {best}"
+
+
+def _teachers(study: Study, dataset: str) -> dict[str, float]:
+    """Mean validation Dice of the methods that are teachers."""
+    methods = [name for name in study.methods(dataset) if "teacher" in study.config["methods"][name]]
+    each = {name: _known([_dice(study.model(cell, name)) for cell in _largest(study, dataset)]) for name in methods}
+    return {name: statistics.fmean(known) for name, known in each.items() if known}
+
+
+def _largest(study: Study, dataset: str) -> list[Cell]:
+    """The cells of the largest budget in the first fold, one a seed."""
+    cells = list(study.cells(dataset))
+    first = max(cells, key=lambda cell: _budget_order(cell.budget))
+    return [cell for cell in cells if (cell.fold, cell.budget) == (first.fold, first.budget)]
+
+
+def _budget_order(budget: int | str) -> tuple[bool, bool, int]:
+    """Sort key of budgets: all of the training list, then whole patients, then numbers of images."""
+    patients = groups_of(budget)
+    return budget == "all", patients is not None, patients or (budget if isinstance(budget, int) else 0)
+
+
+def _dice(step: Step) -> float | None:
+    options = step.command
+    best = "--keep" in options and options[options.index("--keep") + 1] == "best"
+    return validation_dice(Path(str(step.folder)), best)
+
+
+def _known(values: list[float | None]) -> list[float]:
+    """The values, or none where one of them is unknown."""
+    known = [value for value in values if value is not None]
+    return known if len(known) == len(values) else []

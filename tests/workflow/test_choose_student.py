@@ -1,0 +1,67 @@
+"""The student that is shipped is the best on validation; a line says what distillation has brought there."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.workflow.test_joint_study import joint
+from tskd.workflow import Study, check_study
+from tskd.workflow.choose_student import choose_student
+
+HEAD = "epoch,step,name,value\n"
+
+
+def study_of(folder: Path, dice: dict[str, list[tuple[float, ...]]]) -> Study:
+    """A study whose methods have these values of validation Dice, of each seed one an epoch."""
+    study = check_study({**joint(), "output": str(folder)}, "choice")
+    for method, seeds in dice.items():
+        for cell, values in zip(study.cells("phantom"), seeds, strict=True):
+            run = Path(str(study.model(cell, method).folder))
+            run.mkdir(parents=True)
+            rows = [f"{epoch},{epoch},validation_val_mean_dice,{value}" for epoch, value in enumerate(values, 1)]
+            (run / "train_log.csv").write_text(HEAD + "\n".join(rows) + "\n")
+    return study
+
+
+TEACHER: list[tuple[float, ...]] = [(0.6,), (0.7,)]
+TSKD: list[tuple[float, ...]] = [(0.5,), (0.5,)]
+
+
+@pytest.mark.parametrize(
+    ("scratch", "learned", "run", "words"),
+    [
+        ([(0.80,), (0.80,)], [(0.83,), (0.85,)], "distil/joint/budget-4/seed-1", "Distillation has helped (+0.040)"),
+        ([(0.80,), (0.82,)], [(0.90,), (0.60,)], "finetune/scratch/budget-4/seed-1", "Distillation has hurt (-0.060)"),
+        (
+            [(0.90, 0.80), (0.80,)],
+            [(0.805,), (0.80,)],
+            "distil/joint/budget-4/seed-0",
+            "no difference beyond chance (+0.002)",
+        ),
+    ],
+    ids=["ahead", "behind", "the last epoch counts"],
+)
+def test_the_best_on_validation_is_shipped(
+    tmp_path: Path, scratch: list[tuple[float, ...]], learned: list[tuple[float, ...]], run: str, words: str
+) -> None:
+    study = study_of(tmp_path, {"teacher": TEACHER, "tskd": TSKD, "scratch": scratch, "joint": learned})
+    step, line = choose_student(study, "phantom")
+    assert step is not None
+    assert step.folder == f"{tmp_path}/phantom/split/{run}"
+    assert words in line
+    assert line.startswith("validation Dice: teacher 0.650, ")
+    assert line.endswith(f"is shipped: {run.split('/')[1]}")
+
+
+def test_equal_students_leave_it_to_the_reference_of_the_report(tmp_path: Path) -> None:
+    study = study_of(tmp_path, {name: [(0.8,), (0.8,)] for name in ("teacher", "tskd", "scratch", "joint")})
+    step, _ = choose_student(study, "phantom")
+    assert step is not None
+    assert "/finetune/tskd/" in str(step.folder)
+
+
+def test_without_numbers_it_is_the_reference_of_the_report(tmp_path: Path) -> None:
+    step, line = choose_student(study_of(tmp_path, {"scratch": [(0.8,), (0.8,)]}), "phantom")
+    assert step is not None
+    assert "/finetune/tskd/" in str(step.folder)
+    assert line == ""
