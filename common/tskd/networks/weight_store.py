@@ -148,8 +148,12 @@ def _from_url(name: str, source: UrlFile, target: Path) -> Path:
     try:
         pooch.retrieve(source.url, f"sha256:{source.sha256}", fname=target.name, path=target.parent)
     except (OSError, ValueError) as error:  # no connection; another sha256, whose file is not kept
+        import requests
+
+        no_connection = isinstance(error, requests.ConnectionError)  # its text is a chain of exceptions
+        cause = "no connection" if no_connection else f"{type(error).__name__}: {_first_line(error)}"
         raise TskdError(
-            f"{name}: {source.url} could not be downloaded ({type(error).__name__}: {_first_line(error)}). By hand: "
+            f"{name}: {source.url} could not be downloaded ({cause}). By hand: "
             f"save that address as {target}, or set the key `weights` to the file"
         ) from error
     return target

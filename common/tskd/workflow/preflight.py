@@ -71,10 +71,10 @@ def preflight(
     found.steps = [step for step in pending if step.output not in data_steps]
     for dataset in names:
         _data(study, dataset, found)
-    if measure and found.steps and not found.problems:
-        costs = Costs(study, Path(study.output))
-        steps = list(study.steps.values())
-        found.problems += costs.measure(environment, steps)
+    if measure and found.steps:
+        costs, steps = Costs(study, Path(study.output)), list(study.steps.values())
+        named = tuple(problem.split("/overrides/")[0] + ":" for problem in found.problems)  # teachers without weights
+        found.problems += [line for line in costs.measure(environment, steps) if not line.startswith(named)]
         if not found.problems:
             seconds = {step.path: costs.seconds(step) for step in steps}
             found.estimates = {path: value for path, value in seconds.items() if value is not None}

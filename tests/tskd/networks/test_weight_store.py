@@ -128,7 +128,9 @@ def test_an_unreachable_address_says_what_to_do(monkeypatch, tmp_path):
         url = f"http://127.0.0.1:{free.getsockname()[1]}/mobile_sam.pt"
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setitem(SOURCES, "mobile_sam", UrlFile(url, "0" * 64))
-    with pytest.raises(TskdError, match=rf"{url} could not be downloaded .* By hand: save that address as .*`weights`"):
+    with pytest.raises(
+        TskdError, match=rf"{url} could not be downloaded \(no connection\)\. By hand: save that address as .*`weights`"
+    ):
         get_weights("mobile_sam", tmp_path)
 
 
