@@ -1,4 +1,4 @@
-"""MONAI Label gives the masks that `monai.bundle run` gives, voxel by voxel, in-process and over REST.
+"""MONAI Label gives the masks that `monai.bundle run` gives, voxel by voxel, in-process and over REST; its Train works.
 
 Needs an interpreter with MONAI Label 0.8.5, which wants another pydicom than the project: `make label-demo` makes one
 in .venv-label and runs this file; TSKD_LABEL_PYTHON names another.
@@ -14,6 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -21,6 +22,7 @@ import pytest
 from PIL import Image
 
 from tests.bundles.standalone import LABELS, run_alone, segmentation, ship, write_picture, write_volumes
+from tests.bundles.test_train_further import write_pairs
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = {"volumes": ("nii.gz", 1), "grey": ("png", 1), "colour": ("png", 3), "lite": ("png", 3)}
@@ -86,13 +88,27 @@ def test_in_process(root: Path, label_python: Path, tmp_path: Path, name: str) -
     _assert_same_masks(root / name, tmp_path)
 
 
-@pytest.fixture(params=["volumes", "grey"])
-def server(request: pytest.FixtureRequest, root: Path, label_python: Path, tmp_path: Path) -> Iterator[tuple[str, str]]:
-    """A MONAI Label server with one bundle and its images: (name of the case, address)."""
-    apps = label_python.parents[1] / "monailabel/sample-apps"
+class Server(NamedTuple):
+    """A MONAI Label server: name of the case, address, folder of the bundle that it serves."""
+
+    name: str
+    address: str
+    bundle: Path
+
+
+@pytest.fixture(scope="module", params=["volumes", "grey"])
+def server(
+    request: pytest.FixtureRequest, root: Path, label_python: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """A MONAI Label server with one bundle, its images, and three labelled volumes or six labelled pictures."""
+    apps, tmp_path = label_python.parents[1] / "monailabel/sample-apps", tmp_path_factory.mktemp("server")
     shutil.copytree(apps / "monaibundle", tmp_path / "app")
-    shutil.copytree(root / request.param / "student_segmentation", tmp_path / "app/model/student_segmentation")
+    bundle = tmp_path / "app/model/student_segmentation"
+    shutil.copytree(root / request.param / "student_segmentation", bundle)
     shutil.copytree(root / request.param / "images", tmp_path / "studies")
+    write_pairs(tmp_path / "pairs", KINDS[request.param][0])
+    shutil.copytree(tmp_path / "pairs/images", tmp_path / "studies", dirs_exist_ok=True)
+    shutil.copytree(tmp_path / "pairs/labels", tmp_path / "studies/labels/final")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -107,7 +123,7 @@ def server(request: pytest.FixtureRequest, root: Path, label_python: Path, tmp_p
     try:
         address = f"http://127.0.0.1:{port}"
         _wait(address, process, log)
-        yield request.param, address
+        yield Server(request.param, address, bundle)
     finally:
         process.terminate()
         process.wait(30)
@@ -126,13 +142,35 @@ def _wait(address: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
     raise AssertionError(f"{address} does not answer: {log.read_text()[-4000:]}")
 
 
-def test_over_rest(root: Path, server: tuple[str, str], tmp_path: Path) -> None:
-    name, address = server
+def _post(address: str, body: dict[str, Any] | None = None) -> bytes:
+    content = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(address, content, {"Content-Type": "application/json"}, method="POST")
+    with urllib.request.urlopen(request, timeout=300) as answer:
+        assert answer.status == 200
+        return answer.read()
+
+
+def test_over_rest(root: Path, server: Server, tmp_path: Path) -> None:
     output = tmp_path / "output"
     output.mkdir()
-    for path in (root / name / "images").iterdir():
-        query = f"{address}/infer/student_segmentation?image={path.name.partition('.')[0]}&output=image"
-        with urllib.request.urlopen(urllib.request.Request(query, method="POST"), timeout=120) as answer:
-            assert answer.status == 200
-            (output / path.name).write_bytes(answer.read())
-    _assert_same_masks(root / name, output)
+    for path in (root / server.name / "images").iterdir():
+        query = f"{server.address}/infer/student_segmentation?image={path.name.partition('.')[0]}"
+        (output / path.name).write_bytes(_post(f"{query}&output=image"))
+        assert json.loads(_post(f"{query}&output=json"))["label_names"]
+        assert b"Content-Disposition" in _post(f"{query}&output=all")
+    _assert_same_masks(root / server.name, output)
+
+
+def test_train_over_rest(root: Path, server: Server, tmp_path: Path) -> None:
+    options = {"max_epochs": 3, "device": "cpu", "val_split": 0.34, "multi_gpu": False}
+    before = (server.bundle / "models/model.pt").read_bytes()
+    _post(f"{server.address}/train/student_segmentation?run_sync=true", options)
+    metadata = json.loads((server.bundle / "configs/metadata.json").read_text())
+    print(f"{server.name}: {next(iter(metadata['changelog'].values()))}")
+    assert metadata["version"] == "0.1.1"
+    assert (server.bundle / "models/former/model_0.1.0.pt").read_bytes() == before
+    assert (server.bundle / "models/model.pt").read_bytes() != before
+    path = next((root / server.name / "images").iterdir())
+    query = f"{server.address}/infer/student_segmentation?image={path.name.partition('.')[0]}&output=image"
+    (tmp_path / path.name).write_bytes(_post(query))
+    assert (tmp_path / path.name).stat().st_size > 100

@@ -6,7 +6,7 @@ import re
 from importlib.util import find_spec
 from pathlib import Path
 
-_ENTRY = "tskd.export.segment_files"
+_ENTRIES = ("tskd.export.segment_files", "tskd.export.accept_better")  # of inference.json and of train.json
 _IMPORT = re.compile(r"^( *)from (tskd[\w.]*) import ", re.MULTILINE)
 RUN = {  # keys of its inference.json; MONAI makes the bundle's folder importable just before `run`
     "segment": {"_target_": "scripts.segment_files.segment", "_mode_": "callable"},
@@ -15,10 +15,10 @@ RUN = {  # keys of its inference.json; MONAI makes the bundle's folder importabl
 
 
 def write_scripts(folder: Path) -> None:
-    """Write `segment_files.py` and every module of ours that it needs, side by side."""
+    """Write `segment_files.py`, `accept_better.py` and every module of ours that it needs, side by side."""
     folder.mkdir(parents=True)
     (folder / "__init__.py").write_text('"""Reads and checks files as tskd does; written by `tskd ship`."""\n')
-    waiting, done = [_ENTRY], set()
+    waiting, done = list(_ENTRIES), set()
     while waiting:
         module = waiting.pop()
         if module in done:

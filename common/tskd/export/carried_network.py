@@ -16,8 +16,7 @@ PACKAGE = "tskd"
 def carry_network(bundle: Path) -> None:
     """Copy the module of inference.json's network into `scripts/`, and name it there; nothing for MONAI's networks.
 
-    `monai.bundle run` and MONAI Label put the bundle's folder on the search path of modules. The copy's train.json
-    keeps the project's own class: whoever trains has the project.
+    `monai.bundle run` and MONAI Label put the bundle's folder on the search path of modules.
 
     Args:
         bundle: folder of the bundle that is being made, with `scripts/` as `write_scripts` makes it.

@@ -24,12 +24,12 @@ from tskd.data.io.intensity import Intensity
 from tskd.errors import TskdError
 from tskd.export.bundle_scripts import RUN, write_scripts
 from tskd.export.carried_network import carry_network
+from tskd.export.plain_training import plain_training
 from tskd.export.terms import data_licence, front_matter, write_terms
 from tskd.handlers.provenance import describe_data
 from tskd.state import load_weights
 
 _CONFIGS = ("inference.json", "inference_2d.json", "train.json", "metadata.json", "logging.conf")  # what goes along
-_OVERLAYS = {"inference.json": "inference_2d.json", "train.json": "images_2d.json"}  # for data sets of 2-D images
 
 MIN_DICE = 0.1  # mean Dice of a model that has learned something
 
@@ -99,7 +99,7 @@ def ship_student(
     """Copy a student bundle with the weights and settings of a training; atomically.
 
     For a data set of 2-D images, inference.json and train.json are the ones for images; else they take volumes. The
-    copy's train.json never resumes: MONAI Label's Train starts from model.pt, with what is labelled by then. Its
+    copy's train.json (`plain_training`) starts from model.pt and needs MONAI alone, as in MONAI Label's Train. Its
     docs/README.md, from docs/shipped.md, and its metadata.json tell of this network, these classes and these images.
 
     Args:
@@ -134,20 +134,22 @@ def ship_student(
         for name in ("configs", "docs"):
             shutil.copytree(bundle / name, draft / name)
         configs = draft / "configs"
-        for name, overlay in _OVERLAYS.items():
-            config = _parser([configs / name, configs / overlay] if flat else [configs / name]).get()
-            config.pop(ConfigParser.meta_key, None)
-            extra: dict[str, Any] = {"resume": "never"} if name == "train.json" else dict(RUN)
-            if network is not None:
-                student = json.loads((configs / network).read_text())
-                extra |= student if name == "train.json" else {"network_def": student["network_def"]}
-            _write(configs / name, _with_keys({**config, **settings, **scaling, **extra}, network_keys or {}))
+        parts = ["inference.json", *(["inference_2d.json"] if flat else [])]
+        config = _parser([configs / name for name in parts]).get()
+        config.pop(ConfigParser.meta_key, None)
+        extra: dict[str, Any] = dict(RUN)
+        if network is not None:
+            extra["network_def"] = json.loads((configs / network).read_text())["network_def"]
+        config = _with_keys({**config, **settings, **scaling, **extra}, network_keys or {})
+        _write(configs / "inference.json", config)
         network_def = _parser([configs / "inference.json"]).get_parsed_content("network_def")
         load_weights(network_def, model)
         _write_metadata(configs / "metadata.json", dataset, sizes, flat, network_def)
         _write_readme(draft, dataset, settings, flat, network_def, dice)
         write_scripts(draft / "scripts")
         carry_network(draft)
+        inference = json.loads((configs / "inference.json").read_text(encoding="utf-8"))
+        _write(configs / "train.json", plain_training(inference, flat))
         write_terms(draft, dataset, teacher)
         for file in set(configs.iterdir()) - {configs / name for name in _CONFIGS}:
             file.unlink()

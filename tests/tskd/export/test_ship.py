@@ -105,16 +105,14 @@ def test_inference_names_only_monai_torch_and_the_standard_library(tmp_path: Pat
 
 def test_images_get_the_configs_for_images(tmp_path: Path) -> None:
     configs = ship(tmp_path, "png") / "configs"
-    for name, overlay in (("inference.json", "inference_2d.json"), ("train.json", "images_2d.json")):
-        expected = ConfigParser()
-        expected.read_config([str(BUNDLE / "configs" / name), str(BUNDLE / "configs" / overlay)])
-        expected.update({"image_size": IMAGE_SIZE, "num_classes": 4})
-        if name == "train.json":
-            expected["resume"] = "never"
-        else:
-            expected.update(SEGMENTS_FILE_BY_FILE)
-        assert _json(configs / name) == {key: value for key, value in expected.get().items() if key != "_meta_"}
-    assert "Orientationd" not in set(_values(_json(configs / "inference.json")))
+    expected = ConfigParser()
+    expected.read_config([str(BUNDLE / "configs" / name) for name in ("inference.json", "inference_2d.json")])
+    expected.update({"image_size": IMAGE_SIZE, "num_classes": 4, **SEGMENTS_FILE_BY_FILE})
+    found = _json(configs / "inference.json")
+    assert found == {key: value for key, value in expected.get().items() if key != "_meta_"}
+    train = _json(configs / "train.json")
+    assert train["train"]["preprocessing"]["transforms"][:7] == found["preprocessing"]["transforms"]
+    assert "Orientationd" not in {*_values(found), *_values(train)}
 
 
 def test_volumes_keep_the_configs_for_volumes(tmp_path: Path) -> None:
@@ -131,11 +129,10 @@ def test_the_window_of_the_training_goes_along(tmp_path: Path) -> None:
     """Where the student runs there is no dataset.json to read it from."""
     configs = ship(tmp_path, "nii.gz", intensity={"window": [-160, 240]}) / "configs"
     volume = torch.linspace(-1000, 1000, 512).reshape(1, 8, 8, 8)
-    for name, place in (("inference.json", "transforms"), ("train.json", "scale_intensity")):
+    for name, section in (("inference.json", "preprocessing"), ("train.json", "validate#preprocessing")):
         parser = ConfigParser()
         parser.read_config(str(configs / name))
-        section = "preprocessing" if name == "inference.json" else "validate#preprocessing"
-        assert "@scale_intensity" in parser[f"{section}#{place}"]
+        assert "@scale_intensity" in parser[f"{section}#transforms"]
         scaled = parser.get_parsed_content("scale_intensity")({"image": volume})["image"]
         torch.testing.assert_close(torch.as_tensor(scaled), ((volume + 160) / 400).clamp(0, 1))
 
@@ -149,7 +146,7 @@ def test_what_is_kept_of_each_class_goes_along(tmp_path: Path) -> None:
         json.dumps({"settings": {"image_size": IMAGE_SIZE, "largest_component": [1, 3]}})
     )
     configs = ship_run(BUNDLE, run, tmp_path / "f_segmentation", tmp_path / "dataset.json", force=True) / "configs"
-    assert [_json(configs / name)["largest_component"] for name in ("train.json", "inference.json")] == [[1, 3]] * 2
+    assert _json(configs / "inference.json")["largest_component"] == [1, 3]
 
 
 def test_weights_that_do_not_fit_are_refused_by_name_and_leave_nothing(tmp_path: Path) -> None:
@@ -250,7 +247,7 @@ def test_another_student_is_shipped_with_its_own_network(tmp_path: Path, name: s
     with torch.no_grad():
         assert torch.equal(again(x), network(x))
     train = _json(copy / "configs/train.json")
-    assert train["tap"] == _json(BUNDLE / f"configs/{name}.json")["tap"]
+    assert train["network_def"] == _json(copy / "configs/inference.json")["network_def"]
     assert {key: train["network_def"][key.partition("#")[2]] for key in keys} == keys
     assert "tskd" not in set(_values(_json(copy / "configs/inference.json")))
 
@@ -295,7 +292,7 @@ def test_a_network_of_the_projects_own_is_carried_as_a_file(lite: Path) -> None:
     text = (lite / "configs/inference.json").read_text() + (lite / "scripts/lite_unet.py").read_text()
     assert "tskd" not in text
     train = _json(lite / "configs/train.json")
-    assert train["network_def"]["_target_"] == "tskd.networks.lite_unet.LiteUNet"  # who trains has the project
+    assert train["network_def"]["_target_"] == "scripts.lite_unet.LiteUNet"
 
 
 def test_the_model_zoo_takes_a_carried_network(lite: Path, tmp_path: Path) -> None:
