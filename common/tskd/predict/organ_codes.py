@@ -23,6 +23,9 @@ class Code(NamedTuple):
 ANATOMY = Code("123037004", "SCT", "Anatomical Structure")
 ABNORMAL = Code("49755003", "SCT", "Morphologically Abnormal Structure")
 
+# A test compares them with the code dictionary of pydicom (DICOM part 16 and its subset of SNOMED CT). These six are
+# not in it; their names in SNOMED CT are "Left kidney structure", ..., "Myocardium structure", "Nerve structure".
+NOT_IN_PYDICOM = ("left kidney", "right kidney", "left lung", "right lung", "myocardium", "nerve")
 _ANATOMY = {
     "aorta": "15825003",
     "artery": "51114001",
