@@ -1,6 +1,7 @@
 """The table of codes agrees with pydicom's copy of SNOMED CT."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom.sr._concepts_dict import concepts
@@ -35,7 +36,8 @@ def test_a_table_that_is_none(tmp_path: Path) -> None:
 def test_codes_are_those_of_pydicoms_dictionary() -> None:
     """By name, in one of the spellings that SNOMED CT has for an organ: "Liver structure", "Splenic structure", ..."""
     meanings: dict[str, set[str]] = {}
-    for entries in concepts["SCT"].values():
+    dictionary: Any = concepts["SCT"]
+    for entries in dictionary.values():
         for code, (meaning, _) in entries.items():
             meanings.setdefault(code, set()).add(meaning.lower())
     stems = {"bladder": "urinary bladder", "spleen": "splenic", "trachea": "tracheal", "tumor": "tumor"}

@@ -89,7 +89,7 @@ def read_nifti(path: str | os.PathLike[str]) -> nib.nifti1.Nifti1Image:
 
 def has_orientation(path: str | os.PathLike[str]) -> bool:
     """Whether a volume says how it lies in the patient; a NIfTI file may not, and nibabel then takes LAS."""
-    if Path(path).is_dir():
+    if Path(path).is_dir() or str(path).lower().endswith(".dcm"):
         return True
     try:
         opened = gzip.open(path) if str(path).lower().endswith(".gz") else open(path, "rb")  # noqa: SIM115
@@ -132,7 +132,7 @@ def load_label(
     """Read a label volume in the axis order of its image.
 
     Args:
-        path: NIfTI file; its axes may be in another order or direction than the image's.
+        path: NIfTI file, whose axes may be in another order or direction than the image's, or a DICOM SEG.
         shape: of the image.
         affine: of the image.
         form: as `load_volume` takes it.
@@ -142,8 +142,12 @@ def load_label(
 
     Raises:
         TskdError: another size, another position (by half a voxel or half a millimetre), or values that are
-            no class indices.
+            no class indices; an RTSTRUCT.
     """
+    from tskd.data.io.dicom_segmentation import load_segmentation, segmentation_file  # needs pydicom
+
+    if (segmentation := segmentation_file(path)) is not None:
+        return load_segmentation(segmentation, shape, affine)
     label, label_affine = load_volume(path, form)
     turn = orientations.ornt_transform(orientations.io_orientation(label_affine), orientations.io_orientation(affine))
     label_affine = label_affine @ orientations.inv_ornt_aff(turn, label.shape)

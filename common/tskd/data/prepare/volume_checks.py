@@ -11,6 +11,7 @@ import numpy as np
 from nibabel.orientations import aff2axcodes
 
 from tskd.data.datalist import IGNORE
+from tskd.data.io.dicom_segmentation import segmentation_file
 from tskd.data.io.dicom_series import patient_id, unused_files
 from tskd.data.io.intensity import Intensity
 from tskd.data.io.nifti import has_orientation, load_label, load_volume, to_lps
@@ -110,8 +111,7 @@ def inspect_volumes(
             label = None
             if scan.label is not None:
                 label = to_lps(_label(scan, stored, stored_affine, affine, len(labels), white), stored_affine)[0]
-                letters = [aff2axcodes(load_volume(scan.label, affine)[1]), aff2axcodes(stored_affine)]
-                turned += [case] if letters[0] != letters[1] else []
+                turned += [case] if _turned(scan.label, affine, stored_affine) else []
         except TskdError as error:
             problems.append(str(error))
             continue
@@ -157,6 +157,13 @@ def refuse_odd_volume(where: str | Path, array: np.ndarray) -> None:
         raise TskdError(f"{where}: expected finite intensities, found NaN or infinity. Replace them.")
     if low == high:
         raise TskdError(f"{where}: expected an image, found the value {low} everywhere. Copy it again, or remove it.")
+
+
+def _turned(label: Path, affine: str | None, image_affine: np.ndarray) -> bool:
+    """Whether a NIfTI label has its axes in another order or direction than its image; a DICOM SEG has no axes."""
+    if segmentation_file(label) is not None:
+        return False
+    return aff2axcodes(load_volume(label, affine)[1]) != aff2axcodes(image_affine)
 
 
 def refuse_unplaced_pair(image: Path, label: Path) -> None:

@@ -43,7 +43,7 @@ def prepare_volumes_masks(
         output: new folder for the data set; left as it is if it holds the finished result of the same preparation.
         labels: names of the structures, for mask values 1, 2, ...
         images: folder of NIfTI files and folders with a DICOM series each.
-        masks: folder of NIfTI files with the images' names.
+        masks: folder of NIfTI files, or of DICOM SEG objects, with the images' names.
         unlabelled: folder of further volumes without masks.
         image_suffix: what an image's name has after the patient, such as nnU-Net's "_0000".
         mask_suffix: what a mask's name has after the patient.
@@ -87,6 +87,7 @@ def prepare_volumes_masks(
         extra = _by_name(unlabelled, image_suffix)
         inventory.folder(unlabelled, extra.values())
         patients += [Patient("", path, case=code) for code, path in extra.items()]
+    _refuse_other_segments(patients, labels)
     patients, groups = known_patients(patients, group_pattern)
     if sections and fold is not None:
         raise TskdError(f"{table}: expected lists in the column split, or --fold; found both. Remove one of them.")
@@ -120,7 +121,7 @@ def prepare_volumes_masks(
 def _from_folders(
     images: Path, masks: Path, image_suffix: str, mask_suffix: str, inventory: Inventory
 ) -> list[Patient]:
-    volumes, truths = _by_name(images, image_suffix), _by_name(masks, mask_suffix)
+    volumes, truths = _by_name(images, image_suffix), _by_name(masks, mask_suffix, (*NIFTI, ".dcm"))
     if alone := sorted(volumes.keys() ^ truths.keys()):
         raise TskdError(
             f"{masks}: expected a mask for each image and an image for each mask, found none for "
@@ -130,6 +131,21 @@ def _from_folders(
     for folder, used in ((images, volumes), (masks, truths)):
         inventory.folder(folder, used.values())
     return [Patient("", path, truths[code], case=code) for code, path in volumes.items()]
+
+
+def _refuse_other_segments(patients: Sequence[Patient], labels: Sequence[str]) -> None:
+    """Refuse DICOM SEG objects whose segments have these names under other numbers, or more numbers than names."""
+    from tskd.data.io.dicom_segmentation import segment_names, segmentation_file
+
+    expected = {" ".join(name.lower().split()): number for number, name in enumerate(labels, start=1)}
+    for patient in patients:
+        file = None if patient.label is None else segmentation_file(patient.label)
+        for number, name in ({} if file is None else segment_names(file)).items():
+            if number > len(labels) or expected.get(" ".join(name.lower().split()), number) != number:
+                raise TskdError(
+                    f"{file}: expected segments 1 to {len(labels)} as {', '.join(labels)}, found segment {number} "
+                    f"{name!r}. Give the names in the order of the segments: --labels"
+                )
 
 
 def _from_table(path: Path, inventory: Inventory) -> tuple[list[Patient], dict[str, str]]:
@@ -147,14 +163,14 @@ def _code(path: Path) -> str:
     if path.is_dir():
         return path.name
     stem = path.name[:-3] if path.name.lower().endswith(".gz") else path.name
-    return stem[:-4] if stem.lower().endswith(".nii") else stem
+    return stem[:-4] if stem.lower().endswith((".nii", ".dcm")) else stem
 
 
-def _by_name(folder: str | os.PathLike[str], suffix: str) -> dict[str, Path]:
-    """NIfTI files and DICOM folders by their name without endings and suffix."""
+def _by_name(folder: str | os.PathLike[str], suffix: str, endings: tuple[str, ...] = tuple(NIFTI)) -> dict[str, Path]:
+    """Files with one of the endings, and DICOM folders, by their name without ending and suffix."""
     codes: dict[str, Path] = {}
     for path in sorted(Path(folder).iterdir()) if Path(folder).is_dir() else []:
-        if not path.name.startswith(".") and (path.is_dir() or path.name.lower().endswith(NIFTI)):
+        if not path.name.startswith(".") and (path.is_dir() or path.name.lower().endswith(endings)):
             code = _code(path).removesuffix(suffix)
             if code in codes:
                 raise TskdError(f"{path}: expected one volume for '{code}', found {codes[code].name} too. Remove one.")
