@@ -129,7 +129,7 @@ def _tables(
 ) -> list[Table]:
     """Return the tables of one dataset."""
     arms = collect([Run(path=csv, rows=rows)])
-    numbers = all_numbers(arms)
+    numbers = all_numbers(arms, metrics, by_organ="organs" in show)
     result_tables = []
     if "methods" in show:
         further_metrics = [metric for metric in METRICS if metric in metrics and metric != "dice"]

@@ -1,7 +1,7 @@
 """Compute every number of the report, in one place, from the rows of metrics.csv."""
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -49,14 +49,21 @@ class Comparison:
     p_holm: float
 
 
-def all_numbers(arms: Arms) -> list[Number]:
-    """Return the numbers of each arm, for each organ and over all organs, and each metric it has."""
+def all_numbers(arms: Arms, metrics: Container[str] | None = None, by_organ: bool = True) -> list[Number]:
+    """Return the numbers of each arm, for each organ and over all organs, and each metric it has.
+
+    Args:
+        arms: rows of metrics.csv.
+        metrics: those that are wanted, all by default; Dice is always among them.
+        by_organ: whether each organ is wanted, too.
+    """
     numbers = []
     for arm, seeds in arms.items():
         rows = [row for seed_rows in seeds.values() for row in seed_rows]
-        for label in [OVERALL, *organs(rows)]:
+        for label in [OVERALL, *(organs(rows) if by_organ else [])]:
             for metric in dict.fromkeys(row.metric for row in rows if label in (OVERALL, row.label)):
-                numbers.append(_number(arm, seeds, label, metric))
+                if metrics is None or metric == "dice" or metric in metrics:
+                    numbers.append(_number(arm, seeds, label, metric))
     return numbers
 
 
