@@ -27,7 +27,14 @@ from typing import Any, NoReturn
 from tskd.workflow import warm
 
 TESTS = Path(__file__).resolve().parent
-MODULES = (*warm.MODULES, "diffusers", "mlflow", "torch.utils.tensorboard")
+MODULES = (
+    *warm.MODULES,
+    "diffusers",
+    "mlflow",
+    "torch.utils.tensorboard",
+    "snakemake.cli",
+    "tskd.workflow.study_checks",
+)
 TIMEOUT = 1200  # seconds of one process
 
 

@@ -1,8 +1,6 @@
 """A few small virtual patients, and Snakemake on the project's workflow."""
 
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,11 +25,8 @@ def snakemake(tmp_path: Path) -> Snakemake:
     """Runs Snakemake on a study file in `tmp_path`; options come after the file."""
 
     def run(study: Path, *options: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(WORKFLOW / "Snakefile"), "--configfile"]
-        return subprocess.run(
-            [*command, str(study), "--rerun-triggers", "mtime", "params", "input", "--cores", "2", *options],
-            cwd=tmp_path, capture_output=True, text=True, timeout=1800,
-            env={**os.environ, "OMP_NUM_THREADS": "1", **forked.environment()},
-        )  # fmt: skip
+        command = ["snakemake", "--snakefile", str(WORKFLOW / "Snakefile"), "--configfile", str(study)]
+        command += ["--rerun-triggers", "mtime", "params", "input", "--cores", "2", *options]
+        return forked.run_module(command, cwd=tmp_path)
 
     return run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -150,10 +151,8 @@ def evaluate(*, run: Path, dataset_file: Path | None = None, section: str = "tes
         section: list of dataset.json: test or validation.
         keys: KEY=VALUE ..., further keys of evaluate.json, such as method=mine.
     """
-    import subprocess
-    import sys
-
+    from tskd.workflow import warm
     from tskd.workflow.evaluate_run import evaluate_command
 
     command = evaluate_command(run, dataset_file, section, key_values(keys))
-    return subprocess.call([sys.executable, "-m", *command])
+    return warm.start(command, None, os.environ).wait()

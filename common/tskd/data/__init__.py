@@ -1,25 +1,64 @@
 """Data: dataset.json (read, write, check, split), readers of volumes, preparers, a virtual cohort.
 
-`tskd.data.sampler.EpochSampler` is not imported here, because it needs torch and listing files does not.
+Names load on first use, so that `import tskd.data` stays light. `tskd.data.sampler.EpochSampler` is not among them, as
+it needs torch.
 """
 
-from tskd.data.budget import whole_patients
-from tskd.data.checks import check, check_for_training
-from tskd.data.datalist import entries, read, write
-from tskd.data.folds import case_folds, outside_fold
-from tskd.data.io.intensity import Intensity, scale_intensity
-from tskd.data.io.nifti import load_label, load_volume, to_lps, write_volume
-from tskd.data.io.slices import write_slices
-from tskd.data.phantom.cohort import prepare_phantom, virtual_patient
-from tskd.data.prepare.images import prepare_images_masks
-from tskd.data.prepare.nnunet import prepare_nnunet
-from tskd.data.prepare.volume_checks import Patient
-from tskd.data.prepare.volume_writer import fingerprint, preparation, prepare_volumes
-from tskd.data.prepare.volumes import prepare_volumes_masks
-from tskd.data.public.chaos import prepare_chaos_mr
-from tskd.data.public.chase_db1 import prepare_chase_db1
-from tskd.data.public.isic2017_usgra import prepare_isic2017, prepare_usgra
-from tskd.data.split import fair_order, grouped_folds, split_groups
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tskd.data.budget import whole_patients
+    from tskd.data.checks import check, check_for_training
+    from tskd.data.datalist import entries, read, write
+    from tskd.data.folds import case_folds, outside_fold
+    from tskd.data.io.intensity import Intensity, scale_intensity
+    from tskd.data.io.nifti import load_label, load_volume, to_lps, write_volume
+    from tskd.data.io.slices import write_slices
+    from tskd.data.phantom.cohort import prepare_phantom, virtual_patient
+    from tskd.data.prepare.images import prepare_images_masks
+    from tskd.data.prepare.nnunet import prepare_nnunet
+    from tskd.data.prepare.volume_checks import Patient
+    from tskd.data.prepare.volume_writer import fingerprint, preparation, prepare_volumes
+    from tskd.data.prepare.volumes import prepare_volumes_masks
+    from tskd.data.public.chaos import prepare_chaos_mr
+    from tskd.data.public.chase_db1 import prepare_chase_db1
+    from tskd.data.public.isic2017_usgra import prepare_isic2017, prepare_usgra
+    from tskd.data.split import fair_order, grouped_folds, split_groups
+
+_HOME = {
+    "Intensity": "io.intensity",
+    "Patient": "prepare.volume_checks",
+    "case_folds": "folds",
+    "check": "checks",
+    "check_for_training": "checks",
+    "entries": "datalist",
+    "fair_order": "split",
+    "fingerprint": "prepare.volume_writer",
+    "grouped_folds": "split",
+    "load_label": "io.nifti",
+    "load_volume": "io.nifti",
+    "outside_fold": "folds",
+    "preparation": "prepare.volume_writer",
+    "prepare_chaos_mr": "public.chaos",
+    "prepare_chase_db1": "public.chase_db1",
+    "prepare_images_masks": "prepare.images",
+    "prepare_isic2017": "public.isic2017_usgra",
+    "prepare_nnunet": "prepare.nnunet",
+    "prepare_phantom": "phantom.cohort",
+    "prepare_usgra": "public.isic2017_usgra",
+    "prepare_volumes": "prepare.volume_writer",
+    "prepare_volumes_masks": "prepare.volumes",
+    "read": "datalist",
+    "scale_intensity": "io.intensity",
+    "split_groups": "split",
+    "to_lps": "io.nifti",
+    "virtual_patient": "phantom.cohort",
+    "whole_patients": "budget",
+    "write": "datalist",
+    "write_slices": "io.slices",
+    "write_volume": "io.nifti",
+}
 
 __all__ = [
     "Intensity",
@@ -54,3 +93,10 @@ __all__ = [
     "write_slices",
     "write_volume",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the module of a public name on first use."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

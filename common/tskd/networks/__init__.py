@@ -1,28 +1,57 @@
-"""Prompt-free SAM with its image encoders, pretrained weights, and feature taps for students."""
+"""Prompt-free SAM with its image encoders, pretrained weights, and feature taps for students.
 
-from tskd.networks.architecture import architecture
-from tskd.networks.build import VFMS, build_sam
-from tskd.networks.bundle_teacher import BundleTeacher
-from tskd.networks.lite_unet import LiteUNet
-from tskd.networks.lite_weights import load_lite_encoder
-from tskd.networks.parameter_groups import batch_norm_momentum, frozen, parameter_groups
-from tskd.networks.sam import PromptFreeSam
-from tskd.networks.student_start import configured, initialised
-from tskd.networks.taps import TappedNetwork
-from tskd.networks.tiny_vit import TinyViT
-from tskd.networks.vit_start import start_vit
-from tskd.networks.vit_weights import load_vit
-from tskd.networks.weight_store import default_weights, get_weights, weights_identity
-from tskd.networks.weights import load_pretrained, pretrained_file, read_checkpoint
+Names load on first use: to look for weights needs neither torch nor transformers.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tskd.networks.build import VFMS, build_sam
+    from tskd.networks.bundle_teacher import BundleTeacher
+    from tskd.networks.layer_groups import batch_norm_momentum, frozen, parameter_groups
+    from tskd.networks.lite_unet import LiteUNet
+    from tskd.networks.lite_weights import load_lite_encoder
+    from tskd.networks.sam import PromptFreeSam
+    from tskd.networks.student_start import configured, initialised
+    from tskd.networks.taps import TappedNetwork
+    from tskd.networks.tiny_vit import TinyViT
+    from tskd.networks.vit_start import start_vit
+    from tskd.networks.vit_weights import load_vit
+    from tskd.networks.weight_store import default_weights, get_weights, weights_identity
+    from tskd.networks.weights import load_pretrained, pretrained_file, read_checkpoint
+
+_HOME = {
+    "BundleTeacher": "bundle_teacher",
+    "LiteUNet": "lite_unet",
+    "PromptFreeSam": "sam",
+    "TappedNetwork": "taps",
+    "TinyViT": "tiny_vit",
+    "VFMS": "build",
+    "batch_norm_momentum": "layer_groups",
+    "build_sam": "build",
+    "configured": "student_start",
+    "default_weights": "weight_store",
+    "frozen": "layer_groups",
+    "get_weights": "weight_store",
+    "initialised": "student_start",
+    "load_lite_encoder": "lite_weights",
+    "load_pretrained": "weights",
+    "load_vit": "vit_weights",
+    "parameter_groups": "layer_groups",
+    "pretrained_file": "weights",
+    "read_checkpoint": "weights",
+    "start_vit": "vit_start",
+    "weights_identity": "weight_store",
+}
 
 __all__ = [
-    "VFMS",
     "BundleTeacher",
     "LiteUNet",
     "PromptFreeSam",
     "TappedNetwork",
     "TinyViT",
-    "architecture",
+    "VFMS",
     "batch_norm_momentum",
     "build_sam",
     "configured",
@@ -39,3 +68,10 @@ __all__ = [
     "start_vit",
     "weights_identity",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the module of a public name on first use."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tskd.errors import TskdError
 from tskd.networks.lite_unet import LiteUNet
-from tskd.networks.weight_store import get_weights
-from tskd.networks.weights import find_weights, read_checkpoint
+from tskd.networks.weight_store import find_weights, get_weights
+from tskd.networks.weights import read_checkpoint
 from tskd.state import mismatches
 
 HEAD = ("_conv_head.", "_bn1.", "_fc.")  # the classifier, which a segmentation has no use for

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from tskd.networks.parameter_groups import batch_norm_momentum, frozen
+from tskd.networks.layer_groups import batch_norm_momentum, frozen
 from tskd.networks.vit_start import start_vit
 from tskd.state import load_weights
 

@@ -14,7 +14,8 @@ from torch.nn import functional
 
 from tskd.errors import TskdError
 from tskd.networks.conversion import State
-from tskd.networks.weights import find_weights, read_checkpoint
+from tskd.networks.weight_store import find_weights
+from tskd.networks.weights import read_checkpoint
 from tskd.state import mismatches
 
 # transformers' ViTModel, as it is saved and as its state dict has it -> timm

@@ -1,6 +1,7 @@
 """Download pretrained weights, verify their checksums, and cache them."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -57,6 +58,7 @@ SOURCES: dict[str, WheelFile | HubFolder | UrlFile] = {
     "sam_vit_h": HubFolder("facebook/sam-vit-huge", "87aecf0df4ce6b30cd7de76e87673c49644bdf67"),
     "medsam_vit_b": HubFolder("wanglab/medsam-vit-base", "de8488bca37bb1d4fb190f612c516126d739ce3b"),
 }
+_HUB_ID = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)@(?P<revision>[\w./-]+)")
 
 
 def cache_folder() -> Path:
@@ -101,6 +103,28 @@ def get_weights(name: str, cache: str | Path | None = None) -> Path:
 def default_weights(vfm: str) -> Path:
     """Return the weights that `load_pretrained` takes when none are named: cached, else downloaded."""
     return get_weights(vfm)
+
+
+def find_weights(weights: str | Path, name: str) -> Path:
+    """Return the file or folder that `weights` is, or that its hub id (owner/name@revision) is downloaded to.
+
+    Args:
+        weights: path or hub id.
+        name: what they are for, for the error.
+
+    Raises:
+        TskdError: neither.
+    """
+    path = Path(weights).expanduser()
+    if path.exists():
+        return path
+    match = _HUB_ID.fullmatch(str(weights))
+    if match:
+        return hub_snapshot(match["repository"], match["revision"], hub_cache())
+    raise TskdError(
+        f"weights={str(weights)!r} for {name}: expected a .pth file, a folder with model.safetensors, or a hub id with "
+        "its revision (owner/name@revision); found no such file or folder"
+    )
 
 
 def weights_identity(weights: str | Path | None) -> str | None:

@@ -15,9 +15,8 @@ from tskd.networks.conversion import State, is_transformers_layout, to_network_l
 from tskd.networks.resize import resize_positions
 from tskd.networks.sam import PromptFreeSam
 from tskd.networks.tiny_vit import TinyViT
-from tskd.networks.weight_store import default_weights, hub_cache, hub_snapshot
+from tskd.networks.weight_store import default_weights, find_weights
 
-_HUB_ID = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)@(?P<revision>[\w./-]+)")
 _PER_TOKEN = re.compile(r"(mask_decoder\.output_hypernetworks_mlps\.)(\d+)(\..+)")
 _ROW_PER_TOKEN = (
     "mask_decoder.mask_tokens.weight",
@@ -116,28 +115,6 @@ def _weight_files(folder: Path) -> list[Path]:
 
 def _find_source(vfm: str, weights: str | Path | None) -> Path:
     return default_weights(vfm) if weights is None else find_weights(weights, vfm)
-
-
-def find_weights(weights: str | Path, name: str) -> Path:
-    """Return the file or folder that `weights` is, or that its hub id (owner/name@revision) is downloaded to.
-
-    Args:
-        weights: path or hub id.
-        name: what they are for, for the error.
-
-    Raises:
-        TskdError: neither.
-    """
-    path = Path(weights).expanduser()
-    if path.exists():
-        return path
-    match = _HUB_ID.fullmatch(str(weights))
-    if match:
-        return hub_snapshot(match["repository"], match["revision"], hub_cache())
-    raise TskdError(
-        f"weights={str(weights)!r} for {name}: expected a .pth file, a folder with model.safetensors, or a hub id with "
-        "its revision (owner/name@revision); found no such file or folder"
-    )
 
 
 def _check_settings(network: PromptFreeSam, folder: Path) -> None:

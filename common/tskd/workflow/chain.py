@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from tskd.workflow import warm
-from tskd.workflow.check_study import check_study
 from tskd.workflow.ending import ending
 from tskd.workflow.preflight import preflight
 from tskd.workflow.schema import read_yaml
 from tskd.workflow.study import Study
+from tskd.workflow.study_checks import check_study
 from tskd.workflow.train import Runner, only_run, run
 
 # of every training at toy length; keys that a bundle does not have are left out

@@ -91,7 +91,7 @@ def _paths(study: Study) -> Iterator[str]:
 
 
 def _weights(study: Study) -> Iterator[str]:
-    from tskd.networks.weights import find_weights
+    from tskd.networks.weight_store import find_weights
 
     used = {method.get("teacher") for method in study.config["methods"].values()}
     used |= {name for pretraining in study.config.get("pretraining", {}).values() for name in teachers_of(pretraining)}

@@ -14,9 +14,9 @@ from tskd.errors import TskdError
 from tskd.files import atomic
 from tskd.options import unknown_key
 from tskd.workflow import warm
-from tskd.workflow.check_study import unknown_names
 from tskd.workflow.commands import BUNDLES, bundle_command, config_files, merged_config
 from tskd.workflow.schema import read_yaml, refuse, schema_problems
+from tskd.workflow.study_checks import unknown_names
 from tskd.workflow.sublist import write_sublist
 
 try:

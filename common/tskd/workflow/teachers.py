@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tskd.data import fingerprint
+from tskd import data
 from tskd.data.budget import Budget
 from tskd.errors import TskdError
 
@@ -34,7 +34,7 @@ class Teacher:
 
     def warn_of_other_data(self, dataset_file: Path, num_labelled: Budget) -> None:
         """Warn where it was trained with other data or labels than the student will be."""
-        for key, value in {"dataset": fingerprint(dataset_file), "num_labelled": num_labelled}.items():
+        for key, value in {"dataset": data.fingerprint(dataset_file), "num_labelled": num_labelled}.items():
             if self.kind != BUNDLE and key in self.settings and self.settings[key] != value:
                 logger.warning(
                     "%s: the teacher was trained with %s %s, this is %s. If it has seen patients of this validation or "

@@ -31,8 +31,10 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 VARIABLE = "TSKD_WARM"  # environment: the socket
-MODULES = ("monai.bundle", "ignite.engine", "tskd.handlers", "tskd.networks", "tskd.losses", "tskd.distillation",
-           "tskd.evaluation", "tskd.data", "tskd.inferers", "tskd.schedules")  # fmt: skip
+MODULES = ("monai.bundle", "ignite.engine", "tskd.handlers", "tskd.networks.bundle_teacher",
+           "tskd.networks.student_start", "tskd.losses", "tskd.distillation", "tskd.evaluation.writer",
+           "tskd.data.checks", "tskd.data.sampler", "tskd.data.transforms", "tskd.inferers",
+           "tskd.schedules")  # fmt: skip
 GRACE = 10.0  # seconds between asking a child to end and killing it
 
 

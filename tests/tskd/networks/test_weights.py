@@ -193,7 +193,7 @@ def test_default_and_hub_sources(stock_folder, monkeypatch, tiny_sam, tmp_path):
     asked = []
     monkeypatch.setenv("TSKD_CACHE", str(tmp_path))
     monkeypatch.setattr("tskd.networks.weights.default_weights", lambda vfm: asked.append(vfm) or stock_folder)  # type: ignore[func-returns-value]
-    monkeypatch.setattr("tskd.networks.weights.hub_snapshot", lambda *parts: asked.append(parts) or stock_folder)  # type: ignore[func-returns-value]
+    monkeypatch.setattr("tskd.networks.weight_store.hub_snapshot", lambda *parts: asked.append(parts) or stock_folder)  # type: ignore[func-returns-value]
     by_default = load_pretrained(tiny_sam(image_size=128))
     from_hub = load_pretrained(tiny_sam(image_size=128), "owner/name@0123abc")
     assert asked == ["sam_vit_b", ("owner/name", "0123abc", tmp_path / "hub")]
