@@ -31,6 +31,10 @@ def study(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def paper(study: Path, *more: str) -> int:
+    return call(study, "--order", "paper", *more)
+
+
 def call(study: Path, *more: str) -> int:
     places = ["--dataset-dir", str(study), "--teacher", str(study / "teacher"), "--output", str(study / "out")]
     return main(["distil", *places, *more])
@@ -38,7 +42,7 @@ def call(study: Path, *more: str) -> int:
 
 def test_prints_three_commands_whose_keys_exist(study, capsys):
     more = ("--num-labelled", "1", "--overlay", "segresnet", "--set", "seed=3", "image_size=128")
-    assert call(study, *more, "--distil", "max_epochs=2", "--fine-tune", "layer_decay=0.7", "--dry-run") == 0
+    assert paper(study, *more, "--distil", "max_epochs=2", "--fine-tune", "layer_decay=0.7", "--dry-run") == 0
     *lines, result = capsys.readouterr().out.splitlines()
     assert lines[::2] == ["# soft labels", "# distillation", "# fine-tuning"]
     assert result == str(study / "out/tskd/models/model.pt")
@@ -84,13 +88,13 @@ def printed(capsys) -> list[dict[str, Any]]:
 
 
 def test_keys_that_are_given_win_over_what_the_command_would_choose(study, capsys):
-    assert call(study, "--dry-run") == 0
+    assert paper(study, "--dry-run") == 0
     soft, distil, tune = printed(capsys)
     assert not {"num_labelled", "learning_rate"} & (distil.keys() | tune.keys())
     assert (soft["image_size"], tune["num_classes"]) == ("256", "3")
     more = ["--set", "learning_rate=0.01", "--set", "seed=3", "--fine-tune", "num_labelled=0", "--num-labelled", "1"]
     more += ["--soft-label-set", "image_size=512", "--soft-label-set", "batch_size=2", "tta={'flips': [1]}"]
-    assert call(study, *more, "--dry-run") == 0
+    assert paper(study, *more, "--dry-run") == 0
     soft, distil, tune = printed(capsys)
     assert [(one["learning_rate"], one["seed"]) for one in (distil, tune)] == [("0.01", "3")] * 2
     assert (distil["num_labelled"], tune["num_labelled"]) == ("1", "0")
@@ -99,7 +103,7 @@ def test_keys_that_are_given_win_over_what_the_command_would_choose(study, capsy
 
 
 def test_soft_labels_may_lie_elsewhere(study, capsys):
-    assert call(study, "--soft-labels", str(study / "soft/of another"), "--dry-run") == 0
+    assert paper(study, "--soft-labels", str(study / "soft/of another"), "--dry-run") == 0
     soft, distil, _ = printed(capsys)
     assert soft["soft_labels"] == str(study / "soft/of another")
     assert distil["soft_labels"] == str([soft["soft_labels"]])
@@ -150,14 +154,14 @@ def steps(commands: list[list[str]]) -> list[str]:
 
 def test_the_three_steps_run_and_soft_labels_are_the_writers_matter(study, recorded):
     """It keeps what is complete and compares teacher and preprocessing: test_soft_labels.py."""
-    assert call(study) == 0
-    assert call(study, "--soft-labels", str(study / "elsewhere")) == 0
+    assert paper(study) == 0
+    assert paper(study, "--soft-labels", str(study / "elsewhere")) == 0
     assert steps(recorded) == ["run", "distilled", "tskd"] * 2
 
 
 def test_a_step_that_fails_is_the_last_and_its_log_is_named(study, recorded, failing, capsys):
     failing.add("distilled")
-    assert call(study) == 2
+    assert paper(study) == 2
     assert steps(recorded) == ["run", "distilled"]
     error = capsys.readouterr().err
     assert f"log: {study / 'out/distil.log'}" in error
@@ -165,7 +169,7 @@ def test_a_step_that_fails_is_the_last_and_its_log_is_named(study, recorded, fai
 
 
 def test_a_mistyped_key_is_named_with_those_close_to_it_before_anything_runs(study, capsys):
-    assert call(study, "--set", "learning_rat=1", "--fine-tune", "optimzer#lr=1") == 2
+    assert paper(study, "--set", "learning_rat=1", "--fine-tune", "optimzer#lr=1") == 2
     error = capsys.readouterr().err
     assert "distillation: learning_rat: no such key; close names: learning_rate" in error
     assert "fine-tuning: optimzer#lr: no such key; close names: optimizer" in error
@@ -197,7 +201,7 @@ def test_paths_with_spaces_survive(study, recorded):
     more["unlabelled"] = [{"image": "c.png", "group": "c", "case": "c"}]
     write(place / "more of it/dataset.json", more)
     (place / "more of it/c.png").write_bytes(b"more")
-    assert call(place, "--transfer-file", str(place / "more of it/dataset.json")) == 0
+    assert paper(place, "--transfer-file", str(place / "more of it/dataset.json")) == 0
     soft, distil, tune = ({key: DefaultParseValue(value) for key, value in command_line(c).items()} for c in recorded)
     files = [str(place / "dataset.json"), str(place / "more of it/dataset.json")]
     assert soft["dataset_files"] == distil["transfer_files"] == files
@@ -233,7 +237,7 @@ def named(capsys) -> dict[str, list[str]]:
 def test_a_committee_answers_one_after_the_other_and_is_averaged(committee, capsys):
     others = ["--teacher", str(committee / "student"), "--teacher", str(committee / "bundle")]
     weights = [text for weight in ("2", "1", "0.5") for text in ("--teacher-weight", weight)]
-    assert call(committee, *others, *weights, "--dry-run") == 0
+    assert paper(committee, *others, *weights, "--dry-run") == 0
     commands = named(capsys)
     assert list(commands) == [
         "soft labels 1", "bundle of teacher 2", "soft labels 2", "soft labels 3", "distillation", "fine-tuning",
@@ -258,7 +262,7 @@ def test_a_committee_answers_one_after_the_other_and_is_averaged(committee, caps
 
 def test_a_student_can_be_the_teacher(committee, capsys):
     """Self-training, and a second round; without an embedding there is no term for it."""
-    places = ["--dataset-dir", str(committee), "--output", str(committee / "out")]
+    places = ["--dataset-dir", str(committee), "--output", str(committee / "out"), "--order", "paper"]
     assert main(["distil", *places, "--teacher", str(committee / "student"), "--dry-run"]) == 0
     commands = named(capsys)
     assert list(commands) == ["bundle of teacher", "soft labels", "distillation", "fine-tuning"]
@@ -276,7 +280,7 @@ def test_a_student_can_be_the_teacher(committee, capsys):
 
 
 def test_joint_training_starts_from_the_student_of_the_labels(study, capsys):
-    more = ("--joint", "--overlay", "lite_unet", "--num-labelled", "1", "--distil", "max_epochs=2")
+    more = ("--overlay", "lite_unet", "--num-labelled", "1", "--distil", "max_epochs=2")
     assert call(study, *more, "--fine-tune", "max_epochs=1", "--dry-run") == 0
     commands = named(capsys)
     assert list(commands) == ["soft labels", "training on the labels", "joint training"]
@@ -318,7 +322,7 @@ def test_after_a_joint_training_the_better_student_is_the_result(study, recorded
     for name, dice in (("teacher", 0.7), ("out/supervised", 0.8), ("out/tskd", 0.75)):
         (study / name).mkdir(parents=True, exist_ok=True)
         (study / name / "train_log.csv").write_text(f"{head}{dice}\n")
-    assert call(study, "--joint") == 0
+    assert call(study) == 0
     assert steps(recorded) == ["run", "supervised", "tskd"]
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == str(study / "out/supervised/models/model.pt")

@@ -11,6 +11,7 @@ from tskd.data import write
 from tskd.errors import TskdError
 from tskd.files import write_json
 from tskd.workflow import check_study, read_yaml
+from tskd.workflow.chain import shortened
 
 AT = "results/phantom/split"
 
@@ -37,6 +38,21 @@ def test_joint_training_starts_from_the_student_of_the_labels() -> None:
     assert value(step.command, "init_weights") == start.output
     assert value(step.command, "num_labelled") == "4"
     assert f"{AT}/distil/joint/budget-4/seed-1/metrics.csv" in steps  # it is evaluated without a fine-tuning
+
+
+def test_the_start_may_be_a_training_of_its_own() -> None:
+    config = joint()
+    config["pretraining"]["joint"]["start"] = {"overrides": {"max_epochs": 3}}
+    steps = check_study(config, "start").steps
+    step = steps[f"{AT}/distil/joint/budget-4/seed-1/models/model.pt"]
+    start = steps[f"{AT}/finetune/joint_start/budget-4/seed-1/models/model.pt"]
+    assert value(step.command, "init_weights") == start.output
+    assert value(start.command, "max_epochs") == "3"
+    assert f"{AT}/finetune/joint_start/budget-4/seed-1/metrics.csv" not in steps  # it is no method of its own
+    assert shortened(config)["pretraining"]["joint"]["start"]["overrides"]["max_epochs"] == 1
+    config["methods"]["joint_start"] = {"finetune": {}}
+    with pytest.raises(TskdError, match="methods/joint_start: expected another name"):
+        check_study(config, "start")
 
 
 def test_students_teach_beside_the_foundation_model() -> None:

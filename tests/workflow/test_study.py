@@ -55,9 +55,12 @@ def test_all_students_of_a_study_see_as_many_images(name: str) -> None:
         keys = keys | everywhere.get("all", {}) | everywhere.get("student", {}) | stage.get("overrides", {})
         return keys["max_epochs"] * keys["iterations_per_epoch"] * keys["batch_size"]
 
+    def before(pretraining: dict[str, Any]) -> int:
+        return images(pretraining) + (images(pretraining["start"]) if "start" in pretraining else 0)
+
     seen = {
-        method: images(stages["finetune"])
-        + (images(config["pretraining"][stages["pretrain"]]) if "pretrain" in stages else 0)
+        method: (images(stages["finetune"]) if "finetune" in stages else 0)
+        + (before(config["pretraining"][stages["pretrain"]]) if "pretrain" in stages else 0)
         for method, stages in config["methods"].items()
         if "finetune" in stages
     }

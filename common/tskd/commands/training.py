@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -46,7 +46,7 @@ def distil(
     teacher: Paths,
     output: Path,
     teacher_weight: tuple[float, ...] = (),
-    joint: Flag = False,
+    order: Literal["joint", "paper"] = "joint",
     num_labelled: int | None = None,
     num_labelled_groups: int | None = None,
     transfer_file: Paths = (),
@@ -58,14 +58,17 @@ def distil(
     soft_label_set: Texts = (),
     dry_run: Flag = False,
 ) -> None:
-    """Distil a trained teacher into a student: write soft labels, train on them, fine-tune on the labels.
+    """Distil a trained teacher into a student: write soft labels, train on the labels, then on both together.
+
+    The result is the better student of the two trainings on the validation list.
 
     Args:
         dataset_dir: folder with dataset.json.
         teacher: output_dir of a teacher's or a student's training, or a MONAI bundle; the probabilities of several are
             averaged.
         teacher_weight: weight of each of several teachers, in their order; all alike by default.
-        joint: train on the labels first, then on labels and soft labels together, in place of the paper's order.
+        order: joint trains on the labels, then on labels and soft labels together; paper, as in the publication, on the
+            soft labels, then on the labels.
         output: folder for the runs.
         num_labelled: number of labelled images that are used; all by default.
         num_labelled_groups: number of patients whose labels are used, in place of --num-labelled.
@@ -88,7 +91,7 @@ def distil(
     budget = num_labelled if num_labelled_groups is None else whole_patients(num_labelled_groups)
     request = chain.Distillation(
         dataset_dir, list(teacher), output, budget, list(transfer_file), list(overlay),
-        weights=list(teacher_weight) or None, joint=joint, every=key_values(keys), distil=key_values(distil),
+        weights=list(teacher_weight) or None, joint=order == "joint", every=key_values(keys), distil=key_values(distil),
         fine_tune=key_values(fine_tune), soft_label=key_values(soft_label_set), soft_labels=soft_labels,
     )  # fmt: skip
     print(chain.distil(request, dry_run))

@@ -56,7 +56,7 @@ def study_text(data: DataSet) -> str:
     data_begin = lines.index("datasets:")
     data_end = next(n for n, line in enumerate(lines[data_begin + 1 :], data_begin + 1) if line[:1].strip())
     head = [
-        "# Teacher, student from scratch, distilled student, and a report that compares them. What `tskd init` saw:",
+        "# Teacher, student of the labels, student of labels and soft labels, and a report. What `tskd init` saw:",
         *(f"#   {line}" for line in data.seen),
         "# Correct what is marked with a question mark, then: tskd train THIS_FILE --dry-run",
     ]

@@ -78,7 +78,9 @@ def shortened(config: Mapping[str, Any]) -> dict[str, Any]:
         short["synthesis"]["num_images"] = TOY_IMAGES
     teachers = list(short.get("teachers", {}).values())
     stages = [*teachers, *(teacher.get("train") for teacher in teachers)]
-    stages += [*short.get("pretraining", {}).values(), short.get("synthesis", {}).get("train")]
+    pretrainings = list(short.get("pretraining", {}).values())
+    stages += [*pretrainings, *(each["start"] for each in pretrainings if isinstance(each.get("start"), dict))]
+    stages += [short.get("synthesis", {}).get("train")]
     stages += [method.get("finetune") for method in short["methods"].values()]
     holders = [*(scope.get("overrides", {}) for scope in (short, *short["datasets"].values()))]
     stages += [{"overrides": section} for holder in holders for section in holder.values()]

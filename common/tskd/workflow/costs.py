@@ -135,6 +135,8 @@ def study_key(study: Study, step: Step) -> str:
     parts = step.path.removeprefix(study.output + "/").split("/")
     kinds = {"teachers": "teachers", "distil": "pretraining", "rival": "pretraining", "finetune": "methods"}
     name = next((f"{kinds[kind]}/{parts[number + 1]}" for number, kind in enumerate(parts) if kind in kinds), "")
+    if name.startswith("methods/") and name.partition("/")[2] not in study.config["methods"]:
+        return f"pretraining/{name.partition('/')[2].removesuffix('_start')}/start"
     return name or {"ddpm": "synthesis/train", "synthesise": "synthesis/sample"}.get(step.rule, f"datasets/{parts[0]}")
 
 

@@ -42,14 +42,13 @@ class Distillation:
         dataset_dir: folder with dataset.json.
         teachers: `output_dir` of a teacher's or student's training, or a MONAI bundle; of several the probabilities are
             averaged.
-        output: folder to write: soft_labels, distilled and tskd, whose models/model.pt is the result; supervised in
-            place of distilled where the training is joint.
+        output: folder to write: soft_labels, supervised (in the paper's order distilled) and tskd.
         num_labelled: the labelled budget: a number of images, "3 patients", or None for all of the training list.
         transfer_files: more dataset.json files to learn from, such as that of synthetic images.
         overlays: names of overlays of train.json for both trainings, such as segresnet.
         weights: of several teachers, above 0; None for all alike.
-        joint: train on the labels first, then on labels and soft labels together (`joint.json`), in place of the
-            paper's order: soft labels first, then fine-tuning on the labels.
+        joint: train on the labels first, then on labels and soft labels together (`joint.json`); False for the paper's
+            order: soft labels first, then fine-tuning on the labels.
         every: keys for both trainings.
         distil: keys for the distillation, or for the joint training.
         fine_tune: keys for the fine-tuning, or for the first training on the labels.
@@ -64,7 +63,7 @@ class Distillation:
     transfer_files: Sequence[Path] = ()
     overlays: Sequence[str] = ()
     weights: Sequence[float] | None = None
-    joint: bool = False
+    joint: bool = True
     every: Mapping[str, str] = field(default_factory=dict)
     distil: Mapping[str, str] = field(default_factory=dict)
     fine_tune: Mapping[str, str] = field(default_factory=dict)

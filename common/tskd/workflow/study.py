@@ -149,7 +149,7 @@ class Study(DataSteps):
         if lists:
             own["transfer_files"] = [*(step.output for step in lists.values()), *files]
         if "start" in settings:
-            needs.append(self.finetune(cell, settings["start"]))
+            needs.append(self._start(cell, name))
             own["init_weights"] = f"{needs[-1].folder}/models/model.pt"
         answers = [[self.soft_labels(cell, t, s, files if s == "real" else ()) for s in lists] for t in teachers]
         needs += [step for each in answers for step in each]
@@ -167,9 +167,21 @@ class Study(DataSteps):
         needs = list(dict.fromkeys([*needs, *lists.values()]))
         return self._run(rule, STUDENT, place, needs, cell, settings, own)
 
+    def _start(self, cell: Cell, pretraining: str) -> Step:
+        """The training on the labels that a joint training starts from."""
+        start = self.config["pretraining"][pretraining]["start"]
+        return (
+            self.finetune(cell, start)
+            if isinstance(start, str)
+            else self._on_labels(cell, f"{pretraining}_start", {"finetune": start})
+        )
+
     def finetune(self, cell: Cell, method: str) -> Step:
         """Trains the student on the labels, from its pretraining if the method has one."""
-        place, settings = self._place(cell, "finetune", method, cell.arm), self.config["methods"][method]
+        return self._on_labels(cell, method, self.config["methods"][method])
+
+    def _on_labels(self, cell: Cell, name: str, settings: Mapping[str, Any]) -> Step:
+        place = self._place(cell, "finetune", name, cell.arm)
         own: dict[str, Any] = {**_labels(cell), "seed": cell.seed, "in_channels": self._channels(cell)}
         own |= {"output_dir": place, "model_dir": f"{place}/models"}
         needs = [self.prepare(cell)]

@@ -45,7 +45,7 @@ def _names(config: Mapping[str, Any]) -> Iterator[str]:
         yield from unknown_names(f"methods/{name}/datasets", method.get("datasets", []), config["datasets"])
     for name, pretraining in config.get("pretraining", {}).items():
         yield from unknown_names(f"pretraining/{name}/teacher", teachers_of(pretraining), config.get("teachers", {}))
-        start = [pretraining["start"]] if "start" in pretraining else []
+        start = [pretraining["start"]] if isinstance(pretraining.get("start"), str) else []
         yield from unknown_names(f"pretraining/{name}/start", start, config["methods"])
     for name, teacher in config.get("teachers", {}).items():
         method = [teacher["method"]] if "method" in teacher else []
@@ -96,8 +96,11 @@ def _stages(config: Mapping[str, Any]) -> Iterator[str]:
                 f"pretraining/{name}/teacher_weights: expected a number for each of the {len(taught_by)} teachers, "
                 f"found {weights}"
             )
-        if "start" in settings and "finetune" not in config["methods"].get(settings["start"], {"finetune": None}):
-            yield f"pretraining/{name}/start: expected a method with finetune, found {settings['start']}"
+        start = settings.get("start")
+        if isinstance(start, str) and "finetune" not in config["methods"].get(start, {"finetune": None}):
+            yield f"pretraining/{name}/start: expected a method with finetune, found {start}"
+        if f"{name}_start" in config["methods"]:
+            yield f"methods/{name}_start: expected another name, found that of the start of pretraining/{name}"
         if "files" in transfer and not transfer.get("real"):
             yield f"pretraining/{name}/transfer/files: expected real beside it, found none"
         if "teacher" in settings and not (transfer.get("real") or wanted):
@@ -141,7 +144,7 @@ def _circles(config: Mapping[str, Any]) -> Iterator[str]:
         """Methods whose students the method stands on."""
         start = pretraining.get(config["methods"][method].get("pretrain"), {})
         methods = {teachers[name]["method"] for name in teachers_of(start) if "method" in teachers[name]}
-        return methods | ({start["start"]} if "start" in start else set())
+        return methods | ({start["start"]} if isinstance(start.get("start"), str) else set())
 
     for method in config["methods"]:
         seen: set[str] = set()
