@@ -1,6 +1,8 @@
 """The student stands alone: a shipped bundle segments where nothing of this project can be imported."""
 
+import json
 import re
+import shutil
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import NamedTuple
@@ -24,6 +26,7 @@ from tests.bundles.standalone import (
 from tskd.data import load_volume, write_volume
 
 MODULES = ("tskd.cli", "peft", "transformers")
+MISSING = "this bundle needs packages that are not installed: pip install transformers==1.0.0"
 
 
 class Alone(NamedTuple):
@@ -72,12 +75,29 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Alone:
         segmentation(volumes, root / "misspelt", root / "no_masks"),
         segmentation(grey, root / "misspelt", root / "no_masks"),
         segmentation(grey, root / "deep", root / "no_masks"),
+        segmentation(_needing_more(grey, root / "lacking_segmentation"), root / "grey/images", root / "no_masks"),
         *([module] for module in MODULES),
         cwd=root,
     )  # fmt: skip
     for run in done[:6]:
         assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
-    return Alone(root, dict(zip(("nii.gz", "png", "deep", *MODULES), done[6:], strict=True)))
+    return Alone(root, dict(zip(("nii.gz", "png", "deep", "lacking", *MODULES), done[6:], strict=True)))
+
+
+def _needing_more(bundle: Path, copy: Path) -> Path:
+    """A copy of a bundle that needs a package which is not there."""
+    shutil.copytree(bundle, copy)
+    metadata = json.loads((copy / "configs/metadata.json").read_text())
+    metadata["required_packages_version"]["transformers"] = "1.0.0"
+    (copy / "configs/metadata.json").write_text(json.dumps(metadata))
+    return copy
+
+
+def test_a_package_that_is_missing_is_named_in_one_line_before_the_first_image(alone: Alone) -> None:
+    assert alone.refused["lacking"].returncode != 0
+    assert alone.refused["lacking"].stderr.strip().splitlines()[-1] == MISSING
+    assert "Traceback" not in alone.refused["lacking"].stderr
+    assert not (alone.root / "no_masks").exists()
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -6,16 +6,21 @@ import re
 from importlib.util import find_spec
 from pathlib import Path
 
-_ENTRIES = ("tskd.export.segment_files", "tskd.export.accept_better")  # of inference.json and of train.json
+_ENTRIES = tuple(f"tskd.export.{name}" for name in ("segment_files", "accept_better", "required_packages"))
+CHECK = {"_target_": "scripts.required_packages.check_packages", "_mode_": "callable"}
 _IMPORT = re.compile(r"^( *)from (tskd[\w.]*) import ", re.MULTILINE)
 RUN = {  # keys of its inference.json; MONAI makes the bundle's folder importable just before `run`
     "segment": {"_target_": "scripts.segment_files.segment", "_mode_": "callable"},
-    "run": ["$@segment(@evaluator, @postprocessing, @datalist, @input_dir, @mask_dir, @in_channels)"],
+    "check_packages": CHECK,
+    "run": [
+        "$@check_packages(@as_given(str(@bundle_root)))",
+        "$@segment(@evaluator, @postprocessing, @datalist, @input_dir, @mask_dir, @in_channels)",
+    ],
 }
 
 
 def write_scripts(folder: Path) -> None:
-    """Write `segment_files.py`, `accept_better.py` and every module of ours that it needs, side by side."""
+    """Write the modules that inference.json and train.json name, and every module of ours that these need."""
     folder.mkdir(parents=True)
     (folder / "__init__.py").write_text('"""Reads and checks files as tskd does; written by `tskd ship`."""\n')
     waiting, done = list(_ENTRIES), set()

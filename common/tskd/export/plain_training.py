@@ -6,6 +6,8 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+from tskd.export.bundle_scripts import CHECK
+
 _KEPT = ("in_channels", "num_classes", "image_size", "device", "network_def", "network", "scale_intensity", "antialias")
 _PICTURES = ("eight_bits", "mode", "reader")  # further keys of inference.json that its preprocessing refers to
 
@@ -123,7 +125,8 @@ def plain_training(inference: Mapping[str, Any], flat: bool) -> dict[str, Any]:
         },
         "validate": _validate(read, flat),
         "initialize": ["$monai.utils.set_determinism(seed=@seed, use_deterministic_algorithms=None)"],
-        "run": ["$@train#trainer.run()"],
+        "check_packages": CHECK,
+        "run": ["$@check_packages(@bundle_root)", "$@train#trainer.run()"],
     }
 
 

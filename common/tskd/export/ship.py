@@ -12,6 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -31,6 +32,14 @@ from tskd.state import load_weights
 
 _CONFIGS = ("inference.json", "inference_2d.json", "train.json", "metadata.json", "logging.conf")  # what goes along
 
+_WITH_EINOPS = (  # modules of MONAI
+    "monai.networks.nets.swin_unetr",
+    "monai.networks.blocks.patchembedding",
+    "monai.networks.blocks.selfattention",
+    "monai.networks.blocks.crossattention",
+)
+
+_SEARCH = ", with this folder on `PYTHONPATH`, because its network lies in `scripts/`"  # of its README
 MIN_DICE = 0.1  # mean Dice of a model that has learned something
 
 
@@ -144,7 +153,7 @@ def ship_student(
         _write(configs / "inference.json", config)
         network_def = _parser([configs / "inference.json"]).get_parsed_content("network_def")
         load_weights(network_def, model)
-        _write_metadata(configs / "metadata.json", dataset, sizes, flat, network_def)
+        _write_metadata(configs / "metadata.json", dataset, settings, flat, network_def)
         _write_readme(draft, dataset, settings, flat, network_def, dice)
         write_scripts(draft / "scripts")
         carry_network(draft)
@@ -248,23 +257,24 @@ def _is_2d(dataset: dict[str, Any], dataset_file: str | Path) -> bool:
 
 
 def _write_metadata(
-    path: Path, dataset: dict[str, Any], sizes: dict[str, int], flat: bool, network: torch.nn.Module
+    path: Path, dataset: dict[str, Any], settings: dict[str, Any], flat: bool, network: torch.nn.Module
 ) -> None:
     """Write the network, the structures, sizes, channels and label names into metadata.json."""
     metadata = json.loads(path.read_text())
     image = metadata["network_data_format"]["inputs"]["image"]
     pred = metadata["network_data_format"]["outputs"]["pred"]
-    names = ("red", "green", "blue") if sizes["in_channels"] == 3 else ("image",)
+    names = ("red", "green", "blue") if settings["in_channels"] == 3 else ("image",)
     channels = {str(index): name for index, name in enumerate(names)}
-    image |= {"num_channels": sizes["in_channels"], "modality": dataset["modality"], "channel_def": channels}
-    pred |= {"num_channels": sizes["num_classes"], "channel_def": dataset["labels"]}
+    image |= {"num_channels": settings["in_channels"], "modality": dataset["modality"], "channel_def": channels}
+    pred |= {"num_channels": settings["num_classes"], "channel_def": dataset["labels"]}
     for tensor in (image, pred):
-        tensor["spatial_shape"] = [sizes["image_size"]] * 2
+        tensor["spatial_shape"] = [settings["image_size"]] * 2
     metadata["data_type"] = "png" if flat else "nifti"
     input_kind = "2-D images" if flat else "volumes, slice by slice"
     metadata["name"] = f"Segmentation of {_structures(dataset)}"
     metadata["description"] = f"{type(network).__name__}, trained on few labels. {dataset['modality']}: {input_kind}."
     metadata["image_classes"] = f"{', '.join(names)}: intensities scaled to [0, 1]"
+    metadata["required_packages_version"] = required_packages(flat, bool(settings["largest_component"]), network)
     _write(path, metadata)
 
 
@@ -273,15 +283,7 @@ def _write_readme(
 ) -> None:
     """Fill docs/shipped.md and put it in the place of the README that is about training."""
     largest_names = [dataset["labels"].get(str(index), f"class {index}") for index in settings["largest_component"]]
-    packages = [
-        "monai",
-        "fire",
-        "einops",
-        "nibabel",
-        "pytorch-ignite",
-        *["scikit-image"] * bool(largest_names),
-        *["pillow"] * flat,
-    ]
+    packages = ["monai", *required_packages(flat, bool(largest_names), network)]
     head = front_matter(dataset, [type(network).__name__.lower(), dataset["modality"].lower()])
     text = Template((draft / "docs" / "shipped.md").read_text(encoding="utf-8")).substitute(
         dice=dice,
@@ -290,6 +292,7 @@ def _write_readme(
         classes=_structures(dataset),
         what="2-D images" if flat else "volumes (NIfTI), slice by slice",
         size=settings["image_size"],
+        search="" if type(network).__module__.startswith("monai.") else _SEARCH,
         packages=", ".join(f"`{package}`" for package in packages),
         files="PNG and JPEG" if flat else "`.nii` and `.nii.gz`",
         values=", ".join(f"{index} {name}" for index, name in dataset["labels"].items()),
@@ -303,6 +306,25 @@ def _write_readme(
     )
     (draft / "docs" / "shipped.md").unlink()
     (draft / "docs" / "README.md").write_text(head + text, encoding="utf-8")
+
+
+def required_packages(flat: bool, largest_component: bool, network: torch.nn.Module) -> dict[str, str]:
+    """Return the packages that a shipped bundle needs beside MONAI, PyTorch and NumPy, and their versions here.
+
+    Args:
+        flat: whether it takes 2-D images.
+        largest_component: whether only the largest component of some class is kept.
+        network: its network.
+    """
+    names = [
+        "fire",
+        *(["einops"] if any(type(part).__module__ in _WITH_EINOPS for part in network.modules()) else []),
+        "nibabel",
+        "pytorch-ignite",
+        *(["scikit-image"] if largest_component else []),
+        *(["pillow"] if flat else []),
+    ]
+    return {name: version(name) for name in names}
 
 
 def _structures(dataset: dict[str, Any]) -> str:

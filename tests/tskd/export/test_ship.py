@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from monai.bundle import ConfigParser, ckpt_export, verify_net_in_out
+from monai.bundle import ConfigParser, ckpt_export, load, verify_net_in_out
 
 from tests.bundles.standalone import BUNDLE, IMAGE_SIZE, LABELS, lite_student, ship, student
 from tskd.cli import main
@@ -22,7 +22,11 @@ pytestmark = pytest.mark.bundle
 
 SEGMENTS_FILE_BY_FILE = {  # what a shipped inference.json has beyond the bundle's own
     "segment": {"_target_": "scripts.segment_files.segment", "_mode_": "callable"},
-    "run": ["$@segment(@evaluator, @postprocessing, @datalist, @input_dir, @mask_dir, @in_channels)"],
+    "check_packages": {"_target_": "scripts.required_packages.check_packages", "_mode_": "callable"},
+    "run": [
+        "$@check_packages(@as_given(str(@bundle_root)))",
+        "$@segment(@evaluator, @postprocessing, @datalist, @input_dir, @mask_dir, @in_channels)",
+    ],
 }
 
 
@@ -93,6 +97,20 @@ def test_its_readme_and_metadata_tell_of_this_network_and_these_images(
     assert metadata["description"].startswith("UNETR, trained on few labels. ")
     channels = "red, green, blue" if in_channels == 3 else "image"
     assert metadata["image_classes"] == f"{channels}: intensities scaled to [0, 1]"
+    assert ", ".join(f"`{name}`" for name in ["monai", *metadata["required_packages_version"]]) == packages
+
+
+@pytest.mark.parametrize("name", ["unetr", "lite"])
+def test_monais_load_gives_the_network_with_its_weights(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = ship(tmp_path, "nii.gz", lite=name == "lite")
+    monkeypatch.chdir(tmp_path.parent)
+    with bundle_imports(bundle):  # a network in scripts/ needs the bundle's folder on the search path
+        network = load(bundle.name, bundle_dir=tmp_path)
+    expected, x = (lite_student() if name == "lite" else student()), torch.rand(2, 1, IMAGE_SIZE, IMAGE_SIZE)
+    with torch.no_grad():
+        assert torch.equal(network.eval()(x), expected(x))
 
 
 @pytest.mark.parametrize("kind", ["nii.gz", "png"])
