@@ -21,6 +21,8 @@ test-fast: $(STAMP)
 # kills at random moments and mutated inputs, many more than in CI
 test-faults: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m tests.faults.kill --kills 50
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m tests.faults.disk
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m tests.faults.disturb
 	$(BIN)/python -m tests.faults.fuzz --inputs 2000
 
 # MONAI Label needs an environment of its own (pydicom 2): a student is shipped there and asked for masks

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -42,19 +43,59 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
             draft.unlink(missing_ok=True)
 
 
-_LOCKS: dict[str, int] = {}  # folder -> file descriptor, of this process
+@contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Write a folder as a whole: yield the path of a draft, which takes the place of `path` at the end of the block.
+
+    What processes that were killed here have left behind is removed. Only one process may write a folder at a time.
+
+    Raises:
+        TskdError: when it cannot be written.
+    """
+    path = Path(path)
+    draft = path.with_name(f".draft-{os.getpid()}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".draft-*-{path.name}"):
+            shutil.rmtree(left)
+        yield draft
+        if path.is_dir():
+            old = path.with_name(f".draft-old-{path.name}")
+            path.rename(old)
+            draft.rename(path)
+            shutil.rmtree(old)
+        else:
+            draft.rename(path)
+    except OSError as error:
+        raise TskdError(f"{path}: cannot write it ({error}). Free disk space, or choose another folder") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
-def lock_folder(folder: str | os.PathLike[str]) -> None:
+def remove_drafts(folder: str | os.PathLike[str]) -> None:
+    """Remove what writers that were killed have left in a folder that no other process writes to."""
+    for draft in Path(folder).glob(".draft-*"):
+        if draft.is_file():
+            draft.unlink()
+
+
+_LOCKS: dict[str, int] = {}  # file -> its descriptor, of this process
+
+
+def lock_folder(folder: str | os.PathLike[str], part: str = "") -> None:
     """Claim a run's folder for this process until it ends, however it ends.
 
-    The lock is the kernel's, on the file `.lock`, which says host and process for the message. Where there is no such
-    lock (Windows, some network drives) nothing is claimed.
+    The lock is the kernel's, on the file `.lock`, which says host and process for the message. Processes that this one
+    forks do not hold it. Where there is no such lock (Windows, some network drives) nothing is claimed.
+
+    Args:
+        folder: made if needed.
+        part: what of the folder is claimed, where several processes share the work; "" for all of it.
 
     Raises:
         TskdError: another process has it.
     """
-    path = Path(folder).resolve() / ".lock"
+    path = Path(folder).resolve() / f".lock{part}"
     if str(path) in _LOCKS or fcntl is None:
         return
     try:
@@ -77,6 +118,16 @@ def lock_folder(folder: str | os.PathLike[str]) -> None:
     os.ftruncate(descriptor, 0)
     os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
     _LOCKS[str(path)] = descriptor
+
+
+def _forget_locks() -> None:
+    """In a forked process: a loader that outlives its killed parent by seconds must not keep the folder claimed."""
+    while _LOCKS:
+        os.close(_LOCKS.popitem()[1])
+
+
+if fcntl is not None:
+    os.register_at_fork(after_in_child=_forget_locks)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

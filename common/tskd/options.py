@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import pydoc
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ def check_overrides(arguments: Sequence[str] | None = None) -> None:
     problems = [
         f"--{key}: {problem}"
         for key in options
-        if key not in run_options and (problem := unknown_key(key.removeprefix("+").replace("::", "#"), config))
+        if key not in run_options
+        and (problem := unknown_key(key.removeprefix("+").replace("::", "#"), config, _unknown_argument))
     ]
     if problems:
         raise TskdError("unknown override: " + "; ".join(problems))
@@ -104,8 +106,14 @@ def refuse_unknown(keys: Iterable[str], config: Any, where: str) -> None:
         raise TskdError(f"{where}: unknown key {'; '.join(problems)}")
 
 
-def unknown_key(key: str, config: Any) -> str:
-    """Return "" if `key` leads to an item of `config` or to an argument of a component, else what is wrong."""
+def unknown_key(key: str, config: Any, argument: Callable[[str, Mapping[str, Any]], str] | None = None) -> str:
+    """Return "" if `key` leads to an item of `config` or to an argument of a component, else what is wrong.
+
+    Args:
+        key: with `#` between its levels.
+        config: merged, nothing resolved.
+        argument: says what is wrong with an argument, by its name and its component; None takes any.
+    """
     known = ""
     for part in key.split("#"):
         if isinstance(config, list) and part.isdigit() and int(part) < len(config):
@@ -113,7 +121,7 @@ def unknown_key(key: str, config: Any) -> str:
         elif isinstance(config, dict) and part in config:
             config = config[part]
         elif isinstance(config, dict) and "_target_" in config:
-            return ""
+            return argument(part, config) if argument else ""
         elif part in RENAMED:
             return f"this key is now called {RENAMED[part]}"
         else:
@@ -123,3 +131,22 @@ def unknown_key(key: str, config: Any) -> str:
             return f"no such key{where}; close names: {', '.join(close) or 'none'}"
         known += f"#{part}"
     return ""
+
+
+def _unknown_argument(name: str, component: Mapping[str, Any]) -> str:
+    """Return what is wrong with an argument that a component of the config does not name; "" where its class takes it.
+
+    The class is imported; where that fails, its error is left to the run.
+    """
+    from monai.bundle import ComponentLocator, ConfigComponent
+
+    try:
+        target = ConfigComponent(config=dict(component), locator=ComponentLocator()).resolve_module_name()
+        located: Any = pydoc.locate(target) if isinstance(target, str) else target
+        known = inspect.signature(located).parameters
+    except Exception:
+        return ""
+    if name in known or name.startswith("_") or any(item.kind is item.VAR_KEYWORD for item in known.values()):
+        return ""
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or sorted(known)[:8]
+    return f"no such argument of {component['_target_']}; close names: {', '.join(close)}"

@@ -10,13 +10,17 @@ import gzip
 import json
 import random
 import shutil
+import signal
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
+from ignite.engine import Engine
+from safetensors.torch import save_file
 
 from tests.tskd.data.kinds.studies import make, prepare
 from tskd.data import checks, datalist
@@ -26,34 +30,63 @@ from tskd.data.io.nifti import load_volume
 from tskd.data.prepare.table import read_table
 from tskd.distillation.soft_labels.read import add_soft_labels
 from tskd.errors import TskdError
+from tskd.evaluation.rows import MetricRow, read_rows, write_rows
+from tskd.handlers import Checkpointing
+from tskd.networks.weights import read_checkpoint
 from tskd.predict.shipped_bundle import read_bundle
-from tskd.state import read_tensors, save_tensors
+from tskd.state import load_weights, read_tensors, save_tensors
+from tskd.workflow import check_study, read_yaml
+from tskd.workflow.schema import WORKFLOW
 
 SECONDS = 10.0  # that one input may take
 Read = Callable[[Path], object]
 
 
-def fuzz(folder: Path, inputs: int, seed: int = 0) -> list[str]:
+def fuzz(folder: Path, inputs: int, seed: int = 0, first: int = 0) -> list[str]:
     """A line for each mutated input that ended in another error than ours, or took too long."""
     sound = _sound(folder / "sound")
     found = []
-    for number in range(inputs):
+    for number in range(first, first + inputs):
         rng = random.Random(f"{seed} {number}")
         name = rng.choice(sorted(sound))
         source, read = sound[name]
         path = folder / "mutated" / source.name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(_mutated(source.read_bytes(), rng))
-        began = time.monotonic()
         try:
-            read(path)
+            with _limit(SECONDS):
+                read(path)
         except TskdError:
             pass
-        except Exception as error:
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                raise
             found.append(f"seed {seed}, input {number}, {name}: {type(error).__name__}: {error}")
-        if time.monotonic() - began > SECONDS:
-            found.append(f"seed {seed}, input {number}, {name}: {time.monotonic() - began:.0f} s")
+        if left := [str(file) for file in folder.rglob(".draft-*")]:
+            found.append(f"seed {seed}, input {number}, {name}: left {', '.join(left)}")
     return found
+
+
+@contextmanager
+def _limit(seconds: float) -> Iterator[None]:
+    """Interrupt the block after so many seconds, wherever it hangs in Python."""
+
+    def late(*_: object) -> None:
+        raise _Late(f"{seconds:.0f} s")
+
+    signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    if time.monotonic() - began > seconds:  # it hung in another language, and then came back
+        raise _Late(f"{time.monotonic() - began:.0f} s")
+
+
+class _Late(BaseException):
+    """An input that takes too long."""
 
 
 def _mutated(content: bytes, rng: random.Random) -> bytes:
@@ -125,7 +158,67 @@ def _sound(folder: Path) -> dict[str, tuple[Path, Read]]:
         shutil.copy(path, place / "configs/inference.json")
         return read_bundle(place).transforms("preprocessing")
 
+    def in_study(kind: str, place: str) -> Read:
+        """Prepare a study of which one file is mutated; where it is refused, nothing may be written."""
+        whole = folder / "studies" / kind
+        if not whole.is_dir():
+            make(whole, kind)
+
+        def read(path: Path) -> object:
+            study = folder / "study"
+            shutil.rmtree(study, ignore_errors=True)
+            shutil.copytree(whole, study)
+            shutil.copy(path, study / place)
+            try:
+                return prepare(study, kind)
+            except TskdError:
+                written = {file.relative_to(study / "data") for file in (study / "data").rglob("*") if file.is_file()}
+                # preparation.json says of what an interrupted preparation is; it tells nobody that there is a data set
+                whole_set = Path("dataset.json") in written
+                assert whole_set or written <= {Path("preparation.json")}, f"half a data set: {written}"
+                raise
+
+        return read
+
+    def in_run(path: Path) -> object:
+        place = folder / "run/checkpoints/last.pt"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, place)
+        network = torch.nn.Linear(4, 3)
+        optimizer = torch.optim.AdamW(network.parameters())
+        engine = Engine(lambda *_: None)
+        engine.state.max_epochs = 3
+        Checkpointing(folder / "run", {"network": network, "optimizer": optimizer}).load(engine)
+        return engine
+
+    network = torch.nn.Linear(4, 3)
+    optimizer = torch.optim.AdamW(network.parameters())
+    network(torch.zeros(1, 4)).sum().backward()
+    optimizer.step()
+    checkpoint = {
+        "network": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "progress": {"epoch": 2, "iteration": 6},
+        "identity": {},
+        "identity_version": 2,
+    }
+    save_tensors(checkpoint, folder / "last.pt")
+    save_file(network.state_dict(), folder / "model.safetensors")
+    shutil.copy(WORKFLOW / "quickstart.yaml", folder / "study.yaml")
+    write_rows(folder / "metrics.csv", [MetricRow("a", "8", "b", "0", "p1", "c1", "liver", "dice", 0.5)] * 3)
+    (folder / "teacher.pth").write_bytes((folder / "model.pt").read_bytes())
+
     return {
+        "study of pictures": (pictures / "images/p1.png", in_study("pictures", "images/p1.png")),
+        "study's mask": (pictures / "masks/p1.png", in_study("pictures", "masks/p1.png")),
+        "study of volumes": (volumes / "images/p1.nii.gz", in_study("volumes", "images/p1.nii.gz")),
+        "study of DICOM": (series / "images/p1/IM0001.dcm", in_study("dicom", "images/p1/IM0001.dcm")),
+        "checkpoint": (folder / "last.pt", in_run),
+        "pretrained weights": (folder / "teacher.pth", read_checkpoint),
+        "safetensors": (folder / "model.safetensors", read_checkpoint),
+        "student's weights": (folder / "model.pt", lambda path: load_weights(torch.nn.Linear(4, 3), path)),
+        "study file": (folder / "study.yaml", lambda path: check_study(read_yaml(path), path.name)),
+        "metrics": (folder / "metrics.csv", read_rows),
         "picture": (pictures / "images/p1.png", lambda path: read_image(path, 1)),
         "mask": (pictures / "masks/p1.png", stored_mask),
         "packed volume": (volumes / "images/p1.nii.gz", load_volume),

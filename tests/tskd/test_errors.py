@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from monai.transforms import LoadImaged
 
 from tskd.errors import user_message
 
@@ -64,8 +65,15 @@ def _wrapped(error: Exception) -> RuntimeError:
     ("error", "words"),
     [
         (FileNotFoundError(errno.ENOENT, "No such file", "/data/p7.png"), r"/data/p7\.png: expected the file"),
+        (
+            RuntimeError("LoadImage cannot find a suitable reader for file: /a/p7.b.png.\n  Please"),
+            r"/a/p7\.b\.png: expected",
+        ),
         (OSError(errno.ENOSPC, "No space", "/run/last.pt"), r"/run/last\.pt: no space left"),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), "^no space left"),  # safetensors
+        (PermissionError(errno.EACCES, "Permission denied", "/run"), r"/run: expected leave to use it"),
         (OSError(errno.EROFS, "Read-only", "/run/log.csv"), r"/run/log\.csv: expected a folder to write to"),
+        (RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"), "num_workers: .*7"),
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "num_workers: .*pid 7"),
     ],
 )
@@ -74,3 +82,27 @@ def test_faults_of_the_machine_are_named(error: Exception, words: str) -> None:
     assert message is not None
     assert re.search(words, message)
     assert user_message(_wrapped(KeyError("x"))) is None
+
+
+def test_files_that_monai_does_not_read_are_named(tmp_path):
+    """MONAI says the same of a file that is missing and of one that is damaged."""
+    (tmp_path / "damaged.png").write_bytes(b"\x89PNG\r\n\x1a\n cut")
+    for name, words in (("gone.png", "gone.png: expected the file, found none"), ("damaged.png", "found one damaged")):
+        with pytest.raises((RuntimeError, OSError)) as raised:
+            LoadImaged("image")({"image": str(tmp_path / name)})
+        message = user_message(_wrapped(raised.value))
+        assert message is not None
+        assert words in message
+        assert str(tmp_path / name) in message
+
+
+def test_a_full_disk_in_a_thread_is_named():
+    done = run(
+        "import threading\n"
+        "def write():\n    with open('/dev/full', 'w') as file: file.write('row')\n"
+        "thread = threading.Thread(target=write); thread.start(); thread.join()\n"
+        "thread = threading.Thread(target=lambda: 1 / 0); thread.start(); thread.join()\n"
+    )
+    assert done.stderr.startswith("error: no space left on the disk.")
+    assert done.stderr.count("Traceback") == 1
+    assert "ZeroDivisionError" in done.stderr

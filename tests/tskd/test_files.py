@@ -2,11 +2,14 @@
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
 from tskd.errors import TskdError
-from tskd.files import atomic, sha256, write_json, write_text
+from tskd.files import atomic, atomic_folder, lock_folder, remove_drafts, sha256, write_json, write_text
 
 
 def test_what_is_written_is_read(tmp_path):
@@ -46,3 +49,68 @@ def test_hash_of_a_file_of_several_blocks(tmp_path):
     content = bytes(range(256)) * 5000
     (tmp_path / "file").write_bytes(content)
     assert sha256(tmp_path / "file") == hashlib.sha256(content).hexdigest()
+
+
+def test_a_folder_takes_the_place_of_the_old_one_whatever_killed_writers_left(tmp_path):
+    target = tmp_path / "pipeline"
+    for name in (f".draft-{os.getpid()}-pipeline", ".draft-old-pipeline", ".draft-1-pipeline"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "torn").write_text("half")
+    for content in ("first", "second"):
+        with atomic_folder(target) as draft:
+            draft.mkdir()
+            (draft / "a.txt").write_text(content)
+        assert (target / "a.txt").read_text() == content
+        assert [path.name for path in tmp_path.iterdir()] == ["pipeline"]
+        assert [path.name for path in target.iterdir()] == ["a.txt"]
+
+
+def test_a_folder_that_fails_leaves_the_old_one(tmp_path):
+    (tmp_path / "pipeline").mkdir()
+    (tmp_path / "pipeline/a.txt").write_text("old")
+
+    def interrupted():
+        with atomic_folder(tmp_path / "pipeline") as draft:
+            draft.mkdir()
+            (draft / "a.txt").write_text("new")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(TskdError, match="pipeline: cannot write it"):
+        interrupted()
+    assert (tmp_path / "pipeline/a.txt").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["pipeline"]
+
+
+def test_drafts_of_killed_writers_are_removed(tmp_path):
+    for name in (".draft-7-last.pt", "last.pt", ".lock"):
+        (tmp_path / name).write_text("")
+    remove_drafts(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "last.pt"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork, which this system lacks")
+def test_a_child_that_outlives_its_killed_parent_does_not_hold_the_folder(tmp_path):
+    """As the loading processes of a training do, for seconds."""
+    program = (
+        "import os, sys, time\nfrom tskd.files import lock_folder\n"
+        "lock_folder(sys.argv[1])\nread, write = os.pipe()\n"
+        "if os.fork() == 0: os.write(write, b'x'); time.sleep(60)\n"
+        "os.read(read, 1); os.close(1); os.kill(os.getpid(), 9)\n"
+    )
+    output = subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False, stderr=subprocess.DEVNULL)
+    assert output.returncode == -9
+    lock_folder(tmp_path)
+
+
+def test_parts_of_a_folder_are_claimed_apart(tmp_path):
+    program = "import sys; from tskd.files import lock_folder\ntry: lock_folder(sys.argv[1], sys.argv[2])\n"
+    program += "except ValueError as error: sys.exit(str(error))"
+    lock_folder(tmp_path, ".0")
+    found = {
+        part: subprocess.run(
+            [sys.executable, "-c", program, str(tmp_path), part], capture_output=True, text=True, check=False
+        )
+        for part in (".0", ".1")
+    }
+    assert f"found process {os.getpid()} on" in found[".0"].stderr
+    assert found[".1"].returncode == 0

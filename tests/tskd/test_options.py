@@ -69,6 +69,8 @@ def test_known_keys_pass(options, config):
         ("--train#trainr#max_epochs", "no such key in train; close names: trainer"),
         ("--train#handlers#2#interval", "no such key in train#handlers"),
         ("--train#handlers#0#intervall", "no such key in train#handlers#0; close names: interval"),
+        ("--network_def#hidden_siz", "no such argument of UNETR; close names: hidden_size"),
+        ("--optimzer#lr", "--optimzer#lr: no such key"),
         ("--max_epochs#a", "no such key in max_epochs; close names: none"),
         ("--+augmentatio", "close names: augmentation"),
         ("--surest_synthetic", "--surest_synthetic: this key is now called max_confident_synthetic"),

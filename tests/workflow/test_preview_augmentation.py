@@ -61,4 +61,6 @@ def test_an_overlay_that_does_not_exist_is_named(cohort, tmp_path, capsys):
     command = ["preview-augmentation", str(cohort.parent), "--output", str(tmp_path / "a.png"), "--image-size", "32"]
     assert main([*command, "--set", "augmentation#rotat=3"]) == 2
     assert "rotat" in capsys.readouterr().err
+    assert main([*command, "--set", "augmentaton#rotate=3"]) == 2
+    assert "augmentaton#rotate: no such key; close names: augmentation" in capsys.readouterr().err
     assert not (tmp_path / "a.png").exists()

@@ -45,12 +45,15 @@ def read_rows(path: Path) -> list[MetricRow]:
     Raises:
         TskdError: missing columns, a value that is no finite number, or no rows.
     """
-    with open(path, newline="", encoding="utf-8") as stream:
-        reader = csv.DictReader(stream)
-        missing = [name for name in COLUMNS if name not in (reader.fieldnames or [])]
-        if missing:
-            raise TskdError(f"{path}: expected the columns {', '.join(COLUMNS)}; missing {', '.join(missing)}.")
-        rows = [_row(path, number, record) for number, record in enumerate(reader, start=2)]
+    try:
+        with open(path, newline="", encoding="utf-8") as stream:
+            reader = csv.DictReader(stream)
+            columns, records = list(reader.fieldnames or []), list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise TskdError(f"{path}: expected a CSV table in UTF-8, found {error}. Evaluate the run again.") from error
+    if missing := [name for name in COLUMNS if name not in columns]:
+        raise TskdError(f"{path}: expected the columns {', '.join(COLUMNS)}; missing {', '.join(missing)}.")
+    rows = [_row(path, number, record) for number, record in enumerate(records, start=2)]
     if not rows:
         raise TskdError(
             f"{path}: expected rows of metrics, found only a header. No case has an organ in truth or "
@@ -107,6 +110,8 @@ def _mean(values: list[float]) -> float:
 
 
 def _row(path: Path, number: int, record: dict[str, str]) -> MetricRow:
+    if any(record[name] is None for name in COLUMNS):
+        raise TskdError(f"{path}, line {number}: expected a value in each column, found fewer. Evaluate the run again.")
     try:
         value = float(record["value"])
     except (TypeError, ValueError):

@@ -29,8 +29,8 @@ class BestModel:
         export: writes what ships; called without arguments.
         metric: name of the metric in `validator.state.metrics`; larger is better.
         patience: validations without improvement after which the training ends, None for never.
-        exported: a file that `export` writes. Where it is missing, a continued run forgets the best value and exports
-            anew; None for not to look.
+        exported: a file that `export` writes. Where it is missing, `Checkpointing` exports the best epoch again, and
+            without its checkpoint a continued run forgets the best value and exports anew; None for not to look.
         keep: "best" exports the best epoch, "last" the last one.
 
     Raises:
@@ -88,10 +88,19 @@ class BestModel:
 
     def load_state_dict(self, state: dict[str, float]) -> None:
         """Restores `state_dict`."""
-        if self.keep == "best" and self.exported is not None and not self.exported.is_file():
+        if self.lacks_export():
             logger.warning("%s is not there: the next validation writes it, whatever its value", self.exported)
             return
         self.best, self.stale = state["best"], int(state["stale"])
+
+    def lacks_export(self) -> bool:
+        """Whether the best epoch ships and its file is not there."""
+        return self.keep == "best" and self.exported is not None and not self.exported.is_file()
+
+    def export_again(self, source: Path) -> None:
+        """Export the network, which has been restored from the checkpoint `source` of the best epoch."""
+        logger.warning("%s is not there: written again from %s", self.exported, source)
+        self._export()
 
     def _begin(self, engine: Engine) -> None:
         self.improved = False

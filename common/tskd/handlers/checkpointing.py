@@ -12,7 +12,7 @@ from ignite.engine import Engine, Events
 
 from tskd import ranks
 from tskd.errors import TskdError
-from tskd.files import lock_folder
+from tskd.files import lock_folder, remove_drafts
 from tskd.handlers.best_model import BestModel
 from tskd.handlers.run_config import is_below, running_parser, training_identity, used_settings
 from tskd.state import copy_file, read_tensors, save_tensors
@@ -31,7 +31,8 @@ class Checkpointing:
     """Save `last.pt` after every epoch, atomically, and continue from it; `best.pt` is the one of the best epoch.
 
     A checkpoint is bound to the config that it was written with: all settings but `run_config.MAY_DIFFER`, and the
-    fingerprints of the files that the training reads.
+    fingerprints of the files that the training reads. Where the best epoch ships and its export has gone, as a workflow
+    removes the outputs of a step that was interrupted, it is exported again from `best.pt`.
 
     Args:
         output_dir: folder of the run; the files are in `output_dir/checkpoints`.
@@ -76,6 +77,7 @@ class Checkpointing:
     def _start(self, engine: Engine) -> None:
         if ranks.is_first():
             lock_folder(self.path.parents[1])
+            remove_drafts(self.path.parent)
         if hasattr(engine, "data_loader"):
             steps = getattr(engine, "accumulation_steps", 1)
             self.fingerprints["effective_batch_size"] = str(engine.data_loader.batch_size * steps * ranks.world_size())
@@ -95,9 +97,11 @@ class Checkpointing:
         content = {name: _unwrap(item).state_dict() for name, item in self.objects.items()}
         content["progress"] = {"epoch": engine.state.epoch, "iteration": engine.state.iteration}
         content["identity"], content["identity_version"] = self.identity, VERSION
-        save_tensors(content, self.path)
-        if self.best is not None and self.best.improved:
-            copy_file(self.path, self.path.with_name("best.pt"))
+        if self.best is not None and self.best.improved:  # first: whoever continues from last.pt may need it
+            save_tensors(content, self.path.with_name("best.pt"))
+            copy_file(self.path.with_name("best.pt"), self.path)
+        else:
+            save_tensors(content, self.path)
 
     def load(self, engine: Engine) -> None:
         """Restores all objects, the epoch and the iteration; does nothing where there is no checkpoint."""
@@ -105,11 +109,11 @@ class Checkpointing:
         if self.resume == "never" or (self.resume == "auto" and not path.exists()):
             return
         content = self._read(path)
-        for name, item in self.objects.items():
-            try:
-                _unwrap(item).load_state_dict(content[name])
-            except (RuntimeError, ValueError, KeyError) as error:
-                raise TskdError(f"{path}: `{name}` does not fit this configuration: {error}") from error
+        best = path.with_name("best.pt")
+        if self.best is not None and self.best.lacks_export() and best.is_file():
+            self._restore(self._read(best), best)
+            self.best.export_again(best)
+        self._restore(content, path)
         epoch = content["progress"]["epoch"]
         if epoch > engine.state.max_epochs:
             raise TskdError(
@@ -118,6 +122,13 @@ class Checkpointing:
             )
         engine.state.epoch, engine.state.iteration = epoch, content["progress"]["iteration"]
         logger.info("continuing %s after epoch %d", path, epoch)
+
+    def _restore(self, content: Mapping[str, Any], path: Path) -> None:
+        for name, item in self.objects.items():
+            try:
+                _unwrap(item).load_state_dict(content[name])
+            except (RuntimeError, ValueError, KeyError) as error:
+                raise TskdError(f"{path}: `{name}` does not fit this configuration: {error}") from error
 
     def _read(self, path: Path) -> dict[str, Any]:
         content = read_tensors(path)

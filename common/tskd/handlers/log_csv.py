@@ -65,7 +65,8 @@ class LogCsv:
         rows: list[dict[str, str]] = []
         if self.path.exists():
             with self.path.open(newline="") as file:
-                rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < engine.state.epoch]
+                complete = [row for row in csv.DictReader(file) if row.get("value")]  # a full disk cuts a row
+            rows = [row for row in complete if int(row["epoch"]) < engine.state.epoch]
         with atomic(self.path) as draft, draft.open("w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()

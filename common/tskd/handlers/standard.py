@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from monai.engines import Evaluator
 from monai.handlers import LrScheduleHandler, StatsHandler, TensorBoardStatsHandler, ValidationHandler, from_engine
 from torch.optim.lr_scheduler import LRScheduler
@@ -68,7 +68,10 @@ class StandardHandlers:
                 log_dir=self.log_dir, tag_name="train_loss", iteration_log=10, epoch_log=False, output_transform=loss
             ).attach(engine)
             if self.validator is not None:
-                StatsHandler(iteration_log=False, name="validation").attach(self.validator)
+                stats = StatsHandler(iteration_log=False, name="validation")
+                stats.attach(self.validator)
+                # the error is raised anyway; logged, a full disk would come with a traceback
+                self.validator.remove_event_handler(stats.exception_raised, Events.EXCEPTION_RAISED)
                 TensorBoardStatsHandler(log_dir=self.log_dir, iteration_log=False).attach(self.validator)
         for handler in self.handlers:
             handler.attach(engine)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from tskd.networks.layer_groups import batch_norm_momentum, frozen, parameter_groups
     from tskd.networks.lite_unet import LiteUNet
     from tskd.networks.lite_weights import load_lite_encoder
+    from tskd.networks.normalisation import check_normalisation
     from tskd.networks.sam import PromptFreeSam
     from tskd.networks.student_start import configured, initialised
     from tskd.networks.taps import TappedNetwork
@@ -30,6 +31,7 @@ _HOME = {
     "VFMS": "build",
     "batch_norm_momentum": "layer_groups",
     "build_sam": "build",
+    "check_normalisation": "normalisation",
     "configured": "student_start",
     "default_weights": "weight_store",
     "frozen": "layer_groups",
@@ -54,6 +56,7 @@ __all__ = [
     "VFMS",
     "batch_norm_momentum",
     "build_sam",
+    "check_normalisation",
     "configured",
     "default_weights",
     "frozen",

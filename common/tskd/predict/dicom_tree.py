@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Iterable
@@ -12,8 +11,12 @@ from pathlib import Path
 import pydicom
 from pydicom.dataset import Dataset
 
+from tskd.data.io.identities import TAGS as IDENTITY
+from tskd.data.io.identities import code_of, identity_words, without_identity
+
 _TAGS = (
-    *("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality"),
+    *("SeriesNumber", "SeriesDescription", "Modality", "PatientIdentityRemoved"),
+    *IDENTITY,
     *("SOPClassUID", "ImageType", "Rows", "Columns", "NumberOfFrames", "ImagePositionPatient", "ProtocolName"),
 )
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
@@ -31,6 +34,7 @@ class Series:
         number: SeriesNumber, "" if there is none.
         description: SeriesDescription or ProtocolName, "" if there is none.
         uid: SeriesInstanceUID.
+        identity: names, ids, dates and UIDs, which are not written; () where the files are anonymised.
     """
 
     files: tuple[Path, ...]
@@ -38,10 +42,11 @@ class Series:
     number: str
     description: str
     uid: str
+    identity: tuple[str, ...] = ()
 
     @property
     def display_name(self) -> str:
-        """What the series is called in a line of output."""
+        """What the series is called in a line on the console."""
         description = f" {self.description}" if self.description else ""
         return (
             f"{self.files[0].parent}: patient {self.patient or 'without ID'}, series {self.number or '?'}{description}"
@@ -49,13 +54,13 @@ class Series:
 
     @property
     def stem(self) -> str:
-        """A file name for it that no other series has: patient, number, description and eight digits of the UID."""
-        parts = [
-            self.patient or "patient",
-            self.number,
-            self.description,
-            hashlib.sha256(self.uid.encode()).hexdigest()[:8],
-        ]
+        """A file name for it that no other series has: patient, number, description and the code of the UID.
+
+        The patient is a code, too, where the files are not anonymised.
+        """
+        patient = code_of(self.patient) if self.patient and self.identity else self.patient
+        description = without_identity(self.description, self.identity)
+        parts = [patient or "patient", self.number, description, code_of(self.uid)]
         return "_".join(re.sub(r"[^\w.+-]+", "-", part).strip("-.")[:40] for part in parts if part)
 
 
@@ -93,6 +98,7 @@ def group_series(headers: Iterable[tuple[Path, Dataset]]) -> tuple[list[Series],
             number=_tag_text(first, "SeriesNumber"),
             description=_tag_text(first, "SeriesDescription") or _tag_text(first, "ProtocolName"),
             uid=uid,
+            identity=identity_words(first),
         )
         for reason in sorted(reasons):
             skipped[reason].append(one_series.display_name)

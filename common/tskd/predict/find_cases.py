@@ -24,12 +24,14 @@ class Case:
         kind: "nifti", "dicom", "itk" or "picture".
         display_name: what it is called in a line of output.
         stem: path of its mask under the output folder without "_seg" and ending; no other case has it.
+        identity: names, ids, dates and UIDs of a DICOM series, for which codes are written.
     """
 
     files: tuple[Path, ...]
     kind: str
     display_name: str
     stem: str
+    identity: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def find_cases(inputs: Sequence[str | Path], output: Path) -> CaseList:
             else:
                 skipped["file of another kind"].append(str(path))
     series, other_objects = group_series(headers)
-    cases += [Case(item.files, "dicom", item.display_name, item.stem) for item in series]
+    cases += [Case(item.files, "dicom", item.display_name, item.stem, item.identity) for item in series]
     case_list = CaseList(_unique_stems(cases), {**other_objects, **skipped})
     if not cases:
         reasons = "; ".join(f"{len(names)} x {reason} ({names[0]})" for reason, names in case_list.skipped.items())

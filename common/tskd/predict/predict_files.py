@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from tqdm import tqdm
 
+from tskd.data.io.identities import without_identity
 from tskd.errors import TskdError, user_message
 from tskd.files import atomic
 from tskd.predict.find_cases import Case, CaseList, find_cases
@@ -72,14 +73,18 @@ def predict(
     case_list = find_cases(inputs, output)
     _refuse_overwriting(case_list.cases, output, mask_format, overwrite)
     model = _backend(shipped, backend, device, batch_size)
-    rows = []
+    rows, written = [], []
     for case in (bar := tqdm(case_list.cases, unit="image", disable=None)):
         bar.set_postfix_str(Path(case.stem).name)
         row = _segment_case(case, shipped, model, output, mask_format, overlay, user_codes)
         if row["error"]:
             bar.write(f"error: {row['error']}")
         rows.append(row)
-        _write_summary(output / "summary.csv", rows)
+        written.append({
+            key: without_identity(value, case.identity) if isinstance(value, str) else value
+            for key, value in row.items()
+        })  # fmt: skip
+        _write_summary(output / "summary.csv", written)
     _print_summary(case_list, rows, output)
     return 1 if any(row["error"] for row in rows) else 0
 
@@ -165,7 +170,9 @@ def _write_summary(path: Path, rows: list[dict[str, Any]]) -> None:
 def _print_summary(case_list: CaseList, rows: list[dict[str, Any]], output: Path) -> None:
     failed = [row for row in rows if row["error"]]
     print(f"{output}: {len(rows) - len(failed)} masks, {len(failed)} images that could not be segmented; summary.csv")
-    for row in rows:
+    for case, row in zip(case_list.cases, rows, strict=True):
+        if case.identity and row["mask"]:  # files have a code in place of the patient
+            print(f"  {case.display_name}: {row['mask']}")
         if row["warnings"]:
             print(f"  {row['mask']}: {row['warnings']}")
     for reason, names in case_list.skipped.items():

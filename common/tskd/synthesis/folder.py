@@ -16,7 +16,7 @@ from ignite.engine import Engine, Events
 import tskd
 from tskd.data.datalist import read, write
 from tskd.errors import TskdError
-from tskd.files import write_json
+from tskd.files import lock_folder, write_json
 from tskd.progress_file import FollowedBar
 from tskd.synthesis.contact_sheet import contact_sheet, read_image, save, write_image, write_labels
 from tskd.synthesis.label_maps import WarpedLabels
@@ -50,7 +50,8 @@ class SyntheticFolder:
         labels: label map of each number, for a model that draws to one.
 
     Raises:
-        TskdError: the folder was begun with other settings, or rank and world_size do not fit.
+        TskdError: the folder was begun with other settings, another process has this rank, or rank and world_size do
+            not fit.
     """
 
     def __init__(
@@ -139,6 +140,7 @@ class SyntheticFolder:
         return path.stat().st_mtime_ns if path.exists() else None
 
     def _claim(self) -> None:
+        lock_folder(self.path, f".{self.rank}")
         path = self.path / "sampling.json"
         if path.exists():
             existing = json.loads(path.read_text(encoding="utf-8"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from safetensors.torch import load_file
 
 from tskd import ranks
 from tskd.errors import TskdError
-from tskd.files import sha256, write_json
+from tskd.files import atomic_folder, sha256, write_json
 from tskd.handlers.ema import ema_weights
 from tskd.state import save_weights
 from tskd.synthesis.adapters import DiffusionUNet
@@ -58,18 +57,16 @@ def export_model(
     if ema is not None:
         with ema_weights(ema, network):
             return export_model(network, scheduler, models_dir, None, record)
-    draft = pipeline_dir.with_name(f".pipeline.{os.getpid()}")
-    old = pipeline_dir.with_name(f".pipeline.old.{os.getpid()}")
     unet: Any = network.unet
     if isinstance(unet, PeftModel):
         unet = copy.deepcopy(unet).cpu().merge_and_unload()  # a GPU may compute the product in TF32
-    DDPMPipeline(unet, scheduler).save_pretrained(draft, safe_serialization=True)  # type: ignore[arg-type]
-    if record is not None:
-        write_json(draft / NAME, record)
-    if pipeline_dir.exists():
-        pipeline_dir.rename(old)
-    draft.rename(pipeline_dir)
-    shutil.rmtree(old, ignore_errors=True)
+    with atomic_folder(pipeline_dir) as draft:
+        try:
+            DDPMPipeline(unet, scheduler).save_pretrained(draft, safe_serialization=True)  # type: ignore[arg-type]
+        except SafetensorError as error:  # so does its writer report a full disk
+            raise OSError(error) from error
+        if record is not None:
+            write_json(draft / NAME, record)
     save_weights(DiffusionUNet(unet), Path(models_dir, "model.pt"))
     return pipeline_dir
 

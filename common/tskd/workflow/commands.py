@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tskd.errors import TskdError
 from tskd.options import unknown_key
 
 BUNDLES = Path(__file__).resolve().parents[3] / "bundles"
@@ -25,8 +27,21 @@ def config_files(bundle: str, configs: Sequence[str]) -> tuple[str, ...]:
 
 def defines_network(bundle: str, config: str) -> bool:
     """Whether a config of a bundle, an overlay, puts another network in place of the bundle's own."""
+    return any(key.split("#")[0] == "network_def" for key in _content(bundle, config))
+
+
+def _content(bundle: str, config: str) -> dict[str, Any]:
+    """Content of a config.
+
+    Raises:
+        TskdError: the bundle has none of this name.
+    """
     (file,) = config_files(bundle, [config])
-    return any(key.split("#")[0] == "network_def" for key in json.loads(Path(file).read_text(encoding="utf-8")))
+    if not Path(file).is_file():
+        names = sorted(path.stem for path in Path(file).parent.glob("*.json"))
+        close = difflib.get_close_matches(config, names, n=3) or names
+        raise TskdError(f"configs: expected configs of {bundle}, found {config}; close names: {', '.join(close)}")
+    return json.loads(Path(file).read_text(encoding="utf-8"))
 
 
 def bundle_command(bundle: str, configs: Sequence[str], overrides: Mapping[str, Any]) -> tuple[str, ...]:
@@ -77,8 +92,8 @@ def has_key(bundle: str, configs: tuple[str, ...], key: str) -> bool:
 def merged_config(bundle: str, configs: tuple[str, ...]) -> dict[str, Any]:
     """The configs of a run as one, as MONAI merges them, with nothing resolved (and without importing MONAI)."""
     result: dict[str, Any] = {}
-    for file in config_files(bundle, configs):
-        for key, value in json.loads(Path(file).read_text(encoding="utf-8")).items():
+    for config in configs:
+        for key, value in _content(bundle, config).items():
             *parents, last = key.split("#")
             level: Any = result
             for parent in parents:

@@ -16,6 +16,7 @@ from tskd.data import entries, read
 from tskd.data.tint import blend, colour
 from tskd.errors import TskdError, user_message
 from tskd.files import atomic
+from tskd.options import refuse_unknown
 from tskd.workflow.commands import STUDENT, TEACHER, config_files
 
 IMAGES, SAMPLES = 4, 4  # rows of the picture, and augmented samples in each
@@ -71,6 +72,7 @@ def _augmentation(preview: Preview) -> tuple[list[Any], Any]:
     plain, full = ConfigParser(), ConfigParser()
     plain.read_config(list(config_files(bundle, ["train"])))
     full.read_config(list(config_files(bundle, ["train", *preview.overlays])))
+    refuse_unknown(preview.overrides, full.get(), "--set")
     for key, value in {**run_keys, **preview.overrides}.items():
         full.set(value, key)
         if key.split("#")[0] in plain.get():  # else a key of an overlay

@@ -25,7 +25,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise TskdError(f"{path}: expected a YAML file, found {error}") from error
     if not isinstance(content, dict):
         raise TskdError(f"{path}: expected keys and values, found {type(content).__name__}")

@@ -1,10 +1,11 @@
 """The best network is what ships, also over a restart."""
 
 import pytest
+import torch
 
 from tskd.errors import TskdError
 from tskd.handlers import BestModel
-from tskd.state import read_tensors
+from tskd.state import read_tensors, save_weights
 
 
 def test_exports_on_improvement_only(validation, run_engine):
@@ -115,3 +116,26 @@ def test_best_checkpoint_is_that_of_the_best_epoch(place, training, validation, 
     best, last = (read_tensors(tmp_path / f"checkpoints/{name}.pt") for name in ("best", "last"))
     assert (best["progress"]["epoch"], last["progress"]["epoch"]) == (2, 3)
     assert best.keys() == last.keys()
+
+
+def test_the_best_weights_are_exported_again_where_a_workflow_has_removed_them(place, training, tmp_path, validation):
+    """Epoch 2 is the best: its weights ship, though the run was interrupted after epoch 3 and lost its outputs."""
+
+    def go(kill_after=None):
+        model = tmp_path / "model.pt"
+        handler = validation([0.3, 0.7, 0.5, 0.6], exported=model)
+        run = training(tmp_path, kill_after=kill_after, best=handler.best, extra={"best": handler.best},
+                       **{place: [handler]})  # fmt: skip
+        handler.best.export = lambda: save_weights(run.network, model)
+        run.go()
+        return read_tensors(model)
+
+    whole = go(kill_after=3)
+    (tmp_path / "model.pt").unlink()
+    again = go()
+    assert all(torch.equal(again[name], value) for name, value in whole.items())
+    best = read_tensors(tmp_path / "checkpoints/best.pt")
+    assert best["progress"]["epoch"] == 2
+    assert all(torch.equal(best["network"][name], value) for name, value in again.items())
+    (tmp_path / "model.pt").unlink()
+    assert all(torch.equal(value, whole[name]) for name, value in go().items())  # of a finished run, too

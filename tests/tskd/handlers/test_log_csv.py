@@ -64,3 +64,10 @@ def test_of_a_run_that_starts_anew(training, tmp_path):
 def test_takes_decollated_outputs(run_engine, tmp_path):
     run_engine([LogCsv(tmp_path / "log.csv")], 1, lambda *_: [{"loss": 2.0}, {"loss": 2.0}])
     assert rows(tmp_path / "log.csv") == [(1, 1, "loss", 2.0)]
+
+
+def test_a_row_that_a_full_disk_cut_is_dropped(run_engine, tmp_path):
+    (tmp_path / "log.csv").write_text("epoch,step,name,value\n1,2,loss,1.5\n1")  # the row of epoch 12
+    run_engine([LogCsv(tmp_path / "log.csv")], 3, lambda *_: {"loss": torch.tensor(7.0)}, data=(0,))
+    assert [row[0] for row in rows(tmp_path / "log.csv")] == [1, 2, 3]
+    assert {row[3] for row in rows(tmp_path / "log.csv")} == {7.0}

@@ -5,6 +5,7 @@ from pathlib import Path
 import pydicom
 import pytest
 
+from tskd.data.io.identities import code_of
 from tskd.errors import TskdError
 from tskd.predict.find_cases import find_cases
 
@@ -48,7 +49,7 @@ def test_series_are_told_apart_and_scouts_left_out(tmp_path: Path, series: Path)
         "localizer": 2,
         "secondary capture": 1,
     }
-    assert all(case.stem.startswith("P1_1") and "/" not in case.stem for case in case_list.cases)
+    assert all(case.stem.startswith(f"{code_of('P1')}_1") and "/" not in case.stem for case in case_list.cases)
 
 
 def test_nothing_to_segment(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_new_images_take_an_older_list_away(run, cohort):
     assert {"dataset.json", "contact_sheet.png"} < {path.name for path in folder.iterdir()}
     (folder / "memorisation.json").write_text("{}")
     run("a", num_images=6)
-    assert sorted(path.name for path in folder.iterdir()) == ["images", "sampling.json"]
+    assert sorted(path.name for path in folder.iterdir()) == [".lock.0", "images", "sampling.json"]
 
 
 def test_a_process_leaves_the_draft_of_another_alone(run, cohort):

@@ -12,6 +12,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.pixels import apply_modality_lut
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from tskd.data.io.identities import identity_words
 from tskd.data.io.limits import PICTURE, refuse_larger
 from tskd.errors import TskdError
 
@@ -97,6 +98,12 @@ def patient_id(folder: str | os.PathLike[str]) -> str:
     """PatientID of a series, "" where there is none; for comparing in memory, never to be written."""
     with _readable_tags(folder):
         return str(_slices(folder, None)[0][1].get("PatientID") or "").strip()
+
+
+def words_of(folder: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Names, ids, dates and UIDs of a series (`identity_words`); for comparing in memory, never to be written."""
+    with _readable_tags(folder):
+        return identity_words(_slices(folder, None)[0][1])
 
 
 def _slices(folder: str | os.PathLike[str], files: Sequence[Path] | None) -> list[tuple[Path, pydicom.Dataset]]:

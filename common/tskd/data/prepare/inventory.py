@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tskd.data.io.identities import without_identity
+
 
 @dataclass
 class Inventory:
@@ -17,12 +19,14 @@ class Inventory:
         left: reason -> names.
         slices: slices written, of volumes.
         blank_slices: slices left out because they are one grey everywhere.
+        identity: names, ids and dates of patients, for which the text has codes.
     """
 
     num_files: int = 0
     left: dict[str, list[str]] = field(default_factory=dict)
     slices: int = 0
     blank_slices: int = 0
+    identity: tuple[str, ...] = ()
 
     def leave(self, reason: str, names: Iterable[str]) -> None:
         """Count what is not used."""
@@ -55,4 +59,4 @@ class Inventory:
         text += "; not used: " + ", ".join(reasons) if reasons else ""
         if self.slices or self.blank_slices:
             text += f"; {self.slices} training slices, {self.blank_slices} blank ones left out"
-        return text
+        return without_identity(text, self.identity)

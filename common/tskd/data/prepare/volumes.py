@@ -9,6 +9,7 @@ from tskd.data.datalist import label_names
 from tskd.data.io.intensity import KEY, Intensity, preset
 from tskd.data.io.nifti import NIFTI
 from tskd.data.prepare.inventory import Inventory
+from tskd.data.prepare.pseudonyms import without_identities
 from tskd.data.prepare.table import SECTIONS, case_names, read_table
 from tskd.data.prepare.volume_checks import Patient, known_patients
 from tskd.data.prepare.volume_writer import fingerprint, preparation, prepare_volumes
@@ -103,6 +104,7 @@ def prepare_volumes_masks(
             "makes every measured number too good: move all scans of a patient to one list."
         )
     split["training"] = sorted({*split["training"], *({p.group for p in patients} - {*listed})})
+    patients, split = without_identities(patients, split, inventory)
     header = {
         "name": name or Path(output).resolve().name,
         "modality": modality,

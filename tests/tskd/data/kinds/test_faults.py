@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from tests.tskd.data.kinds.studies import image_of, make, prepare, refusal, save_picture
-from tskd.data import checks, load_volume
+from tskd.data import checks, datalist, load_volume
 from tskd.data.io.picture_header import open_picture
 from tskd.errors import TskdError
 from tskd.files import lock_folder
@@ -105,6 +105,25 @@ def test_nobody_is_named_in_any_byte_that_is_written(tmp_path: Path) -> None:
     _search(path.parent)
 
 
+def test_folders_that_are_called_by_their_patients_have_codes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = make(tmp_path, "dicom")
+    for number, series in enumerate(sorted((folder / "images").iterdir())):
+        for file in series.iterdir():
+            data = pydicom.dcmread(file)
+            data.PatientName, data.PatientBirthDate, data.PatientID = f"{NAMES[0]}^{number}", NAMES[1], NAMES[2]
+            data.save_as(file)
+        name = f"{NAMES[0].upper()}_{NAMES[1]}_{number}"
+        series.rename(series.with_name(name))
+        (folder / f"masks/p{number}.nii.gz").rename(folder / f"masks/{name}.nii.gz")
+    (folder / f"images/{NAMES[0]}.txt").write_text("")
+    path = prepare(folder, "dicom")
+    _search(path.parent)
+    assert "6 DICOM series are called by a name, an id or a date of their patient" in caplog.text
+    entries = [entry for _, entry in datalist.named_entries(datalist.read(path))]
+    assert len({entry["group"] for entry in entries}) == 6
+    assert {entry["group"][-2:] for entry in entries} == {f"_{number}" for number in range(6)}
+
+
 def test_nobody_is_named_of_pictures_and_volumes(tmp_path: Path) -> None:
     folder = make(tmp_path / "pictures", "pictures")
     exif = Image.Exif()
@@ -129,7 +148,8 @@ def _search(folder: Path) -> None:
         content = file.read_bytes()
         content += gzip.decompress(content) if file.suffix == ".gz" else b""
         for name in NAMES:
-            assert name.encode() not in content, (file, name)
+            assert name.encode().lower() not in content.lower(), (file, name)
+            assert name.lower() not in str(file.relative_to(folder)).lower()
 
 
 def test_a_second_run_in_a_folder_is_refused_with_host_and_process(tmp_path: Path) -> None:

@@ -1,0 +1,57 @@
+"""Codes stand for patients: the same for the same text and key, and not to be found by trying ids."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydicom.dataset import Dataset
+
+from tskd.data.io import identities
+from tskd.data.io.identities import code_of, identity_words, without_identity
+from tskd.errors import TskdError
+
+
+@pytest.fixture
+def key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv(identities.VARIABLE, str(tmp_path / "new/key"))
+    identities._key.cache_clear()
+    yield tmp_path / "new/key"
+    identities._key.cache_clear()
+
+
+def test_codes_depend_on_the_key_alone(key: Path) -> None:
+    first = code_of("7714")
+    assert first == code_of("7714") != code_of("7715")
+    assert key.stat().st_mode & 0o077 == 0
+    identities._key.cache_clear()
+    assert code_of("7714") == first  # another process of the same user
+    assert first != hashlib.sha256(b"7714").hexdigest()[:8]
+    key.unlink()
+    identities._key.cache_clear()
+    assert code_of("7714") != first
+
+
+def test_words_of_a_header(key: Path) -> None:
+    header = Dataset()
+    header.PatientName, header.PatientID, header.PatientBirthDate = "Doe^Jane Ann", "77-14", "19610412"
+    header.StudyDate, header.StudyInstanceUID = "20240131", "2.25.17"
+    words = identity_words(header)
+    assert {"Jane", "77-14", "19610412", "1961-04-12", "2024.01.31", "2.25.17"} <= set(words)
+    text = without_identity("archive/DOE^JANE_1961-04-12/T2 of jane; does", words)  # Doe alone is a name
+    jane = code_of("Jane")
+    assert text == f"archive/{code_of('Doe')}^{jane}_{code_of('1961-04-12')}/T2 of {jane}; does"
+    header.PatientIdentityRemoved = "YES"
+    assert identity_words(header) == ()
+
+
+def test_a_key_that_is_none(key: Path) -> None:
+    key.parent.mkdir()
+    key.write_text("short")
+    with pytest.raises(TskdError, match="expected a key of 16 characters"):
+        code_of("a")
+    key.unlink()
+    key.mkdir()
+    identities._key.cache_clear()
+    with pytest.raises(TskdError, match=identities.VARIABLE):
+        code_of("a")
