@@ -82,3 +82,10 @@ def fill() -> Callable[..., SyntheticFolder]:
         return folder
 
     return fill
+
+
+@pytest.fixture(params=[("squaredcos_cap_v2", "epsilon"), ("linear", "v_prediction")], ids=lambda pair: "-".join(pair))
+def either_scheduler(request: pytest.FixtureRequest) -> DDPMScheduler:
+    """Two of the four schedules of `scheduler`, which have every kind of betas and of prediction between them."""
+    betas, prediction = request.param
+    return DDPMScheduler(1000, beta_schedule=betas, prediction_type=prediction)

@@ -84,9 +84,9 @@ def test_ddim_is_the_stock_one(scheduler):
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_an_image_is_a_function_of_seed_and_number(network, scheduler, sampler):
+def test_an_image_is_a_function_of_seed_and_number(network, either_scheduler, sampler):
     def draw(numbers, seed=0):
-        return SeededSampler(scheduler, sampler, 6, seed)(torch.tensor(numbers), network)
+        return SeededSampler(either_scheduler, sampler, 6, seed)(torch.tensor(numbers), network)
 
     together = draw([0, 1, 2, 3, 4])
     for split in (draw([4, 3, 2, 1, 0]).flip(0), torch.cat([draw([0, 1]), draw([2, 3]), draw([4])])):
@@ -95,9 +95,9 @@ def test_an_image_is_a_function_of_seed_and_number(network, scheduler, sampler):
     assert len({tuple(image.flatten().tolist()) for image in [*together, *draw([0, 1], seed=1)]}) == 7
 
 
-def test_on_an_accelerator_the_others_of_a_batch_change_no_byte(network, scheduler):
+def test_on_an_accelerator_the_others_of_a_batch_change_no_byte(network, either_scheduler):
     """The way of an accelerator, walked on the CPU: every call of the network has the same size."""
-    sampler, sizes = SeededSampler(scheduler, "ddpm", 4), []
+    sampler, sizes = SeededSampler(either_scheduler, "ddpm", 4), []
     network.register_forward_pre_hook(lambda _, args, named: sizes.append(len(named["x"])), with_kwargs=True)
 
     def draw(numbers):
@@ -110,16 +110,16 @@ def test_on_an_accelerator_the_others_of_a_batch_change_no_byte(network, schedul
     torch.testing.assert_close(sampler(torch.arange(BATCH_SIZE), network), together, atol=1e-3, rtol=0)
 
 
-def test_on_a_cpu_the_number_of_threads_changes_nothing_and_is_left_as_it_was(network, scheduler):
+def test_on_a_cpu_the_number_of_threads_changes_nothing_and_is_left_as_it_was(network, either_scheduler):
     seen, before = [], torch.get_num_threads()
     network.register_forward_pre_hook(lambda *_: seen.append(torch.get_num_threads()))
     torch.set_num_threads(2)
     try:
-        SeededSampler(scheduler, "ddim", 2)(torch.arange(2), network)
+        SeededSampler(either_scheduler, "ddim", 2)(torch.arange(2), network)
         assert set(seen) == {1}
         assert torch.get_num_threads() == 2
         with pytest.raises(AttributeError):
-            SeededSampler(scheduler, "ddim", 2)(torch.arange(2), None)
+            SeededSampler(either_scheduler, "ddim", 2)(torch.arange(2), None)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)

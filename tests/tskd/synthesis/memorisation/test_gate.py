@@ -100,12 +100,12 @@ def test_the_control_group_is_judged_by_the_rule_of_images_drawn_to_label_maps(c
 def test_new_patients_pass_at_about_the_rate_of_the_quantile(tmp_path):
     """Over cohorts: one threshold of 12 patients is uncertain, and its report says so."""
     shares, reports = [], []
+    volumes = [PERCENTILES.scale(virtual_patient(100, number, 64, 6)[0]) for number in range(20)]
+    images = torch.from_numpy(np.concatenate([volume.transpose(2, 0, 1) for volume in volumes]))[:, None]
     for seed in range(10, 14):
         cohort = prepare_phantom(
             tmp_path / f"{seed}", num_patients=15, image_size=64, num_slices=6, num_validation=1, num_test=2, seed=seed
         )
-        volumes = [PERCENTILES.scale(virtual_patient(100 + seed, number, 64, 6)[0]) for number in range(20)]
-        images = torch.from_numpy(np.concatenate([volume.transpose(2, 0, 1) for volume in volumes]))[:, None]
         reports.append(gate(plant(tmp_path / f"{seed} new", images), cohort, quantile=0.95, copies=0))
         shares.append(reports[-1]["synthetic"]["share"])
     assert 0.02 < np.mean(shares) < 0.12
@@ -142,10 +142,10 @@ def test_a_picture_of_two_patients_does_not_switch_the_gate_off(cohort, new_pati
     copies = load_images(entries(cohort, "transfer")[1:4], 64)[0].flip(2) * 0.8
     folder = plant(tmp_path / "images", torch.cat([copies, new_patients]))
     # the threshold is the largest similarity: that of the duplicate, if it counted
-    report = gate(folder, tmp_path / "dataset.json", quantile=1.0)
+    report = gate(folder, tmp_path / "dataset.json", quantile=1.0, copies=0)
     rows = list(csv.DictReader((folder / "memorisation.csv").open()))
     assert [row["flagged"] for row in rows[:3]] == ["yes"] * 3
-    assert report["threshold"] == pytest.approx(gate(folder, cohort, quantile=1.0)["threshold"])
+    assert report["threshold"] == pytest.approx(gate(folder, cohort, quantile=1.0, copies=0)["threshold"])
     assert report["duplicates_across_patients"] == 1
     assert f"{first['case']} and" in caplog.text or f"and {first['case']}" in caplog.text
 
@@ -159,7 +159,7 @@ def test_an_exact_copy_is_flagged_whatever_the_threshold():
 
 def test_images_without_structure_are_left_out_and_say_why(cohort, new_patients, tmp_path):
     folder = plant(tmp_path, torch.cat([torch.full((2, 1, 64, 64), 0.4), new_patients[:6]]))
-    report = gate(folder, cohort)
+    report = gate(folder, cohort, copies=0)
     rows = list(csv.DictReader((folder / "memorisation.csv").open()))
     assert [(row["flagged"], row["reason"]) for row in rows[:2]] == [("yes", "no structure")] * 2
     assert [row["reason"] for row in rows[2:]] == ["pixels" if row["flagged"] == "yes" else "" for row in rows[2:]]
@@ -169,13 +169,13 @@ def test_images_without_structure_are_left_out_and_say_why(cohort, new_patients,
 
 def test_only_the_images_asked_for_are_listed(cohort, new_patients, tmp_path):
     folder = plant(tmp_path, new_patients[:8])
-    assert gate(folder, cohort, num_images=3)["synthetic"]["images"] == 3
+    assert gate(folder, cohort, num_images=3, copies=0)["synthetic"]["images"] == 3
     assert {entry["case"] for entry in entries(folder / "dataset.json", "transfer")} <= {
         f"synthetic_{k:06d}" for k in range(3)
     }
     (folder / "images" / "000001.png").unlink()
     with pytest.raises(TskdError, match=r"1 of them missing, such as 000001\.png"):
-        gate(folder, cohort, num_images=3)
+        gate(folder, cohort, num_images=3, copies=0)
 
 
 def test_the_contact_sheet_shows_what_is_listed(judged):
@@ -206,7 +206,7 @@ def test_what_the_features_flag_is_shown_with_the_features_twin(cohort, new_pati
             return torch.stack([torch.cos(dark * 6), torch.sin(dark * 6)], dim=1)
 
     folder = plant(tmp_path, new_patients[:20])
-    report = gate(folder, cohort, quantile=0.5, features=Brightness())
+    report = gate(folder, cohort, quantile=0.5, copies=0, features=Brightness())
     rows = list(csv.DictReader((folder / "memorisation.csv").open()))
     by_features = [row for row in rows if "features" in row["reason"]]
     assert by_features
@@ -245,7 +245,7 @@ def test_report_and_provenance_agree(judged):
 def test_features_flag_in_addition(cohort, new_patients, tmp_path):
     copies = load_images(entries(cohort, "transfer")[:3], 64)[0]
     folder = plant(tmp_path, torch.cat([copies, new_patients[:9]]))
-    report = gate(folder, cohort, quantile=0.95, features=RandomFeatures())
+    report = gate(folder, cohort, quantile=0.95, copies=0, features=RandomFeatures())
     rows = list(csv.DictReader((folder / "memorisation.csv").open()))
     assert [float(row["feature_similarity"]) for row in rows[:3]] == pytest.approx([1.0] * 3, abs=1e-3)
     either = [
@@ -254,7 +254,7 @@ def test_features_flag_in_addition(cohort, new_patients, tmp_path):
     ]
     assert [row["flagged"] == "yes" for row in rows] == either
     assert report["features"] == "random convolutions (seed 0) at 64 px"
-    alone = gate(folder, cohort, quantile=0.975)
+    alone = gate(folder, cohort, quantile=0.975, copies=0)
     assert report["threshold"] == pytest.approx(alone["threshold"])  # each comparison has half of the 5%
     assert alone["features"] is None
 
@@ -263,7 +263,7 @@ def test_nothing_but_copies_is_an_error_after_the_report(cohort, tmp_path):
     folder = plant(tmp_path, load_images(entries(cohort, "transfer")[:3], 64)[0])
     publish(folder, cohort, range(3), {})  # the list of an earlier gate
     with pytest.raises(TskdError, match="all 3 flagged"):
-        gate(folder, cohort)
+        gate(folder, cohort, copies=0)
     assert (folder / "memorisation.csv").exists()
     assert not (folder / "dataset.json").exists()
 
@@ -310,7 +310,7 @@ def test_the_same_patient_under_two_names_is_warned_of(cohort, new_patients, tmp
             {"image": str(twin), "group": "again " + entry["group"], "case": "again " + entry["case"]}
         )
     write(dataset_file, data)
-    gate(plant(tmp_path / "images", new_patients[:2]), dataset_file)
+    gate(plant(tmp_path / "images", new_patients[:2]), dataset_file, copies=0)
     assert "listed under several groups" in caplog.text
 
 
