@@ -42,3 +42,13 @@ def test_samplers(benchmark, cohort, network, tmp_path):
     greys = {line[0]: float(line[-1]) for line in lines[2:]}
     assert greys["`ddim`"] == 0 < greys["`dpmsolver++`"] < greys["`ddpm`"]  # another solver, other images
     assert all(len(line) == len(lines[0]) for line in lines)
+
+
+def test_students(benchmark):
+    out = benchmark("students.py", "--size", 32, "--students", "lite_unet", "--rounds", 1)
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in out.splitlines()[2:]]
+    assert [row[:2] for row in rows] == [["lite_unet", name] for name in ("torch", "onnx", "onnx-int8")]
+    sizes, peaks = ([float(row[column]) for row in rows] for column in (2, 8))
+    assert sizes[2] < 0.5 * sizes[0]
+    assert peaks[1] < 0.7 * peaks[0]  # neither torch nor MONAI in memory
+    assert all(float(row[4]) > 0 for row in rows)
