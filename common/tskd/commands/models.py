@@ -127,7 +127,8 @@ def ship(
     """Write a stand-alone copy of the student bundle with a run's weights and settings.
 
     Args:
-        run: output_dir of a student's training, in a study results/NAME/DATASET/split/finetune/METHOD/budget-B/seed-S.
+        run: output_dir of a student's (or a teacher's) training, in a study
+            results/NAME/DATASET/split/finetune/METHOD/budget-B/seed-S.
         output: new folder with 'segmentation' in its name.
         dataset_file: the training's dataset.json, for the names; by default where the run's settings say.
         bundle: bundle that is copied; this project's student_segmentation by default.

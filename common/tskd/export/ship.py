@@ -24,7 +24,7 @@ from tskd.data.datalist import read
 from tskd.data.io.intensity import Intensity
 from tskd.errors import TskdError
 from tskd.export.bundle_scripts import RUN, write_scripts
-from tskd.export.carried_network import carry_network
+from tskd.export.carried_network import PACKAGE, carry_network
 from tskd.export.plain_training import plain_training
 from tskd.export.terms import data_licence, front_matter, write_terms
 from tskd.handlers.provenance import describe_data
@@ -51,7 +51,7 @@ def ship_run(
     model: str | Path | None = None,
     force: bool = False,
 ) -> Path:
-    """Ship the student of a training's `output_dir`.
+    """Ship the student, or the teacher, of a training's `output_dir`.
 
     Args:
         bundle: the student's bundle folder.
@@ -66,9 +66,10 @@ def ship_run(
         The output folder.
 
     Raises:
-        TskdError: a teacher's run; a dataset.json with other labels, channels, modality or scaling than that of the
-            training (or, without `force`, other lists); the model was not evaluated or has learned nothing (without
-            `force`); versions.json is missing or lacks the image size; there is no such model; or as `ship_student`.
+        TskdError: a diffusion model's run; a dataset.json with other labels, channels, modality or scaling than that
+            of the training (or, without `force`, other lists); the model was not evaluated or has learned nothing
+            (without `force`); versions.json is missing or lacks the image size; there is no such model; or as
+            `ship_student`.
     """
     path = Path(run) / "versions.json"
     if not path.is_file():
@@ -77,9 +78,10 @@ def ship_run(
     settings = versions.get("settings", {})
     if "image_size" not in settings:
         raise TskdError(f"{path}: expected a student's settings with image_size, found {', '.join(settings) or 'none'}")
-    if "vfm" in settings:
+    if "prediction_type" in settings:
         raise TskdError(
-            f"{path}: expected a student, found a teacher ({settings['vfm']}). Ship the student it has taught"
+            f"{path}: expected a student or a teacher, found a diffusion model, which segments nothing. Its folder "
+            "models/pipeline has the network and the schedule it was trained with"
         )
     _check_data(path, versions.get("data", {}), dataset_file, force)
     model = Path(run) / "models" / "model.pt" if model is None else Path(model)
@@ -90,7 +92,50 @@ def ship_run(
     components = settings.get("largest_component", [])
     size = int(settings["image_size"])
     keys = {"teacher": versions.get("teacher"), "network_keys": versions.get("network_keys", {})}
+    if "vfm" in settings:
+        return ship_teacher(bundle, model, output, dataset_file, size, settings["vfm"], components, dice)
     return ship_student(bundle, model, output, dataset_file, size, overlay, components, dice, **keys)
+
+
+def ship_teacher(
+    bundle: str | Path,
+    model: str | Path,
+    output: str | Path,
+    dataset_file: str | Path,
+    image_size: int,
+    vfm: str,
+    largest_component: Sequence[int] = (),
+    dice: str = "It was not evaluated.",
+) -> Path:
+    """Ship a teacher in the form of a student's bundle: the same preprocessing, scripts and terms, another network.
+
+    Its network is this project's, so that the folder needs tskd where it runs, and says so; it has no train.json.
+
+    Args:
+        bundle: the student's bundle folder.
+        model: weights, a state dict of tensors.
+        output: as for `ship_student`, as are the others.
+        dataset_file: the training's dataset.json.
+        image_size: side in pixels that the teacher was trained at.
+        vfm: its foundation model.
+        largest_component: classes of which only the largest connected component is kept.
+        dice: how well it did, in a sentence.
+
+    Raises:
+        TskdError: as `ship_student`.
+    """
+    network = {
+        "_target_": f"{PACKAGE}.networks.build_sam",
+        "vfm": vfm,
+        "num_classes": "@num_classes",
+        "image_size": "@image_size",
+    }
+    said = (
+        f"This is a teacher ({vfm}): large and slow, it runs where tskd is installed, and is not trained further there."
+    )
+    return ship_student(
+        bundle, model, output, dataset_file, image_size, network, largest_component, f"{dice}\n{said}", vfm
+    )
 
 
 def ship_student(
@@ -99,7 +144,7 @@ def ship_student(
     output: str | Path,
     dataset_file: str | Path,
     image_size: int,
-    network: str | None = None,
+    network: str | Mapping[str, Any] | None = None,
     largest_component: Sequence[int] = (),
     dice: str = "It was not evaluated.",
     teacher: str | None = None,
@@ -117,7 +162,8 @@ def ship_student(
         output: new or empty folder. MONAI Label reads the task from its name, which must have "segmentation" in it.
         dataset_file: the training's dataset.json: channels, labels, modality and how volumes are scaled are its.
         image_size: side in pixels that the student was trained at.
-        network: the bundle's config that names another network than train.json, such as "segresnet.json".
+        network: the bundle's config that names another network than train.json, such as "segresnet.json", or the
+            network's definition; one of this project that is given so is not carried, and the copy has no train.json.
         largest_component: classes of which only the largest connected component is kept.
         dice: how well it did, in a sentence, for its README.
         teacher: foundation model behind its soft labels; "" for none, None where that is not known.
@@ -147,8 +193,10 @@ def ship_student(
         config = _parser([configs / name for name in parts]).get()
         config.pop(ConfigParser.meta_key, None)
         extra: dict[str, Any] = dict(RUN)
-        if network is not None:
+        if isinstance(network, str):
             extra["network_def"] = json.loads((configs / network).read_text())["network_def"]
+        elif network is not None:
+            extra |= {"network_def": dict(network), "imports": [*config["imports"], f"$import {PACKAGE}"]}
         config = _with_keys({**config, **settings, **scaling, **extra}, network_keys or {})
         _write(configs / "inference.json", config)
         network_def = _parser([configs / "inference.json"]).get_parsed_content("network_def")
@@ -156,9 +204,12 @@ def ship_student(
         _write_metadata(configs / "metadata.json", dataset, settings, flat, network_def)
         _write_readme(draft, dataset, settings, flat, network_def, dice)
         write_scripts(draft / "scripts")
-        carry_network(draft)
-        inference = json.loads((configs / "inference.json").read_text(encoding="utf-8"))
-        _write(configs / "train.json", plain_training(inference, flat))
+        if network is None or isinstance(network, str):
+            carry_network(draft)
+            inference = json.loads((configs / "inference.json").read_text(encoding="utf-8"))
+            _write(configs / "train.json", plain_training(inference, flat))
+        else:
+            (configs / "train.json").unlink()
         write_terms(draft, dataset, teacher)
         for file in set(configs.iterdir()) - {configs / name for name in _CONFIGS}:
             file.unlink()
@@ -292,7 +343,7 @@ def _write_readme(
         classes=_structures(dataset),
         what="2-D images" if flat else "volumes (NIfTI), slice by slice",
         size=settings["image_size"],
-        search="" if type(network).__module__.startswith("monai.") else _SEARCH,
+        search="" if type(network).__module__.startswith(("monai.", f"{PACKAGE}.networks.sam")) else _SEARCH,
         packages=", ".join(f"`{package}`" for package in packages),
         files="PNG and JPEG" if flat else "`.nii` and `.nii.gz`",
         values=", ".join(f"{index} {name}" for index, name in dataset["labels"].items()),
@@ -318,6 +369,7 @@ def required_packages(flat: bool, largest_component: bool, network: torch.nn.Mod
     """
     names = [
         "fire",
+        *([PACKAGE] if type(network).__module__.startswith(f"{PACKAGE}.networks.sam") else []),
         *(["einops"] if any(type(part).__module__ in _WITH_EINOPS for part in network.modules()) else []),
         "nibabel",
         "pytorch-ignite",

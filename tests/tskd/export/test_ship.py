@@ -16,7 +16,11 @@ from tskd.errors import TskdError
 from tskd.export.carried_network import carry_network
 from tskd.export.ship import ship_run, ship_student
 from tskd.handlers.provenance import provenance
+from tskd.networks import build_sam
 from tskd.networks.bundle_imports import bundle_imports
+from tskd.predict.shipped_bundle import read_bundle
+from tskd.predict.torch_backend import TorchBackend
+from tskd.state import save_weights
 
 pytestmark = pytest.mark.bundle
 
@@ -362,7 +366,28 @@ def test_a_data_set_of_other_labels_or_scaling_is_refused(tmp_path: Path) -> Non
         ship_run(BUNDLE, run, tmp_path / "x_segmentation", tmp_path / "other.json")
     copy = ship_run(BUNDLE, run, tmp_path / "x_segmentation", file, force=True)
     assert "Weights of its teacher: MobileSAM, Apache-2.0." in (copy / "LICENSE").read_text()
-    made["settings"]["vfm"] = "mobile_sam"
+    made["settings"]["prediction_type"] = "epsilon"
     (run / "versions.json").write_text(json.dumps(made))
-    with pytest.raises(TskdError, match="expected a student, found a teacher"):
+    with pytest.raises(TskdError, match="expected a student or a teacher, found a diffusion model"):
         ship_run(BUNDLE, run, tmp_path / "y_segmentation", file, force=True)
+
+
+def test_a_teacher_ships_with_its_values_and_says_what_it_is(tmp_path: Path) -> None:
+    ship(tmp_path, "nii.gz")
+    file, run, size = tmp_path / "dataset.json", tmp_path / "run", 64
+    network = build_sam("mobile_sam", len(LABELS), size).eval()
+    save_weights(network, run / "models/model.pt")
+    settings = {"image_size": size, "vfm": "mobile_sam", "largest_component": [1]}
+    made = {"settings": settings, **provenance({"dataset_file": str(file), "vfm": "mobile_sam"})}
+    (run / "versions.json").write_text(json.dumps(made))
+    copy = ship_run(BUNDLE, run, tmp_path / "teacher_segmentation", file, force=True)
+    config, metadata = (_json(copy / f"configs/{name}.json") for name in ("inference", "metadata"))
+    assert (config["image_size"], config["num_classes"], config["largest_component"]) == (size, len(LABELS), [1])
+    assert not (copy / "configs/train.json").exists()
+    assert "tskd" in metadata["required_packages_version"]
+    assert "This is a teacher (mobile_sam)" in (copy / "docs/README.md").read_text()
+    assert "MobileSAM, Apache-2.0" in (copy / "LICENSE").read_text()
+    backend = TorchBackend(read_bundle(copy), "cpu")
+    x = torch.rand(1, 1, size, size)
+    with torch.no_grad():
+        assert torch.equal(backend.network(x), network(x))
