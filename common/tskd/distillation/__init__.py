@@ -20,6 +20,7 @@ from tskd.distillation.term_schedules import FollowSchedules, Linear
 from tskd.distillation.transfer_set import (
     FillLabeld,
     batch_counts,
+    half_labelled,
     labelled_entries,
     transfer_entries,
     transfer_identity,
@@ -41,6 +42,7 @@ __all__ = [
     "batch_counts",
     "distillation_step",
     "fold_teachers",
+    "half_labelled",
     "select_confident",
     "preset_augmentation",
     "labelled_entries",

@@ -180,3 +180,19 @@ class FillLabeld(MapTransform):
         if "label" in data:
             return dict(data)
         return {**data, "label": torch.full((1, *data["image"].shape[1:]), IGNORE, dtype=torch.uint8)}
+
+
+def half_labelled(data: Sequence[Mapping[str, Any]], batch_size: int) -> dict[str, int]:
+    """Images of each part in a batch of joint training: half labelled, the others in equal shares of what there is.
+
+    Args:
+        data: entries of `transfer_entries`.
+        batch_size: size of a batch in one process.
+
+    Returns:
+        As `batch_counts` takes it; labelled images alone where there are no others.
+    """
+    parts = [part for part in PARTS if part != "labelled" and any(entry["part"] == part for entry in data)]
+    unlabelled = batch_size - batch_size // 2
+    shares = {part: unlabelled // len(parts) + (number < unlabelled % len(parts)) for number, part in enumerate(parts)}
+    return {"labelled": batch_size - sum(shares.values()), **shares}

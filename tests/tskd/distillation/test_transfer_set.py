@@ -11,7 +11,7 @@ from PIL import Image
 
 from tskd.data import read, write
 from tskd.data.hashing import content_hashes, volume_slices
-from tskd.distillation import FillLabeld, batch_counts, transfer_entries, transfer_identity
+from tskd.distillation import FillLabeld, batch_counts, half_labelled, transfer_entries, transfer_identity
 from tskd.errors import TskdError
 from tskd.workflow.sublist import first_images
 
@@ -128,6 +128,21 @@ def test_a_part_without_images(files):
     data = transfer_entries(files[1:], files[1], 2)
     with pytest.raises(TskdError, match="found none that are synthetic"):
         batch_counts(data, {"labelled": 2, "synthetic": 6}, 8)
+
+
+@pytest.mark.parametrize(
+    ("parts", "ratio"),
+    [
+        (["labelled", "unlabelled"], {"labelled": 4, "unlabelled": 5}),
+        (["labelled", "unlabelled", "synthetic"], {"labelled": 4, "unlabelled": 3, "synthetic": 2}),
+        (["labelled", "synthetic"], {"labelled": 4, "synthetic": 5}),
+        (["labelled"], {"labelled": 9}),
+    ],
+)
+def test_half_of_a_batch_is_labelled_where_there_are_further_images(parts, ratio):
+    data = [{"part": part} for part in parts for _ in range(3)]
+    assert half_labelled(data, 9) == ratio
+    assert batch_counts(data, half_labelled(data, 9), 9) is not None
 
 
 def test_missing_labels_say_so():
