@@ -14,12 +14,13 @@ import secrets
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-
-from platformdirs import user_config_path
-from pydicom.dataset import Dataset
+from typing import TYPE_CHECKING
 
 from tskd.errors import TskdError
 from tskd.files import write_text
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
 
 VARIABLE = "TSKD_KEY_FILE"  # environment: file of the key, for codes that several machines share
 TAGS = (
@@ -64,6 +65,8 @@ def without_identity(text: str, words: Iterable[str]) -> str:
 
 @cache
 def _key() -> bytes:
+    from platformdirs import user_config_path  # here: a shipped bundle has this file, not the package, and asks no code
+
     path = Path(os.environ.get(VARIABLE) or user_config_path("tskd", appauthor=False) / "key").expanduser()
     try:
         if not path.is_file():
