@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from typing import Any
 
 import numpy as np
@@ -32,7 +34,9 @@ class TorchBackend:
         parser["bundle_root"], parser["batch_size"] = str(bundle.root), batch_size
         if device is not None:
             parser["device"] = f"$torch.device('{device}')"
-        with bundle_imports(bundle.root):
+        logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
+        with bundle_imports(bundle.root), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # MONAI's image readers tell of decoders that are not used here
             self.device = parser.get_parsed_content("device")
             self.network = load_weights(parser.get_parsed_content("network_def"), bundle.model).to(self.device).eval()
             self.inferer = parser.get_parsed_content("inferer")

@@ -69,6 +69,14 @@ def test_pictures(tmp_path: Path, pictures_bundle: Path) -> None:
     assert np.mean(onnx_mask != expected) < ROUNDING
 
 
+def test_nothing_is_said_of_decoders_that_are_not_used(
+    volumes_bundle: Path, recwarn: pytest.WarningsRecorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    TorchBackend(read_bundle(volumes_bundle))
+    assert not recwarn.list
+    assert not caplog.records
+
+
 def test_two_bundles_in_one_process_have_their_own_scripts(tmp_path: Path, volumes_bundle: Path) -> None:
     (tmp_path / "lite").mkdir()
     lite = ship(tmp_path / "lite", "nii.gz", lite=True)
