@@ -45,50 +45,50 @@ class DataSteps:
 
     def prepare(self, cell: Cell) -> Step:
         """Writes dataset.json: of all that the data set has, or of a few of each list where the study has a `limit`."""
-        place = f"{self._at(cell)}/dataset"
+        folder = f"{self._at(cell)}/dataset"
         if "limit" not in self.config:
-            return self._prepare(cell, place)
-        source = self._prepare(cell, f"{place}-all")
-        files = (f"{source.folder}/dataset.json", f"limit-{self.config['limit']}", f"{place}/dataset.json")
-        return Step("prepare", place, files[-1], ("tskd.workflow.sublist", *files), (source,), folder=place)
+            return self._prepare(cell, folder)
+        source = self._prepare(cell, f"{folder}-all")
+        files = (f"{source.folder}/dataset.json", f"limit-{self.config['limit']}", f"{folder}/dataset.json")
+        return Step("prepare", folder, files[-1], ("tskd.workflow.sublist", *files), (source,), folder=folder)
 
-    def _prepare(self, cell: Cell, place: str) -> Step:
+    def _prepare(self, cell: Cell, folder: str) -> Step:
         if given := self.config["datasets"][cell.dataset].get("dataset_dir"):
             return Step("prepare", given, f"{given}/dataset.json", (), folder=given)
         settings = self.config["datasets"][cell.dataset]["prepare"]
         values = {
-            "output": place,
+            "output": folder,
             **{key: fill(self.config, value) for key, value in settings.get("options", {}).items()},
         }
         if cell.fold != "split":
             values |= {"fold": cell.fold.removeprefix("fold-"), "folds": self.config["folds"]["of"]}
         command = ("tskd.cli", "prepare", settings["preparer"], *options(values))
-        return Step("prepare", place, f"{place}/dataset.json", command, folder=place)
+        return Step("prepare", folder, f"{folder}/dataset.json", command, folder=folder)
 
     def weights(self, teacher: str) -> list[Step]:
         """Downloads the weights of a teacher's foundation model into the user's cache; none if they are a file."""
         name = self.config["teachers"][teacher].get("fetch")
         if name is None:
             return []
-        place, record = f"{self.output}/weights/{name}", f"{self.output}/weights/{name}.json"
-        return [Step("weights", place, record, ("tskd.cli", "weights", "get", name, "--record", record))]
+        path, record = f"{self.output}/weights/{name}", f"{self.output}/weights/{name}.json"
+        return [Step("weights", path, record, ("tskd.cli", "weights", "get", name, "--record", record))]
 
     def ddpm(self, cell: Cell) -> Step:
         """Trains the generator of synthetic images."""
         images = self._generator_images(cell)
-        place = f"{self._at(cell)}/ddpm{self._generator_part(cell)}"
-        own = {"seed": self._draw, "in_channels": self._channels(cell), "dataset_dir": images.folder}
-        own |= {"output_dir": place, "model_dir": f"{place}/models"}
-        return self._run("ddpm", DDPM, place, [images], cell, self.config["synthesis"].get("train", {}), own)
+        folder = f"{self._at(cell)}/ddpm{self._generator_part(cell)}"
+        run_keys = {"seed": self._draw, "in_channels": self._channels(cell), "dataset_dir": images.folder}
+        run_keys |= {"output_dir": folder, "model_dir": f"{folder}/models"}
+        return self._run("ddpm", DDPM, folder, [images], cell, self.config["synthesis"].get("train", {}), run_keys)
 
     def synthesise(self, cell: Cell) -> Step:
         """Writes synthetic images and passes them through the memorisation gate."""
         images, model, settings = self._generator_images(cell), self.ddpm(cell), self.config["synthesis"]
-        place = f"{self._at(cell)}/synthetic{self._generator_part(cell)}"
-        own = {"model_dir": f"{model.folder}/models", "seed": self._draw, "num_images": settings["num_images"]}
-        own |= {"dataset_dir": images.folder, "synthetic_dir": place, "output_dir": f"{place}/run"}
+        folder = f"{self._at(cell)}/synthetic{self._generator_part(cell)}"
+        run_keys = {"model_dir": f"{model.folder}/models", "seed": self._draw, "num_images": settings["num_images"]}
+        run_keys |= {"dataset_dir": images.folder, "synthetic_dir": folder, "output_dir": f"{folder}/run"}
         return self._run(
-            "synthesise", DDPM, place, [images, model], cell, settings.get("sample", {}), own, base="inference"
+            "synthesise", DDPM, folder, [images, model], cell, settings.get("sample", {}), run_keys, base="inference"
         )
 
     def _generator_images(self, cell: Cell) -> Step:
@@ -114,15 +114,15 @@ class DataSteps:
 
     def _first(self, cell: Cell, source: Step, part: str, count: int | str) -> Step:
         """The list of the first so many images of a step's dataset.json, or of all labelled ones."""
-        place = f"{self._at(cell)}/{part}-{count}"
-        files = (f"{source.folder}/dataset.json", str(count), f"{place}/dataset.json")
-        return Step("transfer", place, files[-1], ("tskd.workflow.sublist", *files), (source,), folder=place)
+        folder = f"{self._at(cell)}/{part}-{count}"
+        files = (f"{source.folder}/dataset.json", str(count), f"{folder}/dataset.json")
+        return Step("transfer", folder, files[-1], ("tskd.workflow.sublist", *files), (source,), folder=folder)
 
     # --- parts -------------------------------------------------------------------------------------------------------
 
     def _run(
-        self, rule: str, bundle: str, place: str, needs: Iterable[Step], cell: Cell, stage: Mapping[str, Any],
-        own: Mapping[str, Any], entity: Mapping[str, Any] | None = None, base: str = "train",
+        self, rule: str, bundle: str, path: str, needs: Iterable[Step], cell: Cell, stage: Mapping[str, Any],
+        run_keys: Mapping[str, Any], entity: Mapping[str, Any] | None = None, base: str = "train",
     ) -> Step:  # fmt: skip
         """A step that runs a bundle: its own keys, then those that the study, the data set and the stage set."""
         dataset = self.config["datasets"][cell.dataset]
@@ -137,16 +137,16 @@ class DataSteps:
             **(entity or {}).get("overrides", {}),
             **stage.get("overrides", {}),
         }
-        values = {"dataset_dir": self.prepare(cell).folder, **classes, **own}
+        values = {"dataset_dir": self.prepare(cell).folder, **classes, **run_keys}
         values |= {key: fill(self.config, value) for key, value in chosen.items()}
         command = bundle_command(bundle, configs, values)
-        output = f"{place}/{MADE[rule]}"
-        return Step(rule, place, output, command, tuple(needs), place, (bundle, configs), tuple(chosen))
+        output = f"{path}/{MADE[rule]}"
+        return Step(rule, path, output, command, tuple(needs), path, (bundle, configs), tuple(chosen))
 
     def _at(self, cell: Cell) -> str:
         return f"{self.output}/{cell.dataset}/{cell.fold}"
 
-    def _place(self, cell: Cell, kind: str, name: str, arm: str) -> str:
+    def _step_folder(self, cell: Cell, kind: str, name: str, arm: str) -> str:
         """Folder of a run."""
         return f"{self._at(cell)}/{kind}/{name}/{arm}"
 

@@ -109,9 +109,9 @@ class Distillation:
             "in_channels": content["channels"], "images_2d": not volumes and "images_2d" not in self.overlays,
             **({"budgets": [budget]} if patients is None else {"num_labelled_groups": [patients]}),
         }  # fmt: skip
-        for teacher in self._found:
-            teacher.warn_of_other_data(self._dataset_file, self.num_labelled)
-        answers = [self._soft_label_stage(teacher) for teacher in self._found]
+        for teacher in self._teachers:
+            teacher.warn_of_different_data(self._dataset_file, self.num_labelled)
+        answers = [self._soft_label_stage(teacher) for teacher in self._teachers]
         learn: dict[str, Any] = {
             "teacher": self._names, "configs": ["distill", *self.overlays],
             "transfer": {"real": True, "files": [str(file.resolve()) for file in self.transfer_files]},
@@ -141,7 +141,7 @@ class Distillation:
         return {"run": str(teacher.folder), "soft_labels": {"overrides": dict(self.soft_label)}}
 
     @cached_property
-    def _found(self) -> list[Teacher]:
+    def _teachers(self) -> list[Teacher]:
         return [read_teacher(folder) for folder in self.teachers]
 
     @property
@@ -150,7 +150,7 @@ class Distillation:
         several = len(self.teachers) > 1
         return [
             f"{teacher.folder.name}_{number}" if several else teacher.folder.name
-            for number, teacher in enumerate(self._found, start=1)
+            for number, teacher in enumerate(self._teachers, start=1)
         ]
 
     @property
@@ -211,7 +211,7 @@ class _Folders(Study):
         }
         self.files: list[str] = config["pretraining"]["student"]["transfer"]["files"]
 
-    def _place(self, cell: Cell, kind: str, name: str, arm: str) -> str:
+    def _step_folder(self, cell: Cell, kind: str, name: str, arm: str) -> str:
         if kind.startswith("soft_labels"):
             return str(self._soft_labels[name])
         if kind == "teachers":

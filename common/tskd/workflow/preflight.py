@@ -59,27 +59,27 @@ def preflight(
         measure: whether the networks are built and timed, where there is something to run.
         cores: CPU cores to prepare data with, all of this machine by default.
     """
-    found = Preflight()
-    found.problems += [*_paths(study), *_weights(study)]
-    wrong = {problem.split("/")[1] for problem in found.problems if problem.startswith("datasets/")}
+    result = Preflight()
+    result.problems += [*_paths(study), *_weights(study)]
+    wrong = {problem.split("/")[1] for problem in result.problems if problem.startswith("datasets/")}
     names = [dataset for dataset in study.config["datasets"] if dataset not in wrong]
     wanted = [study.prepare(cell) for dataset in names for cell in _folds(study, dataset).values()]
     data_steps = {step.output for step in study.steps.values() if step.rule == "prepare"}
     pending = steps_to_run(study, environment)
     todo = {step.output for step in pending}
     prepare_data(study, [step for step in wanted if step.output in todo], cores or cpus(), environment)
-    found.steps = [step for step in pending if step.output not in data_steps]
+    result.steps = [step for step in pending if step.output not in data_steps]
     for dataset in names:
-        _data(study, dataset, found)
-    if measure and found.steps:
+        _data(study, dataset, result)
+    if measure and result.steps:
         costs, steps = Costs(study, Path(study.output)), list(study.steps.values())
-        named = tuple(problem.split("/overrides/")[0] + ":" for problem in found.problems)  # teachers without weights
-        found.problems += [line for line in costs.measure(environment, steps) if not line.startswith(named)]
-        if not found.problems:
+        named = tuple(problem.split("/overrides/")[0] + ":" for problem in result.problems)  # teachers without weights
+        result.problems += [line for line in costs.measure(environment, steps) if not line.startswith(named)]
+        if not result.problems:
             seconds = {step.path: costs.seconds(step) for step in steps}
-            found.estimates = {path: value for path, value in seconds.items() if value is not None}
-            found.lines += _times(steps, found.estimates)
-    return found
+            result.estimates = {path: value for path, value in seconds.items() if value is not None}
+            result.lines += _times(steps, result.estimates)
+    return result
 
 
 def _paths(study: Study) -> Iterator[str]:
@@ -111,29 +111,29 @@ def _folds(study: Study, dataset: str) -> dict[str, Cell]:
     return {cell.fold: cell for cell in study.cells(dataset)}
 
 
-def _data(study: Study, dataset: str, found: Preflight) -> None:
+def _data(study: Study, dataset: str, result: Preflight) -> None:
     """Compare what was prepared, in each fold, with what the study says."""
     for number, (fold, cell) in enumerate(_folds(study, dataset).items()):
         step = study.prepare(cell)
         if Path(step.output).is_file():
-            _compare(study, dataset, cell, Path(step.output), found, number == 0)
+            _compare(study, dataset, cell, Path(step.output), result, number == 0)
             continue
         histories = [read_history(each.log) for each in (*step.needs, step)]
         causes = [history.cause for history in histories if history and history.state == "failed"]
         cause = causes[0] if causes else f"it could not be made in {fold}, see {study.output}/train.log"
-        found.problems.append(f"datasets/{dataset}/prepare: {cause}")
+        result.problems.append(f"datasets/{dataset}/prepare: {cause}")
         return
 
 
-def _compare(study: Study, dataset: str, cell: Cell, file: Path, found: Preflight, first: bool) -> None:
+def _compare(study: Study, dataset: str, cell: Cell, file: Path, result: Preflight, first: bool) -> None:
     from tskd import data
 
     settings, content = study.config["datasets"][dataset], data.read(file)
-    place, labelled = f"datasets/{dataset}", len(content["training"])
+    section, labelled = f"datasets/{dataset}", len(content["training"])
     if missing := [path for path in _files(file, content) if not path.is_file()]:
         remedy = "" if "dataset_dir" in settings else f" Delete the folder {file.parent}: the study makes it again."
-        found.problems.append(
-            f"{place}: expected the files that {file} lists, found no {missing[0]} ({len(missing)} are missing)."
+        result.problems.append(
+            f"{section}: expected the files that {file} lists, found no {missing[0]} ({len(missing)} are missing)."
             + remedy
         )
         return
@@ -141,31 +141,31 @@ def _compare(study: Study, dataset: str, cell: Cell, file: Path, found: Prefligh
     volumes = any(entry["image"].endswith((".nii", ".nii.gz")) for entry in [*content["validation"], *content["test"]])
     wanted["images_2d"] = not volumes
     problems = [
-        f"{place}/{key}: expected {value}, as the data have, found {settings.get(key, False)}"
+        f"{section}/{key}: expected {value}, as the data have, found {settings.get(key, False)}"
         for key, value in wanted.items()
         if settings.get(key, False) != value
     ]
     problems += [
-        f"{place}/budgets: expected at most the {labelled} labelled training images ({cell.fold}), found {budget}"
+        f"{section}/budgets: expected at most the {labelled} labelled training images ({cell.fold}), found {budget}"
         for budget in settings.get("budgets", [])
         if isinstance(budget, int) and budget > labelled
     ]
     patients = len({entry["group"] for entry in content["training"]})
     problems += [
-        f"{place}/num_labelled_groups: expected at most the {patients} training patients ({cell.fold}), found {count}"
+        f"{section}/num_labelled_groups: expected at most the {patients} training patients ({cell.fold}), found {count}"
         for count in settings.get("num_labelled_groups", [])
         if count > patients
     ]
     problems += [
-        f"{place}: expected images in the list {n}, found none" for n in ("validation", "test") if not content[n]
+        f"{section}: expected images in the list {n}, found none" for n in ("validation", "test") if not content[n]
     ]
-    found.problems += [problem for problem in problems if problem not in found.problems]
+    result.problems += [problem for problem in problems if problem not in result.problems]
     if first:
         sheet = Path(study.output) / dataset / "preflight.png"
-        found.lines += [f"{dataset}: {content['modality']}, {cell.fold}", *counts(file, content)]
-        found.lines += _few(content)
+        result.lines += [f"{dataset}: {content['modality']}, {cell.fold}", *counts(file, content)]
+        result.lines += _few(content)
         overlay_sheet(file, content, sheet)
-        found.lines.append(f"  images with their labels, to look at before you train: {sheet}")
+        result.lines.append(f"  images with their labels, to look at before you train: {sheet}")
 
 
 def _files(file: Path, content: Mapping[str, Any]) -> Iterator[Path]:
@@ -197,9 +197,11 @@ def _few(content: Mapping[str, Any]) -> list[str]:
 def _times(steps: list[Step], estimates: Mapping[str, float]) -> list[str]:
     lines, rules = ["expected on this machine, from a few measured steps:"], dict.fromkeys(step.rule for step in steps)
     for rule in rules:
-        own = [step for step in steps if step.rule == rule]
-        known = [estimates[step.path] for step in own if step.path in estimates]
+        same_rule = [step for step in steps if step.rule == rule]
+        known = [estimates[step.path] for step in same_rule if step.path in estimates]
         if known:
-            total = duration(sum(known) * len(own) / len(known))
-            lines.append(f"  {own[0].title}: {total}" + (f" ({len(own)} times)" if len(own) > 1 else ""))
+            total = duration(sum(known) * len(same_rule) / len(known))
+            lines.append(
+                f"  {same_rule[0].title}: {total}" + (f" ({len(same_rule)} times)" if len(same_rule) > 1 else "")
+            )
     return [*lines, f"  in all: about {duration(sum(estimates.values()))}, one step after the other"]

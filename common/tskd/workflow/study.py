@@ -41,17 +41,17 @@ class Study(DataSteps):
     @cached_property
     def steps(self) -> dict[str, Step]:
         """Output -> step, for every step once, each after those it needs; what is given has none."""
-        found: dict[str, Step] = {}
+        steps: dict[str, Step] = {}
 
         def visit(step: Step) -> None:
-            if step.output not in found and not step.given:
+            if step.output not in steps and not step.given:
                 for needed in step.needs:
                     visit(needed)
-                found[step.output] = step
+                steps[step.output] = step
 
         for dataset in self.config["datasets"]:
             visit(self.report(dataset))
-        return found
+        return steps
 
     def shell(self, output: str) -> str:
         """A step as the options of `tskd.workflow.step`, but for its inputs."""
@@ -68,22 +68,22 @@ class Study(DataSteps):
 
     def teacher(self, cell: Cell, name: str) -> Step:
         """Fine-tuning of the foundation model; for a student as the teacher, the making of its bundle."""
-        settings, place = self.config["teachers"][name], self._place(cell, "teachers", name, cell.arm)
+        settings, folder = self.config["teachers"][name], self._step_folder(cell, "teachers", name, cell.arm)
         if "method" in settings:
             return self._student_as_teacher(cell, name, self.model(cell, settings["method"]))
         if given := settings.get("run"):
             run = Step("teacher", given, f"{given}/models/model.pt", (), folder=given)
             return run if self._kind(name) != STUDENT_RUN else self._student_as_teacher(cell, name, run)
-        own = {**_labels(cell), "seed": cell.seed, "model_dir": f"{place}/models", "output_dir": place}
+        run_keys = {**_labels(cell), "seed": cell.seed, "model_dir": f"{folder}/models", "output_dir": folder}
         needs = [self.prepare(cell), *self.weights(name)]
-        return self._run("teacher", TEACHER, place, needs, cell, settings["train"], own, settings)
+        return self._run("teacher", TEACHER, folder, needs, cell, settings["train"], run_keys, settings)
 
     def _student_as_teacher(self, cell: Cell, name: str, student: Step) -> Step:
         """Ship a student's run; as a teacher it needs no evaluation."""
-        place, data = f"{self._place(cell, 'teachers', name, cell.arm)}/student_segmentation", self.prepare(cell)
-        files = ("--run", str(student.folder), "--output", place, "--dataset-file", data.output)
+        folder, data = f"{self._step_folder(cell, 'teachers', name, cell.arm)}/student_segmentation", self.prepare(cell)
+        files = ("--run", str(student.folder), "--output", folder, "--dataset-file", data.output)
         command = ("tskd.cli", "ship", *files, "--force")
-        return Step("bundle", place, f"{place}/models/model.pt", command, (data, student), folder=place)
+        return Step("bundle", folder, f"{folder}/models/model.pt", command, (data, student), folder=folder)
 
     def _kind(self, teacher: str) -> str:
         """What answers: a foundation model, or the bundle of a network of any kind."""
@@ -100,28 +100,28 @@ class Study(DataSteps):
         settings, trained = self.config["teachers"][name], self._trained(name)
         images = self.prepare(cell) if source == "real" else self.synthesise(cell)
         part = source if source == "real" else f"synthetic{self._generator_part(cell)}"
-        place = self._place(cell, f"soft_labels/{part}", name, cell.arm if trained else "untrained")
-        own: dict[str, Any] = {"dataset_files": [images.output, *files], "soft_labels": place}
-        own |= {"in_channels": self._channels(cell), "output_dir": f"{place}/run"}
+        folder = self._step_folder(cell, f"soft_labels/{part}", name, cell.arm if trained else "untrained")
+        run_keys: dict[str, Any] = {"dataset_files": [images.output, *files], "soft_labels": folder}
+        run_keys |= {"in_channels": self._channels(cell), "output_dir": f"{folder}/run"}
         needs = list(dict.fromkeys([self.prepare(cell), images]))
         configs, overrides = ["soft_labels"], _model(TEACHER, settings.get("train", {}))["overrides"]
         if trained:
             needs.append(self.teacher(cell, name))
-            own |= {**_labels(cell), "seed": cell.seed}
+            run_keys |= {**_labels(cell), "seed": cell.seed}
         else:
             needs += self.weights(name)
         if self._kind(name) != SAM:
             configs.append("teacher_bundle")
-            own |= {"teacher_bundle": needs[-1].folder}
+            run_keys |= {"teacher_bundle": needs[-1].folder}
             overrides = {"image_size": size} if (size := self._teacher_size(cell, name)) else {}
         elif trained:
-            own |= {"model_dir": f"{needs[-1].folder}/models"}
+            run_keys |= {"model_dir": f"{needs[-1].folder}/models"}
             if "run" in settings:
                 known = read_teacher(Path(settings["run"])).settings
                 overrides = {key: known[key] for key in ("vfm", "image_size")}
         stage = {"configs": configs, **settings.get("soft_labels", {})}
         stage["overrides"] = {**overrides, **stage.get("overrides", {})}
-        return self._run("soft_labels", TEACHER, place, needs, cell, stage, own, settings)
+        return self._run("soft_labels", TEACHER, folder, needs, cell, stage, run_keys, settings)
 
     def _teacher_size(self, cell: Cell, name: str) -> int | None:
         """Side of the images that a bundle answers for, None where it does not say."""
@@ -142,30 +142,30 @@ class Study(DataSteps):
         budgeted = trained or sizes.get("real") == "labelled" or "start" in settings
         budgeted |= "synthetic" in sizes and self._generator_part(cell) != ""
         budgeted |= "batch_ratio" in settings.get("overrides", {})  # which tells labelled images from others
-        place = self._place(cell, rule, name, cell.arm if budgeted else f"seed-{cell.seed}")
-        own: dict[str, Any] = _labels(cell) if budgeted else {}
-        own |= {"seed": cell.seed, "in_channels": self._channels(cell)}
+        folder = self._step_folder(cell, rule, name, cell.arm if budgeted else f"seed-{cell.seed}")
+        run_keys: dict[str, Any] = _labels(cell) if budgeted else {}
+        run_keys |= {"seed": cell.seed, "in_channels": self._channels(cell)}
         needs, lists, files = [self.prepare(cell)], self.transfer(cell, sizes), sizes.get("files", [])
         if lists:
-            own["transfer_files"] = [*(step.output for step in lists.values()), *files]
+            run_keys["transfer_files"] = [*(step.output for step in lists.values()), *files]
         if "start" in settings:
             needs.append(self._start(cell, name))
-            own["init_weights"] = f"{needs[-1].folder}/models/model.pt"
+            run_keys["init_weights"] = f"{needs[-1].folder}/models/model.pt"
         answers = [[self.soft_labels(cell, t, s, files if s == "real" else ()) for s in lists] for t in teachers]
         needs += [step for each in answers for step in each]
         if len(teachers) > 1:
-            own["soft_labels"] = [[str(step.folder) for step in each] for each in answers]
-            own["teacher_weights"] = settings.get("teacher_weights", [1.0] * len(teachers))
+            run_keys["soft_labels"] = [[str(step.folder) for step in each] for each in answers]
+            run_keys["teacher_weights"] = settings.get("teacher_weights", [1.0] * len(teachers))
         elif teachers:
-            own["soft_labels"] = [str(step.folder) for step in answers[0]]
+            run_keys["soft_labels"] = [str(step.folder) for step in answers[0]]
         if teachers and self._kind(teachers[0]) != SAM:
-            own["loss#terms#embedding#weight"] = 0.0  # which only a foundation model writes
+            run_keys["loss#terms#embedding#weight"] = 0.0  # which only a foundation model writes
         if len(teachers) == 1 and trained:
             needs.append(self.teacher(cell, teachers[0]))
-            own["teacher_model"] = f"{needs[-1].folder}/models/model.pt"
-        own |= {"output_dir": place, "model_dir": f"{place}/models"}
+            run_keys["teacher_model"] = f"{needs[-1].folder}/models/model.pt"
+        run_keys |= {"output_dir": folder, "model_dir": f"{folder}/models"}
         needs = list(dict.fromkeys([*needs, *lists.values()]))
-        return self._run(rule, STUDENT, place, needs, cell, settings, own)
+        return self._run(rule, STUDENT, folder, needs, cell, settings, run_keys)
 
     def _start(self, cell: Cell, pretraining: str) -> Step:
         """The training on the labels that a joint training starts from."""
@@ -181,14 +181,14 @@ class Study(DataSteps):
         return self._on_labels(cell, method, self.config["methods"][method])
 
     def _on_labels(self, cell: Cell, name: str, settings: Mapping[str, Any]) -> Step:
-        place = self._place(cell, "finetune", name, cell.arm)
-        own: dict[str, Any] = {**_labels(cell), "seed": cell.seed, "in_channels": self._channels(cell)}
-        own |= {"output_dir": place, "model_dir": f"{place}/models"}
+        folder = self._step_folder(cell, "finetune", name, cell.arm)
+        run_keys: dict[str, Any] = {**_labels(cell), "seed": cell.seed, "in_channels": self._channels(cell)}
+        run_keys |= {"output_dir": folder, "model_dir": f"{folder}/models"}
         needs = [self.prepare(cell)]
         if "pretrain" in settings:
             needs.append(self.pretrain(cell, settings["pretrain"]))
-            own["init_weights"] = f"{needs[-1].folder}/models/model.pt"
-        return self._run("finetune", STUDENT, place, needs, cell, settings["finetune"], own)
+            run_keys["init_weights"] = f"{needs[-1].folder}/models/model.pt"
+        return self._run("finetune", STUDENT, folder, needs, cell, settings["finetune"], run_keys)
 
     # --- results -----------------------------------------------------------------------------------------------------
 
@@ -210,15 +210,15 @@ class Study(DataSteps):
     def evaluate(self, cell: Cell, method: str) -> Step:
         """Scores the model on the test list, into the folder of its training."""
         model, teacher = self.model(cell, method), self.config["methods"][method].get("teacher")
-        own = {**_labels(cell), "budget": cell.budget, "seed": cell.seed, "method": method}
-        own |= {"output_dir": model.folder, "model_dir": f"{model.folder}/models"}
-        own |= {} if teacher else {"in_channels": self._channels(cell)}
+        run_keys = {**_labels(cell), "budget": cell.budget, "seed": cell.seed, "method": method}
+        run_keys |= {"output_dir": model.folder, "model_dir": f"{model.folder}/models"}
+        run_keys |= {} if teacher else {"in_channels": self._channels(cell)}
         shared = self.config["teachers"][teacher] if teacher else {}
-        place, needs = f"{model.folder}/evaluate", [self.prepare(cell), model]
+        path, needs = f"{model.folder}/evaluate", [self.prepare(cell), model]
         bundle = TEACHER if teacher else STUDENT
         stage = self._model(method)
         stage["configs"] = [*stage["configs"], "evaluate"]
-        step = self._run("evaluate", bundle, place, needs, cell, stage, own, shared)
+        step = self._run("evaluate", bundle, path, needs, cell, stage, run_keys, shared)
         return replace(step, output=f"{model.folder}/metrics.csv", folder=None)
 
     def profile(self, dataset: str, method: str) -> Step:
@@ -234,17 +234,17 @@ class Study(DataSteps):
         if nested := [f"{key}={value}" for key, value in known.items() if key.startswith("network_def#")]:
             values["set"] = nested
         command = ("tskd.cli", "profile", name, *options(values))
-        place = f"{model.folder}/profile"
-        return Step("profile", place, f"{place}.json", (*command, "--output", f"{place}.json"), (model,))
+        path = f"{model.folder}/profile"
+        return Step("profile", path, f"{path}.json", (*command, "--output", f"{path}.json"), (model,))
 
     def report(self, dataset: str) -> Step:
         """The report on one data set."""
-        settings, place = self.config.get("report", {}), f"{self.output}/{dataset}/report"
+        settings, folder = self.config.get("report", {}), f"{self.output}/{dataset}/report"
         methods, cells = self.methods(dataset), list(self.cells(dataset))
         runs = [self.evaluate(cell, method) for method in methods for cell in cells]
         needs = runs + [self.profile(dataset, method) for method in methods if settings.get("profile")]
         folders = [run.path.removesuffix("/evaluate") for run in runs]
-        values = {"output": place}
+        values = {"output": folder}
         if settings.get("reference") in methods:
             values["reference"] = settings["reference"]
         if len(self.folds) == 1:
@@ -254,7 +254,7 @@ class Study(DataSteps):
                 values["synthetic"] = drawn.pop()
         about = json.dumps({"study": self.config["name"], "methods": {m: self._about(cells[0], m) for m in methods}})
         command = ("tskd.workflow.study_report", about, *folders, *options(values))
-        return Step("report", place, f"{place}/report.html", command, tuple(needs), folder=place)
+        return Step("report", folder, f"{folder}/report.html", command, tuple(needs), folder=folder)
 
     def _about(self, cell: Cell, method: str) -> dict[str, Any]:
         """What a method is in words, and the steps of one training of it."""
@@ -269,11 +269,11 @@ class Study(DataSteps):
             parts += ["trained on the labels"] if "finetune" in settings else []
             what = f"student, {', then '.join(parts)}" + ("" if start else " alone")
         model = self.model(cell, method)
-        own = {step.log: step.title for step in [*_ancestors([model])] if step.configs}
+        stages = {step.log: step.title for step in [*_ancestors([model])] if step.configs}
         return {
             "what": what,
             "teacher": "teacher" in settings,
-            "stages": [[title, log] for log, title in reversed(own.items())],
+            "stages": [[title, log] for log, title in reversed(stages.items())],
         }
 
     def _trained(self, teacher: str) -> bool:

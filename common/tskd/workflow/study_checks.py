@@ -127,8 +127,8 @@ def _given(config: Mapping[str, Any]) -> Iterator[str]:
         if (given := settings.get("dataset_dir")) and not Path(given, "dataset.json").is_file():
             yield f"datasets/{name}/dataset_dir: expected a folder with dataset.json, found none in {given}"
     for name, teacher in config.get("teachers", {}).items():
-        if len(found := sorted(TRAINED & teacher.keys())) > 1:
-            yield f"teachers/{name}: expected one of {', '.join(sorted(TRAINED))}, found {' and '.join(found)}"
+        if len(origins := sorted(TRAINED & teacher.keys())) > 1:
+            yield f"teachers/{name}: expected one of {', '.join(sorted(TRAINED))}, found {' and '.join(origins)}"
         if "run" in teacher:
             try:
                 read_teacher(Path(teacher["run"]))

@@ -32,7 +32,7 @@ class Teacher:
     kind: str
     settings: Mapping[str, Any] = field(default_factory=dict)
 
-    def warn_of_other_data(self, dataset_file: Path, num_labelled: Budget) -> None:
+    def warn_of_different_data(self, dataset_file: Path, num_labelled: Budget) -> None:
         """Warn where it was trained with other data or labels than the student will be."""
         for key, value in {"dataset": data.fingerprint(dataset_file), "num_labelled": num_labelled}.items():
             if self.kind != BUNDLE and key in self.settings and self.settings[key] != value:
