@@ -174,3 +174,16 @@ def test_train_over_rest(root: Path, server: Server, tmp_path: Path) -> None:
     query = f"{server.address}/infer/student_segmentation?image={path.name.partition('.')[0]}&output=image"
     (tmp_path / path.name).write_bytes(_post(query))
     assert (tmp_path / path.name).stat().st_size > 100
+
+
+def test_images_are_scored_by_their_uncertainty(root: Path, label_python: Path, tmp_path: Path) -> None:
+    images = [str(path) for path in sorted((root / "lite" / "images").iterdir())]
+    command = [str(label_python), str(ROOT / "tests/label/scores.py"), str(root / "lite" / "student_segmentation")]
+    done = subprocess.run(
+        [*command, *images], env=ENVIRONMENT, cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    scores = json.loads(done.stdout.splitlines()[-1])
+    assert len(scores) == len(images)
+    assert np.isfinite(scores).all()
+    print(scores)

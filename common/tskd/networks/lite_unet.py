@@ -118,6 +118,8 @@ class LiteUNet(nn.Module):
         in_channels: 1 (repeated to three) or 3.
         out_channels: classes, with the background.
         decoder_channels: of the five decoder blocks, from 1/16 of the side to the whole.
+        dropout: share of the decoder's last channels that is dropped in training mode, for Monte-Carlo dropout as MONAI
+            Label's scores have it: batch norms then keep their running statistics in that mode, too.
 
     Shape:
         B x in_channels x H x W in [0, 1] to logits B x out_channels x H x W; H and W multiples of 32.
@@ -130,7 +132,11 @@ class LiteUNet(nn.Module):
     std: Tensor
 
     def __init__(
-        self, in_channels: int = 3, out_channels: int = 2, decoder_channels: Sequence[int] = (128, 64, 32, 16, 16)
+        self,
+        in_channels: int = 3,
+        out_channels: int = 2,
+        decoder_channels: Sequence[int] = (128, 64, 32, 16, 16),
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         if in_channels not in (1, 3):
@@ -143,7 +149,17 @@ class LiteUNet(nn.Module):
         skips = [*(BLOCKS[i][3] for i in reversed(SKIPS)), 3]
         inputs = [BLOCKS[-1][3], *decoder_channels[:-1]]
         self.decoder = nn.ModuleList(map(DecoderBlock, inputs, skips, decoder_channels))
+        self.dropout = nn.Dropout2d(dropout)
         self.head = nn.Conv2d(decoder_channels[-1], out_channels, 1)
+
+    def train(self, mode: bool = True) -> "LiteUNet":
+        """Set training mode; with `dropout`, the batch norms stay in evaluation mode."""
+        super().train(mode)
+        if mode and self.dropout.p > 0:
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits of the image."""
@@ -152,4 +168,4 @@ class LiteUNet(nn.Module):
         y = features[-1]
         for i, block in enumerate(self.decoder):
             y = block(y, features[-2 - i])
-        return self.head(y)
+        return self.head(self.dropout(y))

@@ -129,3 +129,20 @@ def test_wrong_channels():
         LiteUNet(3, 2, (16, 16))
     with pytest.raises(TskdError, match="found Linear"):
         load_lite_encoder(torch.nn.Linear(1, 1), "random")
+
+
+def test_dropout_acts_in_training_alone_and_adds_no_weight():
+    plain, dropped = LiteUNet(1, 3), LiteUNet(1, 3, dropout=0.5)
+    dropped.load_state_dict(plain.state_dict())
+    x = torch.rand(2, 1, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(plain.eval()(x), dropped.eval()(x))
+        first, second = dropped.train()(x[:1, :, :32, :32]), dropped(x[:1, :, :32, :32])
+    assert not torch.equal(first, second)
+    assert all(torch.equal(value, plain.state_dict()[key]) for key, value in dropped.state_dict().items())
+
+
+def test_no_weight_is_dead():
+    network = LiteUNet(1, 3)
+    network(torch.rand(2, 1, 64, 64)).sum().backward()
+    assert [name for name, weight in network.named_parameters() if weight.grad is None] == []
