@@ -297,7 +297,11 @@ def test_one_patient_gives_no_threshold(cohort, new_patients, tmp_path):
     folder = plant(tmp_path / "images", new_patients[:2])
     with pytest.raises(TskdError, match="at least two patients"):
         gate(folder, tmp_path / "one.json")
-    assert sorted(path.name for path in folder.iterdir()) == ["images", "sampling.json"]  # no list of unchecked images
+    assert sorted(path.name for path in folder.iterdir()) == [
+        ".lock.0",
+        "images",
+        "sampling.json",
+    ]  # no list of unchecked images
 
 
 def test_the_same_patient_under_two_names_is_warned_of(cohort, new_patients, tmp_path, caplog):
