@@ -87,8 +87,8 @@ def test_soft_labels_of_two_processes_are_those_of_one(cohort: Path, tmp_path: P
     one, two = tmp_path / "one", tmp_path / "two"
     _run("teacher_segmentation", ["soft_labels"], 1, {**options, "soft_labels": one})
     _run("teacher_segmentation", ["soft_labels"], 2, {**options, "soft_labels": two})
-    names = sorted(path.name for path in one.iterdir())
-    assert sorted(path.name for path in two.iterdir()) == names
+    names = sorted(path.name for path in one.glob("[!.]*"))
+    assert sorted(path.name for path in two.glob("[!.]*")) == names
     for name in names:  # one image at a time on one thread: the same bytes
         assert (two / name).read_bytes() == (one / name).read_bytes(), name
 
