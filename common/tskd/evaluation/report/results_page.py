@@ -150,7 +150,7 @@ def _tables(
 
 def _options(page: Path, text: str) -> dict[str, list[str]]:
     options = {}
-    for option in text.split():
+    for option in filter(None, re.split(r"\s+(?=\w+=)", text.strip())):  # a value may have spaces: budgets=3 patients
         name, _, value = option.partition("=")
         if name not in OPTIONS or not value:
             raise TskdError(
