@@ -4,8 +4,9 @@ Names load on first use, so that `import tskd.data` stays light. `tskd.data.samp
 it needs torch.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tskd.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from tskd.data.budget import whole_patients
@@ -94,9 +95,4 @@ __all__ = [
     "write_volume",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Import the module of a public name on first use."""
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+__getattr__ = lazy_names(__name__, _HOME)

@@ -3,8 +3,9 @@
 Names load on first use, so that `import tskd.evaluation` stays light.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tskd.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from tskd.evaluation.calibration import brier_score, expected_calibration_error
@@ -47,9 +48,4 @@ __all__ = [
     "write_rows",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Import the module of a public name on first use."""
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+__getattr__ = lazy_names(__name__, _HOME)

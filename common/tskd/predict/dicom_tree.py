@@ -47,10 +47,20 @@ class Series:
     @property
     def display_name(self) -> str:
         """What the series is called in a line on the console."""
+        return self._name(self.patient)
+
+    @property
+    def written_name(self) -> str:
+        """The same for files, with a code in place of the patient where the files are not anonymised."""
+        return without_identity(self._name(self._patient_code), self.identity)
+
+    @property
+    def _patient_code(self) -> str:
+        return code_of(self.patient) if self.patient and self.identity else self.patient
+
+    def _name(self, patient: str) -> str:
         description = f" {self.description}" if self.description else ""
-        return (
-            f"{self.files[0].parent}: patient {self.patient or 'without ID'}, series {self.number or '?'}{description}"
-        )
+        return f"{self.files[0].parent}: patient {patient or 'without ID'}, series {self.number or '?'}{description}"
 
     @property
     def stem(self) -> str:
@@ -58,9 +68,8 @@ class Series:
 
         The patient is a code, too, where the files are not anonymised.
         """
-        patient = code_of(self.patient) if self.patient and self.identity else self.patient
         description = without_identity(self.description, self.identity)
-        parts = [patient or "patient", self.number, description, code_of(self.uid)]
+        parts = [self._patient_code or "patient", self.number, description, code_of(self.uid)]
         return "_".join(re.sub(r"[^\w.+-]+", "-", part).strip("-.")[:40] for part in parts if part)
 
 

@@ -25,6 +25,7 @@ class Case:
         display_name: what it is called in a line of output.
         stem: path of its mask under the output folder without "_seg" and ending; no other case has it.
         identity: names, ids, dates and UIDs of a DICOM series, for which codes are written.
+        written_name: display_name as it is written to files, "" for the same.
     """
 
     files: tuple[Path, ...]
@@ -32,6 +33,7 @@ class Case:
     display_name: str
     stem: str
     identity: tuple[str, ...] = ()
+    written_name: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,9 @@ def find_cases(inputs: Sequence[str | Path], output: Path) -> CaseList:
             else:
                 skipped["file of another kind"].append(str(path))
     series, other_objects = group_series(headers)
-    cases += [Case(item.files, "dicom", item.display_name, item.stem, item.identity) for item in series]
+    cases += [
+        Case(item.files, "dicom", item.display_name, item.stem, item.identity, item.written_name) for item in series
+    ]
     case_list = CaseList(_unique_stems(cases), {**other_objects, **skipped})
     if not cases:
         reasons = "; ".join(f"{len(names)} x {reason} ({names[0]})" for reason, names in case_list.skipped.items())

@@ -80,13 +80,17 @@ def predict(
         if row["error"]:
             bar.write(f"error: {row['error']}")
         rows.append(row)
-        written.append({
-            key: without_identity(value, case.identity) if isinstance(value, str) else value
-            for key, value in row.items()
-        })  # fmt: skip
+        written.append({key: _anonymised(value, case) for key, value in row.items()})
         _write_summary(output / "summary.csv", written)
     _print_summary(case_list, rows, output)
     return 1 if any(row["error"] for row in rows) else 0
+
+
+def _anonymised(value: Any, case: Case) -> Any:
+    """A value of the summary, with codes in place of names, ids, dates and UIDs."""
+    if not isinstance(value, str):
+        return value
+    return without_identity(value.replace(case.display_name, case.written_name or case.display_name), case.identity)
 
 
 def _backend(bundle: ShippedBundle, backend: str, device: str | None, batch_size: int) -> Backend:

@@ -64,7 +64,7 @@ def load_segmentation(path: Path, shape: tuple[int, ...], affine: np.ndarray) ->
         frames = np.atleast_3d(seg.pixel_array) if seg.get("NumberOfFrames", 1) > 1 else seg.pixel_array[None]
         kind = str(seg.SegmentationType)
         shared, items = seg.SharedFunctionalGroupsSequence[0], seg.PerFrameFunctionalGroupsSequence
-    except (AttributeError, NotImplementedError, RuntimeError, ValueError) as error:
+    except (AttributeError, RuntimeError, ValueError) as error:
         raise TskdError(f"{path}: expected a readable DICOM SEG, found {error}. Export it again.") from error
     threshold = int(seg.get("MaximumFractionalValue", 1)) / 2 if kind == "FRACTIONAL" else 0.5
     label = np.zeros(shape, np.uint8)

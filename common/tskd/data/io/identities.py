@@ -39,7 +39,7 @@ def identity_words(header: Dataset) -> tuple[str, ...]:
         text = str(header.get(tag) or "").strip()
         words |= {text, *re.split(r"[\^=\s,\\]+", text)}
     dates = {f"{w[:4]}{mark}{w[4:6]}{mark}{w[6:]}" for w in words if re.fullmatch(r"\d{8}", w) for mark in "-._"}
-    found = {word for word in words | dates if len(word) >= _SHORT or (len(word) > 1 and word.isalpha())}
+    found = {word for word in words | dates if len(word) >= _SHORT or (len(word) > 1 and not word.isdigit())}
     return tuple(sorted(found, key=lambda word: (-len(word), word)))
 
 

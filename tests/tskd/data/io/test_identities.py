@@ -10,6 +10,7 @@ from pydicom.dataset import Dataset
 from tskd.data.io import identities
 from tskd.data.io.identities import code_of, identity_words, without_identity
 from tskd.errors import TskdError
+from tskd.predict.dicom_tree import Series
 
 
 @pytest.fixture
@@ -43,6 +44,16 @@ def test_words_of_a_header(key: Path) -> None:
     assert text == f"archive/{code_of('Doe')}^{jane}_{code_of('1961-04-12')}/T2 of {jane}; does"
     header.PatientIdentityRemoved = "YES"
     assert identity_words(header) == ()
+
+
+@pytest.mark.parametrize("patient", ["P1", "7", "P10", "0042"])
+def test_a_short_patient_id_is_not_written(key: Path, patient: str) -> None:
+    header = Dataset()
+    header.PatientID = patient
+    series = Series((Path("export/a.dcm"),), patient, "2", "T2", "1.2.3", identity_words(header) or ("2.25.17",))
+    assert series.display_name == f"export: patient {patient}, series 2 T2"
+    assert series.written_name == f"export: patient {code_of(patient)}, series 2 T2"
+    assert series.stem.startswith(f"{code_of(patient)}_2_T2_")
 
 
 def test_a_key_that_is_none(key: Path) -> None:
