@@ -36,7 +36,7 @@ label-demo: $(STAMP) .venv-label/.installed
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
+	$(BIN)/mypy --show-traceback
 	$(BIN)/lint-imports
 
 # the documentation site in build/site, without a network; a broken link fails
