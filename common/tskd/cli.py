@@ -34,6 +34,7 @@ app.command("tskd.commands.prepare:prepare", name="prepare", help="Write a data 
 app.command(data_sets.check, group=DATA)
 app.command(training.preview_augmentation, group=DATA)
 app.command(data_sets.weights)
+app.command(training.run, group=TRAIN, version_flags=())
 app.command(training.distil, alias="distill", group=TRAIN)
 app.command(training.search, group=TRAIN)
 app.command(models.merge, group=TRAIN)

@@ -68,9 +68,10 @@ def problem(command: list[str]) -> str:
             app.parse_args(command[1:], exit_on_error=False, print_error=False)
         except CycloptsError as error:
             return " ".join(str(error).split())
-    if "monai.bundle" in command and command[command.index("monai.bundle") + 1 :][:1] == ["run"]:
+    program = "tskd" if command[0] == "tskd" else "monai.bundle"
+    if program in command and command[command.index(program) + 1 :][:1] == ["run"]:
         try:
-            check_overrides([_in_this_project(word) for word in command[command.index("monai.bundle") + 2 :]])
+            check_overrides([_in_this_project(word) for word in command[command.index(program) + 2 :]])
         except TskdError as error:
             return str(error)
     if command[0] == "make":
@@ -106,6 +107,7 @@ def unknown_option(span: str) -> str:
 
 def test_the_check_finds_what_is_wrong() -> None:
     page = "```bash\nS=bundles/student_segmentation\ntskd ship --runs a --output b_segmentation\ntskd shipp\n" + (
+        "tskd run --config_file $S/configs/train.json --max_epoch 3\n"
         "python -m monai.bundle run --config_file $S/configs/train.json --max_epoch 3\nmake nothing\n```\n"
     )
     found = [problem(command) for command in commands(page)]

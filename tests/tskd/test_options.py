@@ -154,3 +154,18 @@ def test_typo_ends_monai_with_the_message_alone(tmp_path):
     assert last == "error: unknown override: --max_epochss: no such key; close names: max_epochs"
     assert "Traceback" not in done.stderr + done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_tskd_run_refuses_below_a_mistyped_parent_and_runs_the_rest(tmp_path):
+    """Where MONAI's own command ends in a KeyError."""
+    (tmp_path / "config.json").write_text('{"network": {"width": 3}, "run": ["$print(\'width\', @network#width)"]}')
+    command = ["tskd.cli", "run", "--config_file", "config.json", "--meta_file", "config.json"]
+    done = run_module([*command, "--netwrk#width", "4"], cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "error: unknown override: --netwrk#width: no such key; close names: network"
+    assert "Traceback" not in done.stderr
+    done = run_module([*command, "--network#width", "4"], cwd=tmp_path, env={"PYTHONWARNINGS": "ignore"})
+    assert done.returncode == 0, done.stderr
+    assert "width 4" in done.stdout
+    done = run_module(command[:2], cwd=tmp_path)
+    assert done.stderr.splitlines()[-1].startswith("error: expected --config_file")

@@ -1,13 +1,16 @@
-"""Commands that run the method: distillation, a search of settings, the quickstart."""
+"""Commands that run the method: one training, distillation, a search of settings, the quickstart."""
 
 from __future__ import annotations
 
+import runpy
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from tskd.commands.arguments import Flag, KeyValues, Paths, Texts, given, key_values, settings
+from tskd.errors import TskdError, plain_errors
 
 
 def train(
@@ -38,6 +41,27 @@ def train(
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def run(*arguments: Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]) -> None:
+    """Run one training or evaluation of a bundle: `python -m monai.bundle run`, with its options checked first.
+
+    Takes MONAI's options: `--config_file`, `--bundle_root`, and `--key value` or `--group#key value` for every key of the
+    config files. A key that the files do not have is refused with the close names, below a mistyped group, too.
+
+    Args:
+        arguments: what stands behind `monai.bundle run`.
+    """
+    from tskd.options import check_overrides, command_line
+
+    if not {"config_file", "args_file"} & set(command_line(arguments)):
+        raise TskdError(
+            "expected --config_file with one or several files, such as --config_file \"['a.json','b.json']\""
+        )
+    check_overrides(arguments)
+    sys.argv = ["monai.bundle", "run", *arguments]
+    plain_errors()
+    runpy.run_module("monai.bundle", run_name="__main__")
 
 
 def distil(
