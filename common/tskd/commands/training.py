@@ -46,8 +46,8 @@ def train(
 def run(*arguments: Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]) -> None:
     """Run one training or evaluation of a bundle: `python -m monai.bundle run`, with its options checked first.
 
-    Takes MONAI's options: `--config_file`, `--bundle_root`, and `--key value` or `--group#key value` for every key of the
-    config files. A key that the files do not have is refused with the close names, below a mistyped group, too.
+    Takes MONAI's options: `--config_file`, `--bundle_root`, and `--key value` or `--group#key value` for every key of
+    the config files. A key that the files do not have is refused with the close names, below a mistyped group, too.
 
     Args:
         arguments: what stands behind `monai.bundle run`.

@@ -40,6 +40,7 @@ def identity_words(header: Dataset) -> tuple[str, ...]:
         words |= {text, *re.split(r"[\^=\s,\\]+", text)}
     dates = {f"{w[:4]}{mark}{w[4:6]}{mark}{w[6:]}" for w in words if re.fullmatch(r"\d{8}", w) for mark in "-._"}
     found = {word for word in words | dates if len(word) >= _SHORT or (len(word) > 1 and not word.isdigit())}
+    found |= {str(header.get("PatientID") or "").strip()} - {""}  # whole, however short: folders are called by it
     return tuple(sorted(found, key=lambda word: (-len(word), word)))
 
 

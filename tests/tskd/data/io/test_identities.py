@@ -42,6 +42,11 @@ def test_words_of_a_header(key: Path) -> None:
     text = without_identity("archive/DOE^JANE_1961-04-12/T2 of jane; does", words)  # Doe alone is a name
     jane = code_of("Jane")
     assert text == f"archive/{code_of('Doe')}^{jane}_{code_of('1961-04-12')}/T2 of {jane}; does"
+    header.PatientID = "7"  # the header's other short numbers are none of its words
+    header.StudyID = "2"
+    assert "7" in identity_words(header)
+    assert "2" not in identity_words(header)
+    assert without_identity("pelvis_7/17_2.dcm", identity_words(header)) == f"pelvis_{code_of('7')}/17_2.dcm"
     header.PatientIdentityRemoved = "YES"
     assert identity_words(header) == ()
 

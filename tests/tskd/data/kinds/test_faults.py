@@ -18,6 +18,7 @@ from PIL import Image
 
 from tests.tskd.data.kinds.studies import image_of, make, prepare, refusal, save_picture
 from tskd.data import checks, datalist, load_volume
+from tskd.data.io.identities import code_of
 from tskd.data.io.picture_header import open_picture
 from tskd.errors import TskdError
 from tskd.files import lock_folder
@@ -122,6 +123,20 @@ def test_folders_that_are_called_by_their_patients_have_codes(tmp_path: Path, ca
     entries = [entry for _, entry in datalist.named_entries(datalist.read(path))]
     assert len({entry["group"] for entry in entries}) == 6
     assert {entry["group"][-2:] for entry in entries} == {f"_{number}" for number in range(6)}
+
+
+def test_folders_that_are_called_by_short_numbers_of_patients_have_codes(tmp_path: Path) -> None:
+    folder = make(tmp_path, "dicom")
+    for number, series in enumerate(sorted((folder / "images").iterdir()), start=3):
+        for file in series.iterdir():
+            data = pydicom.dcmread(file)
+            data.PatientID = str(number)
+            data.save_as(file)
+        series.rename(series.with_name(f"T2_{number}"))
+        (folder / f"masks/p{number - 3}.nii.gz").rename(folder / f"masks/T2_{number}.nii.gz")
+    entries = [entry for _, entry in datalist.named_entries(datalist.read(prepare(folder, "dicom")))]
+    codes = {f"T2_{code_of(str(number))}" for number in range(3, 9)}
+    assert {entry["group"] for entry in entries} == codes
 
 
 def test_nobody_is_named_of_pictures_and_volumes(tmp_path: Path) -> None:
