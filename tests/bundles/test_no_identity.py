@@ -1,4 +1,4 @@
-"""Nobody is named in any byte written from DICOM files: data set, training, evaluation, report, bundle, masks."""
+"""Nobody is named in any byte written from DICOM files: data, training, evaluation, report, MLflow, bundle, masks."""
 
 import gzip
 from pathlib import Path
@@ -8,6 +8,7 @@ import pytest
 
 from tests.bundles.conftest import BUNDLES, run_configs
 from tests.faults.stages import STUDENT
+from tests.forked import run_module
 from tests.tskd.data.kinds.studies import make, prepare
 from tskd.evaluation.report.report import write_report
 from tskd.export.ship import ship_student
@@ -45,7 +46,11 @@ def test_nobody_is_named_from_the_data_set_to_the_masks(
     run = written / "run"
     options = {**STUDENT, "max_epochs": 1, "num_classes": 2, "dataset_dir": str(written)}
     places = {"output_dir": str(run), "model_dir": str(run / "models")}
-    run_configs("student_segmentation", "train", "basic_unet", **options, **places)
+    configs = [str(BUNDLES / f"student_segmentation/configs/{name}.json") for name in ("train", "basic_unet")]
+    settings = {"config_file": configs, **options, **places, "tracking": "mlflow"}
+    command = [f"--{key.replace('__', '#')}={value}" for key, value in settings.items()]
+    done = run_module(["monai.bundle", "run", *command], env={"MLFLOW_DISABLE_TELEMETRY": "true"})
+    assert done.returncode == 0, done.stderr[-3000:]
     run_configs("student_segmentation", "train", "basic_unet", "evaluate", **options, **places, method="a")
     write_report([run], written / "report.html", dataset=data)
     shipped = ship_student(
@@ -53,7 +58,7 @@ def test_nobody_is_named_from_the_data_set_to_the_masks(
         "basic_unet.json", network_keys={"network_def#features": STUDENT["network_def__features"]},
     )  # fmt: skip
     assert predict(shipped, [study / "images"], written / "masks") == 0
-    for end in ("checkpoints/last.pt", "metrics.csv", "versions.json"):
+    for end in ("checkpoints/last.pt", "metrics.csv", "versions.json", "mlruns.db"):
         assert (run / end).is_file()
     masks = list((written / "masks").glob("*_seg.nii.gz"))
     assert len(masks) == 6
