@@ -22,9 +22,18 @@ if TYPE_CHECKING:
     from tskd.data.prepare.volume_checks import Patient
     from tskd.data.prepare.volume_writer import fingerprint, preparation, prepare_volumes
     from tskd.data.prepare.volumes import prepare_volumes_masks
+    from tskd.data.public.acdc import prepare_acdc
+    from tskd.data.public.autooral import prepare_autooral
     from tskd.data.public.chaos import prepare_chaos_mr
+    from tskd.data.public.chaos_ct import prepare_chaos_ct
+    from tskd.data.public.chaos_t1dual import prepare_chaos_t1dual
     from tskd.data.public.chase_db1 import prepare_chase_db1
+    from tskd.data.public.drive import prepare_drive
     from tskd.data.public.isic2017_usgra import prepare_isic2017, prepare_usgra
+    from tskd.data.public.isic2018 import prepare_isic2018
+    from tskd.data.public.kidneyus import prepare_kidneyus
+    from tskd.data.public.kvasir_seg import prepare_kvasir_seg
+    from tskd.data.public.ph2 import prepare_ph2
     from tskd.data.split import fair_order, grouped_folds, split_groups
 
 _HOME = {
@@ -41,11 +50,20 @@ _HOME = {
     "load_volume": "io.nifti",
     "outside_fold": "folds",
     "preparation": "prepare.volume_writer",
+    "prepare_acdc": "public.acdc",
+    "prepare_autooral": "public.autooral",
+    "prepare_chaos_ct": "public.chaos_ct",
     "prepare_chaos_mr": "public.chaos",
+    "prepare_chaos_t1dual": "public.chaos_t1dual",
     "prepare_chase_db1": "public.chase_db1",
+    "prepare_drive": "public.drive",
     "prepare_images_masks": "prepare.images",
     "prepare_isic2017": "public.isic2017_usgra",
+    "prepare_isic2018": "public.isic2018",
+    "prepare_kidneyus": "public.kidneyus",
+    "prepare_kvasir_seg": "public.kvasir_seg",
     "prepare_nnunet": "prepare.nnunet",
+    "prepare_ph2": "public.ph2",
     "prepare_phantom": "phantom.cohort",
     "prepare_usgra": "public.isic2017_usgra",
     "prepare_volumes": "prepare.volume_writer",
@@ -75,11 +93,20 @@ __all__ = [
     "load_volume",
     "outside_fold",
     "preparation",
+    "prepare_acdc",
+    "prepare_autooral",
+    "prepare_chaos_ct",
     "prepare_chaos_mr",
+    "prepare_chaos_t1dual",
     "prepare_chase_db1",
+    "prepare_drive",
     "prepare_images_masks",
     "prepare_isic2017",
+    "prepare_isic2018",
+    "prepare_kidneyus",
+    "prepare_kvasir_seg",
     "prepare_nnunet",
+    "prepare_ph2",
     "prepare_phantom",
     "prepare_usgra",
     "prepare_volumes",

@@ -50,6 +50,11 @@ def write_seg(
     from pydicom.sr.codedict import codes as dicom_codes
 
     ordered = series_files(files[0].parent, files)
+    if len(set(ordered)) < len(ordered):
+        raise TskdError(
+            f"{files[0]}: expected a file for each slice, found a multi-frame image, which is not "
+            "supported here. Choose --format nifti."
+        )
     sources = [pydicom.dcmread(file, stop_before_pixels=True, force=True) for file in ordered]
     algorithm = highdicom.AlgorithmIdentificationSequence(
         name=bundle.name[:64], version=bundle.version, family=dicom_codes.DCM.ArtificialIntelligence, source="tskd"

@@ -14,6 +14,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from tskd.data.io.identities import identity_words
 from tskd.data.io.limits import PICTURE, refuse_larger
+from tskd.data.io.multi_frame import split_frames
 from tskd.errors import TskdError
 
 _SAME = ("SeriesInstanceUID", "Rows", "Columns", "ImageOrientationPatient", "PixelSpacing")
@@ -30,7 +31,8 @@ def read_series(folder: str | os.PathLike[str], files: Sequence[Path] | None = N
     passed over (`unused_files` names them).
 
     Args:
-        folder: folder with the files of exactly one series of single-frame, single-channel images.
+        folder: folder with the files of exactly one series of single-channel images: a file a slice, or enhanced
+            multi-frame files (CT, MR).
         files: the series' files where the folder has others, too; of one file, the slice's thickness is the third
             spacing.
 
@@ -109,7 +111,8 @@ def words_of(folder: str | os.PathLike[str]) -> tuple[str, ...]:
 def _slices(folder: str | os.PathLike[str], files: Sequence[Path] | None) -> list[tuple[Path, pydicom.Dataset]]:
     """Files and data sets of a series, sorted along the slice normal."""
     candidates = sorted(Path(folder).iterdir() if files is None else files)
-    slices = [(path, data) for path in candidates if (data := _image(path)) is not None]
+    images = [(path, data) for path in candidates if (data := _image(path)) is not None]
+    slices = [(path, frame) for path, data in images for frame in split_frames(path, data)]
     if len(slices) < (2 if files is None else 1):
         raise TskdError(f"{folder}: expected a DICOM series of at least 2 slices, found {len(slices)} DICOM images.")
     _refuse_odd_images(slices)

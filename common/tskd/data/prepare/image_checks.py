@@ -26,13 +26,17 @@ UNKNOWN_PATIENTS = "unknown: each image counts as a patient of its own, identica
 
 @dataclass(frozen=True)
 class Picture:
-    """One image's files: name, patient ("" if unknown), image, mask if there is one, second observer's mask."""
+    """One image's files: name, patient ("" if unknown), image, mask if there is one, second observer's mask.
+
+    `region` is a mask of the pixels that are scored, such as a camera's field of view.
+    """
 
     case: str
     group: str
     image: Path
     label: Path | None = None
     label_2nd: Path | None = None
+    region: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,10 @@ def inspect_images(
             image = read_image(picture.image, channels or num_channels)
             pixels[picture.case] = _sha256(image)
             ranges[picture.case] = intensity_range(image)
+            if picture.region is not None:
+                region = read_mask(picture.region, 1)
+                masks.update(f"{picture.case} region {_sha256(region)}".encode())
+                refuse_size_mismatch(picture.region, region, image)
             for path in (picture.label, picture.label_2nd):
                 if path is not None:
                     turn = mask_turn(picture.image, path, exif)

@@ -40,7 +40,7 @@ def prepare_images(
         header: the keys name, modality, labels and provenance of dataset.json.
         seed: seed of the order of `training`.
         region: image -> bool [rows, columns], the pixels of a validation or test image to score; the labels of the
-            others become 255.
+            others become 255. A picture's own `region` goes before it.
         inventory: what was found beside the pictures, for the provenance.
 
     Returns:
@@ -81,7 +81,7 @@ def prepare_images(
                     section = "training" if picture.label else "unlabelled"
                     lists[section].append(_write(Path(output), picture, header, findings.exif))
                 elif picture.label is not None:
-                    lists[name].append(_write(Path(output), picture, header, findings.exif, region, name == "test"))
+                    lists[name].append(_write(Path(output), picture, header, findings.exif, region, name))
             lists["training"] = fair_order(lists["training"], seed)
             datalist.write(Path(output, "dataset.json"), {**header, **lists})
     return Path(output, "dataset.json")
@@ -93,14 +93,16 @@ def _write(
     header: Mapping[str, Any],
     exif: str | None,
     region: Callable[[np.ndarray], np.ndarray] | None = None,
-    second: bool = False,
+    section: str = "training",
 ) -> dict[str, str]:
-    """Write the files of one entry; a second observer's label where `second` says so."""
+    """Write the files of one entry; a second observer's label in the test list."""
     image = read_image(picture.image, header["channels"])
     entry = {"image": f"images/{picture.case}.png"}
     write_picture(output / entry["image"], image)
     outside = None if region is None else ~region(image)
-    for key, path in (("label", picture.label), ("label_2nd", picture.label_2nd if second else None)):
+    if picture.region is not None and section != "training":
+        outside = read_mask(picture.region, 1) == 0
+    for key, path in (("label", picture.label), ("label_2nd", picture.label_2nd if section == "test" else None)):
         if path is not None:
             mask = read_mask(path, len(header["labels"]) - 1, mask_turn(picture.image, path, exif))
             if outside is not None:

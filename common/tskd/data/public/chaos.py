@@ -3,22 +3,28 @@
 import os
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from tskd.data.io.dicom_series import series_files
-from tskd.data.io.image_files import mask_values
 from tskd.data.io.intensity import KEY, preset
-from tskd.data.io.nifti import load_volume, write_volume
 from tskd.data.prepare.volume_writer import Patient, fingerprint, preparation, prepare_volumes
+from tskd.data.public.slice_masks import by_name, label_volume
 from tskd.data.split import choose_lists
 from tskd.errors import TskdError
+
+
+def _between(low: int, high: int, greys: np.ndarray) -> np.ndarray:
+    return (greys >= low) & (greys <= high)
+
 
 LABELS = {"0": "background", "1": "liver", "2": "right kidney", "3": "left kidney", "4": "spleen"}
 TEST, VALIDATION = ("5", "13", "21", "36"), ("8",)  # the split our results are reported on; the rest is training
 GREYS = ((55, 70), (110, 135), (175, 200), (240, 255))  # of the four organs in the PNG masks, as the data set says
+IN_WORDS = f"the greys {GREYS} of the four organs"
+ORGANS = {value: partial(_between, low, high) for value, (low, high) in enumerate(GREYS, start=1)}
 
 _PROVENANCE = {
     "source": "CHAOS abdominal MR, T2-SPIR (A. E. Kavur et al., Medical Image Analysis 69:101950, 2021), "
@@ -101,20 +107,6 @@ def _with_volume(patient: Patient, folder: Path) -> Patient:
     masks = Path(str(patient.label))
     if masks.is_file():
         return patient
-    image, affine = load_volume(patient.image)
-    files = [masks / f"{path.stem}.png" for path in series_files(patient.image)]
-    if missing := [file.name for file in files if not file.is_file()]:
-        raise TskdError(
-            f"{masks}: expected a mask for each DICOM file, found no {', '.join(missing[:3])}. Add the files."
-        )
-    label = np.zeros(image.shape, np.uint8)
-    for position, file in enumerate(files):
-        grey = mask_values(file).T
-        if grey.shape != image.shape[:2]:
-            raise TskdError(f"{file}: expected the size of its image {image.shape[:2]}, found {grey.shape}.")
-        for value, (low, high) in enumerate(GREYS, start=1):
-            label[..., position][(grey >= low) & (grey <= high)] = value
-        if odd := sorted(set(grey[(label[..., position] == 0) & (grey > 0)].tolist())):
-            raise TskdError(f"{file}: expected the greys {GREYS} of the four organs and 0, found {odd[:5]}.")
-    write_volume(folder / f"{patient.group}.nii.gz", label, affine)
-    return replace(patient, label=folder / f"{patient.group}.nii.gz")
+    target = folder / f"{patient.group}.nii.gz"
+    files = by_name(patient.image, masks)
+    return replace(patient, label=label_volume(patient.image, files, ORGANS, target, IN_WORDS))
