@@ -24,7 +24,7 @@ class TskdError(ValueError):
 
 
 def plain_errors() -> None:
-    """Ends the process with only the message when a user can act on the cause, however deep MONAI has wrapped it."""
+    """End the process with only the message when a user can act on the cause, however deep MONAI has wrapped it."""
     sys.excepthook = _excepthook
     threading.excepthook = _thread_excepthook
 

@@ -233,7 +233,7 @@ class TrainableState:
         return {name: value for name, value in self.network.named_parameters() if value.requires_grad}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Name -> tensor of every trainable parameter."""
+        """Return name -> tensor of every trainable parameter."""
         return {name: value.detach() for name, value in self._trainable().items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:

@@ -48,7 +48,7 @@ class AntialiasedResized(Resized):
 
 
 def antialiased(image: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-    """An image [C, X, Y] or volume [C, X, Y, Z] at the shape [C, X', Y'(, Z)], float32."""
+    """Return an image [C, X, Y] or volume [C, X, Y, Z] at the shape [C, X', Y'(, Z)], float32."""
     plain = image.as_tensor() if isinstance(image, MetaTensor) else image
     slices = plain.float().reshape(*plain.shape[:3], -1).movedim(3, 0)  # Z x C x X x Y
     small = functional.interpolate(slices, tuple(shape[1:3]), mode="bilinear", antialias=True, align_corners=False)

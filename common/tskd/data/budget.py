@@ -15,7 +15,7 @@ _PATIENTS = re.compile(r"([1-9][0-9]*) patients?")
 
 
 def whole_patients(count: int) -> str:
-    """The budget of `count` whole patients, as the key `num_labelled` takes it: "3 patients".
+    """Return the budget of `count` whole patients, as the key `num_labelled` takes it: "3 patients".
 
     Raises:
         TskdError: not a whole number of at least 1.
@@ -26,7 +26,7 @@ def whole_patients(count: int) -> str:
 
 
 def groups_of(budget: Budget) -> int | None:
-    """The number of whole patients of a budget; None for a number of images, or for all."""
+    """Return the number of whole patients of a budget; None for a number of images, or for all."""
     match = _PATIENTS.fullmatch(budget) if isinstance(budget, str) else None
     return int(match[1]) if match else None
 

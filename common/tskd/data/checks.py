@@ -53,7 +53,7 @@ def check_for_training(
     in_channels: int | None = None,
     num_labelled: Budget = None,
 ) -> None:
-    """`check`, and whether the dataset fits the network, before a training begins.
+    """Check a dataset, and whether it fits the network, before a training begins.
 
     Does nothing where there is no file: MONAI Label hands its own list to `train#dataset#data`; anything else that
     needs the file says that it is missing.

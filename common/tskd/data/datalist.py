@@ -42,7 +42,7 @@ _REQUIRED: dict[str, type] = {
 
 
 def entries(dataset_file: str | os.PathLike[str], section: str, num_labelled: Budget = None) -> list[dict[str, str]]:
-    """One list of the dataset, with absolute paths, ready for a MONAI Dataset.
+    """Return one list of the dataset, with absolute paths, ready for a MONAI Dataset.
 
     Args:
         dataset_file: path of dataset.json.
@@ -82,7 +82,7 @@ def entries(dataset_file: str | os.PathLike[str], section: str, num_labelled: Bu
 
 
 def read(dataset_file: str | os.PathLike[str]) -> dict[str, Any]:
-    """The content of dataset.json, its structure checked (no image is opened; see `check` for that).
+    """Return the content of dataset.json, its structure checked (no image is opened; see `check` for that).
 
     Raises:
         TskdError: no such file, not JSON, or a list of everything that is wrong with its structure.
@@ -103,7 +103,7 @@ def write(dataset_file: str | os.PathLike[str], data: Mapping[str, Any]) -> None
 
 
 def label_names(structures: Sequence[str]) -> dict[str, str]:
-    """Names of the structures, for mask values 1, 2, ..., as the key `labels`: {"0": "background", "1": ..., ...}.
+    """Return names of structures, for mask values 1, 2, ..., as the key `labels`: {"0": "background", "1": ..., ...}.
 
     Raises:
         TskdError: a name that is empty, given twice, or the background's.
@@ -115,7 +115,7 @@ def label_names(structures: Sequence[str]) -> dict[str, str]:
 
 
 def name_problems(labels: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the names of the key `labels`: empty, twice, a structure named background, or 0 named else."""
+    """Return what is wrong with the names of `labels`: empty, twice, a structure named background, 0 named else."""
     problems = []
     plain = {key: " ".join(str(name).casefold().replace("_", " ").split()) for key, name in labels.items()}
     if "0" in plain and plain["0"] not in _BACKGROUND:
@@ -140,7 +140,7 @@ def name_problems(labels: Mapping[str, Any]) -> list[str]:
 
 
 def structure_problems(data: Mapping[str, Any]) -> list[str]:
-    """Everything that is wrong with keys, types, names and groups, one line each; empty if all is well."""
+    """Return everything that is wrong with keys, types, names and groups, one line each; empty if all is well."""
     problems = []
     for key, kind in _REQUIRED.items():
         if not isinstance(data.get(key), kind):
@@ -225,7 +225,7 @@ def _leak_problems(data: Mapping[str, Any]) -> list[str]:
 
 
 def load(dataset_file: str | os.PathLike[str]) -> dict[str, Any]:
-    """The file as it is, unchecked; TskdError if it is missing or no JSON object."""
+    """Return the file as it is, unchecked; TskdError if it is missing or no JSON object."""
     path = Path(dataset_file)
     if not path.is_file():
         raise TskdError(f"{path}: expected a dataset.json, found no such file. Make one with `tskd prepare`.")

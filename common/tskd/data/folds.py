@@ -38,7 +38,7 @@ def case_folds(dataset_file: str | os.PathLike[str], num_labelled: Budget, folds
 def outside_fold(
     dataset_file: str | os.PathLike[str], num_labelled: Budget, folds: int, fold: int
 ) -> list[dict[str, str]]:
-    """The labelled entries of all patients but those of one fold: what that fold's teacher is trained on.
+    """Return the labelled entries of all patients but those of one fold: what that fold's teacher is trained on.
 
     Raises:
         TskdError: no such fold, or as `case_folds`.

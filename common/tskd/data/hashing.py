@@ -17,7 +17,7 @@ from tskd.errors import TskdError
 
 
 def content_hashes(path: str | os.PathLike[str], intensity: Intensity = PERCENTILES) -> Iterator[str]:
-    """SHA-256 of an image's size and pixels, or of every slice of a volume as its preparation would write it.
+    """Return SHA-256 of an image's size and pixels, or of every slice of a volume as its preparation would write it.
 
     Grey and colour files of one 8-bit picture agree; of more bits, the stored numbers count.
 
@@ -40,7 +40,7 @@ def content_hashes(path: str | os.PathLike[str], intensity: Intensity = PERCENTI
 
 
 def held_out_contents(dataset_file: str | os.PathLike[str]) -> dict[str, str]:
-    """Content hash of every image of `validation` and `test`, and of every slice of their volumes -> what it is."""
+    """Return content hash -> what it is, of every image of `validation` and `test`, and of their volumes' slices."""
     data, folder, intensity = read(dataset_file), Path(dataset_file).resolve().parent, Intensity.of(dataset_file)
     return {
         content: f"{folder / entry['image']} (in '{name}')"
@@ -51,7 +51,7 @@ def held_out_contents(dataset_file: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def volume_slices(path: str | os.PathLike[str], intensity: Intensity = PERCENTILES) -> Iterator[tuple[int, np.ndarray]]:
-    """The slices of a volume as `tskd prepare` stores them: (k, uint8 [X, Y]).
+    """Return the slices of a volume as `tskd prepare` stores them: (k, uint8 [X, Y]).
 
     Args:
         path: NIfTI file.

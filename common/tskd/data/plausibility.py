@@ -48,7 +48,7 @@ class Shown:
 
 
 def structure_warnings(shown: Shown, labels: Mapping[str, str], num_labelled: Budget = None) -> list[str]:
-    """A line for each structure that no training label shows, or none within the labelled budget."""
+    """Return a line for each structure that no training label shows, or none within the labelled budget."""
     lines = []
     within_budget = _within(shown.order, num_labelled)
     lists = sorted({section for section, _ in shown.entries})
@@ -82,7 +82,7 @@ def _within(order: list[tuple[str, set[int]]], num_labelled: Budget) -> list[set
 
 
 def cut_warnings(shown: Shown, labels: Mapping[str, str], scaling: str) -> list[str]:
-    """A line for each structure of which most pixels are at an end of the grey scale, with the patients."""
+    """Return a line for each structure of which most pixels are at an end of the grey scale, with the patients."""
     cut: dict[tuple[int, str], list[str]] = defaultdict(list)
     for (group, value), (black, white, size) in sorted(shown.cut.items()):
         for share, end in ((black / size, "black"), (white / size, "white")):
@@ -97,14 +97,14 @@ def cut_warnings(shown: Shown, labels: Mapping[str, str], scaling: str) -> list[
 
 
 def intensity_range(array: np.ndarray) -> tuple[float, float]:
-    """The 1st and 99th percentile of an image or volume, from at most about 100,000 of its values."""
+    """Return the 1st and 99th percentile of an image or volume, from at most about 100,000 of its values."""
     values = array.ravel()[:: max(array.size // 100_000, 1)]
     low, high = np.percentile(values, [1, 99]) if values.size else (0.0, 0.0)
     return float(low), float(high)
 
 
 def unit_warnings(ranges: Mapping[str, tuple[float, float]], offsets: bool = True) -> list[str]:
-    """A line where some images' intensities have another scale or offset than most, as of another unit.
+    """Return a line where some images' intensities have another scale or offset than most, as of another unit.
 
     Args:
         ranges: case or patient -> `intensity_range`.

@@ -48,7 +48,7 @@ def split_groups(groups: Iterable[str], sizes: Sequence[int | float | None], see
 
 
 def grouped_folds(groups: Iterable[str], k: int, seed: int) -> list[list[str]]:
-    """`k` test sets of patients for cross-validation: each patient is in exactly one, sizes differ by one at most.
+    """Return `k` test sets of patients for cross-validation: each patient is in one, sizes differ by one at most.
 
     Raises:
         TskdError: fewer patients than folds, or fewer than two folds.
@@ -67,7 +67,7 @@ def choose_lists(
     fold: int | None = None,
     folds: int = 3,
 ) -> tuple[dict[str, list[str]], str]:
-    """The lists of a public data set: its fixed split, another one of the same sizes, or a fold.
+    """Return the lists of a public data set: its fixed split, another one of the same sizes, or a fold.
 
     Args:
         groups: patient codes.

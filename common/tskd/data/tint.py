@@ -12,12 +12,12 @@ COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#C
 
 
 def colour(structure: int) -> str:
-    """The colour of a class index from 1 on."""
+    """Return the colour of a class index from 1 on."""
     return COLOURS[(structure - 1) % len(COLOURS)]
 
 
 def blend(image: NDArray, label: NDArray, strength: float = 0.35, limits: tuple[float, float] | None = None) -> NDArray:
-    """An image [H, W] or [H, W, 3] with its structures tinted and outlined, as [H, W, 3] in [0, 1].
+    """Return an image [H, W] or [H, W, 3] with its structures tinted and outlined, as [H, W, 3] in [0, 1].
 
     Args:
         image: intensities of any scale.

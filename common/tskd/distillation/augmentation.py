@@ -80,7 +80,7 @@ class BatchAugmentation(nn.Module):
 
     @torch.no_grad()
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns the augmented batch; dtypes are kept."""
+        """Return the augmented batch; dtypes are kept."""
         if "image" not in batch:
             raise TskdError(f"augmentation: expected the key 'image', found {sorted(batch)}")
         count, device = len(batch["image"]), batch["image"].device
@@ -90,7 +90,7 @@ class BatchAugmentation(nn.Module):
         return warped
 
     def sample_affine(self, count: int, device: torch.device) -> Tensor:
-        """`count` x 2 x 3 matrices from output to input coordinates, both in [-1, 1]."""
+        """Return `count` x 2 x 3 matrices from output to input coordinates, both in [-1, 1]."""
 
         def uniform(limit: float) -> Tensor:
             return (torch.rand(count, device=device) * 2 - 1) * limit
@@ -110,7 +110,7 @@ class BatchAugmentation(nn.Module):
         return matrix
 
     def sample_field(self, count: int, device: torch.device) -> Tensor | None:
-        """`count` x 2 x 5 x 5 shifts of the control points in [-1, 1], in the order of `affine_grid`; None for none."""
+        """Return `count` x 2 x 5 x 5 shifts of control points in [-1, 1], in the order of `affine_grid`; or None."""
         if self.elastic <= 0:
             return None
         return (torch.rand(count, 2, CONTROL_POINTS, CONTROL_POINTS, device=device) * 2 - 1) * self.elastic
@@ -139,7 +139,7 @@ class BatchAugmentation(nn.Module):
 
 
 def warp(x: Tensor, matrix: Tensor, nearest: bool = False, field: Tensor | None = None) -> Tensor:
-    """Samples `x` (B x C x H x W) at `matrix` (B x 2 x 3) plus the shifts `field`, border repeated; keeps the dtype."""
+    """Sample `x` (B x C x H x W) at `matrix` (B x 2 x 3) plus the shifts `field`, border repeated; keeps the dtype."""
     grid = functional.affine_grid(matrix, list(x.shape), align_corners=False)
     if field is not None:
         shifts = functional.interpolate(field, size=x.shape[2:], mode="bicubic", align_corners=False)

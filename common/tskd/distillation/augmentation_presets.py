@@ -51,7 +51,7 @@ _MODALITIES = {
 
 
 def preset_of(modality: str) -> str:
-    """The preset for dataset.json's `modality` (free text such as MR, US or fundus photography), or a preset's name.
+    """Return the preset for dataset.json's `modality` (free text such as MR or fundus photography), or a preset's name.
 
     What is none of those known is "plain": small rotation and zoom, no flip, no colour.
     """
@@ -66,7 +66,7 @@ def preset_of(modality: str) -> str:
 
 
 def preset_augmentation(modality: str, **changes: float | None) -> BatchAugmentation:
-    """The augmentation for a kind of image.
+    """Return the augmentation for a kind of image.
 
     Args:
         modality: as `preset_of` takes it.

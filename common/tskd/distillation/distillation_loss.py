@@ -82,7 +82,7 @@ class Term(nn.Module):
         )
 
     def set_epoch(self, epoch: float) -> None:
-        """Sets the scheduled numbers to those after `epoch` epochs."""
+        """Set the scheduled numbers to those after `epoch` epochs."""
         if self.weight_schedule is not None:
             self.weight = self.weight_schedule(epoch)
         if self.temperature_schedule is not None:
@@ -91,7 +91,7 @@ class Term(nn.Module):
             raise TskdError(f"distillation term: expected a weight of 0 or more, found {self.weight}")
 
     def forward(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
-        """Returns the unweighted value."""
+        """Return the unweighted value."""
         student, target = _get(outputs, self.student, "student"), _get(targets, self.target, "target")
         regions = None if self.regions is None else _get(targets, self.regions, "target")
         if self.images == "unlabelled":
@@ -132,23 +132,23 @@ class DistillationLoss(nn.Module):
         self.last_terms: dict[str, Tensor] = {}
 
     def forward(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
-        """Returns the weighted sum."""
+        """Return the weighted sum."""
         values = self.values(outputs, targets)
         self.last_terms = {name: value.detach() for name, value in values.items()}
         return sum((self.terms[name].weight * value for name, value in values.items()), next(iter(values.values())) * 0)
 
     def values(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The unweighted value of each term."""
+        """Return the unweighted value of each term."""
         return {name: term(outputs, targets) for name, term in self.terms.items()}
 
     def set_epoch(self, epoch: float) -> None:
-        """Sets the scheduled weights and temperatures to those after `epoch` epochs."""
+        """Set the scheduled weights and temperatures to those after `epoch` epochs."""
         for term in self.terms.values():
             term.set_epoch(epoch)
 
 
 def without_labels(label: Tensor) -> Tensor:
-    """Which images of a batch of labels (B x 1 x H x W) have no labelled pixel: B booleans."""
+    """Return which images of a batch of labels (B x 1 x H x W) have no labelled pixel: B booleans."""
     return (label == IGNORE).flatten(1).all(1)
 
 
@@ -166,7 +166,7 @@ def _schedule_text(schedule: Schedule) -> str:
 
 
 def resized(x: Tensor, like: Tensor) -> Tensor:
-    """`x` (2-D: B x N x H x W) at the spatial size of `like`, bilinear; unchanged where it has that size already."""
+    """Return `x` (2-D: B x N x H x W) at the spatial size of `like`, bilinear; unchanged where it has that size."""
     if x.shape[2:] == like.shape[2:]:
         return x
     return functional.interpolate(x.float(), size=like.shape[2:], mode="bilinear", align_corners=False)

@@ -45,7 +45,7 @@ class GradientShares:
         self.sums: dict[str, dict[str, Tensor]] = {}
 
     def attach(self, engine: Engine) -> None:
-        """Registers between the loss and its backward, in the first process only."""
+        """Register between the loss and its backward, in the first process only."""
         if ranks.is_first():
             engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self)
 
@@ -75,7 +75,7 @@ class GradientShares:
 def term_gradients(
     loss: DistillationLoss, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor], network: nn.Module
 ) -> dict[str, dict[str, Tensor]]:
-    """`weight`, `value` (scalars) and weighted `gradient` (a vector) of each term, float32.
+    """Return `weight`, `value` (scalars) and weighted `gradient` (a vector) of each term, float32.
 
     The graph of `outputs` is kept for the training's backward.
     """
@@ -91,7 +91,7 @@ def term_gradients(
 
 
 def shares(terms: Mapping[str, Mapping[str, Tensor]]) -> list[dict[str, str]]:
-    """One row {term, weight, value, norm, share} for each of `term_gradients`, or of their means over several steps."""
+    """Return a row {term, weight, value, norm, share} for each of `term_gradients`, or their means over steps."""
     whole = torch.stack([term["gradient"] for term in terms.values()]).sum(0)
     square = (whole @ whole).clamp(min=torch.finfo(whole.dtype).tiny)
     return [

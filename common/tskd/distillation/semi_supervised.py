@@ -68,7 +68,7 @@ class SemiSupervisedBatch(AugmentedBatch):
             return self.teach(image, target)
 
     def teach(self, image: Tensor, target: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The strong view and the pseudo-labels of a batch in its weak view."""
+        """Return the strong view and the pseudo-labels of a batch in its weak view."""
         unlabelled = without_labels(target["label"]).nonzero()[:, 0]
         pseudo = mixed(self._teacher(target, image), self._own(image), self.ratio)
         weight = (pseudo.amax(1, keepdim=True) >= self.threshold).to(pseudo.dtype)
@@ -102,7 +102,7 @@ class SemiSupervisedBatch(AugmentedBatch):
 
 
 def mixed(teacher: Tensor | None, own: Tensor | None, ratio: float | str) -> Tensor:
-    """(1 - r) x teacher + r x own, B x N x H x W probabilities; r by `SemiSupervisedBatch`."""
+    """Return (1 - r) x teacher + r x own, B x N x H x W probabilities; r by `SemiSupervisedBatch`."""
     if teacher is None or own is None:
         given = own if teacher is None else teacher
         assert given is not None
@@ -112,14 +112,14 @@ def mixed(teacher: Tensor | None, own: Tensor | None, ratio: float | str) -> Ten
 
 
 def agreement(first: Tensor, second: Tensor) -> Tensor:
-    """Dice of the foregrounds of two B x N x H x W probability maps, B x 1 x 1 x 1; 1 where both see none."""
+    """Return Dice of the foregrounds of two B x N x H x W probability maps, B x 1 x 1 x 1; 1 where both see none."""
     p, q = first[:, 1:], second[:, 1:]
     overlap, total = (p * q).sum((1, 2, 3)), (p.square() + q.square()).sum((1, 2, 3))
     return ((2 * overlap + 1e-6) / (total + 1e-6)).view(-1, 1, 1, 1)
 
 
 def boxes(count: int, size: Sequence[int], probability: float, device: torch.device) -> Tensor:
-    """`count` x 1 x H x W booleans: a random box, each with `probability` (CutMix, arXiv 1905.04899)."""
+    """Return `count` x 1 x H x W booleans: a random box, each with `probability` (CutMix, arXiv 1905.04899)."""
     draws = torch.rand(count, 5, device=device)
     area = SMALLEST + (LARGEST - SMALLEST) * draws[:, 0]
     aspect = torch.exp((draws[:, 1] - 0.5) * 2 * 1.2)

@@ -49,7 +49,7 @@ class FollowSchedules:
         self.loss = loss
 
     def attach(self, engine: Engine) -> None:
-        """Registers on `EPOCH_STARTED`."""
+        """Register on `EPOCH_STARTED`."""
         engine.add_event_handler(Events.EPOCH_STARTED, self)
 
     def __call__(self, engine: Engine) -> None:

@@ -33,7 +33,7 @@ def transfer_entries(
     num_labelled: Budget = None,
     with_labels: bool = False,
 ) -> list[dict[str, str]]:
-    """Training and unlabelled images of several data sets, each marked with the part that it belongs to.
+    """Return training and unlabelled images of several data sets, each marked with the part that it belongs to.
 
     "labelled" are the training images of `dataset_file` within its budget; "synthetic" are the images of data sets
     whose provenance says `"source": "synthetic..."`, as ours does; all others are "unlabelled".
@@ -84,7 +84,7 @@ def transfer_entries(
 def labelled_entries(
     dataset_file: str | PathLike[str], num_labelled: Budget, synthetic_file: str | PathLike[str]
 ) -> list[dict[str, str]]:
-    """The labelled images of a data set, and synthetic ones that were drawn to label maps, to train on both.
+    """Return the labelled images of a data set, and synthetic ones that were drawn to label maps, to train on both.
 
     Raises:
         TskdError: as `tskd.data.entries`, or synthetic images of a model that has seen what is held out.
@@ -126,7 +126,7 @@ def _refuse_held_out(file: str | PathLike[str], dataset_file: str | PathLike[str
 
 
 def transfer_identity(data: Sequence[Mapping[str, Any]]) -> str:
-    """SHA-256 of which images are learned from, to identify a checkpoint: part, case and content, wherever they lie.
+    """Return SHA-256 of the images that are learned from, to identify a checkpoint: part, case, content, not the path.
 
     Args:
         data: entries of `transfer_entries`, in the order in which they are drawn.
@@ -138,7 +138,7 @@ def transfer_identity(data: Sequence[Mapping[str, Any]]) -> str:
 def batch_counts(
     data: Sequence[Mapping[str, Any]], ratio: Mapping[str, int] | None, batch_size: int
 ) -> list[tuple[int, int]] | None:
-    """(number of entries, how many of them in a batch) for each part, as `EpochSampler` takes them.
+    """Return (number of entries, how many of them in a batch) for each part, as `EpochSampler` takes them.
 
     Args:
         data: entries of `transfer_entries`.
@@ -183,7 +183,7 @@ class FillLabeld(MapTransform):
 
 
 def half_labelled(data: Sequence[Mapping[str, Any]], batch_size: int) -> dict[str, int]:
-    """Images of each part in a batch of joint training: half labelled, the others in equal shares of what there is.
+    """Return images of each part in a batch of joint training: half labelled, equal shares of the others there are.
 
     Args:
         data: entries of `transfer_entries`.

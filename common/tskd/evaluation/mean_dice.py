@@ -60,7 +60,7 @@ class MeanDice(Metric):
                 self.rows.append(MetricRow("", "", "", "", group, case, str(index), "dice", score))
 
     def compute(self) -> float:
-        """The mean over the cases of all processes; 0 where no case shows a structure, in truth or prediction."""
+        """Return the mean over the cases of all processes; 0 where no case shows a structure, true or predicted."""
         rows = {(row.case, row.label): row for part in ranks.gather(self.rows) for row in part}
         values = patient_values(rows.values(), "dice")
         return float(np.mean(list(values.values()))) if values else 0.0

@@ -102,7 +102,7 @@ def surface_distances(a: NDArray, b: NDArray, spacing: Sequence[float] | NDArray
 
 
 def overlap(n_pred: int, n_truth: int, n_both: int) -> dict[str, float]:
-    """Dice, IoU, precision and recall from the pixels of two masks, not both empty; 0 where one of them is."""
+    """Return Dice, IoU, precision and recall from the pixels of two masks, not both empty; 0 where one of them is."""
     return {
         "dice": 2 * n_both / (n_pred + n_truth),
         "iou": n_both / (n_pred + n_truth - n_both),

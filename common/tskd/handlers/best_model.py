@@ -59,7 +59,7 @@ class BestModel:
         self.improved = False  # in the last validation
 
     def attach(self, engine: Engine) -> None:
-        """Registers on the validator's end and on the end of the training `engine`."""
+        """Register on the validator's end and on the end of the training `engine`."""
         if self.validator is not None:
             self.validator.add_event_handler(Events.COMPLETED, self, engine)
         engine.add_event_handler(Events.EPOCH_STARTED, self._begin)
@@ -83,18 +83,18 @@ class BestModel:
         self._stop_if_stale(trainer)
 
     def state_dict(self) -> dict[str, float]:
-        """Best value and number of validations since."""
+        """Return the best value and the number of validations since."""
         return {"best": self.best, "stale": self.stale}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        """Restores `state_dict`."""
+        """Restore `state_dict`."""
         if self.lacks_export():
             logger.warning("%s is not there: the next validation writes it, whatever its value", self.exported)
             return
         self.best, self.stale = state["best"], int(state["stale"])
 
     def lacks_export(self) -> bool:
-        """Whether the best epoch ships and its file is not there."""
+        """Return whether the best epoch ships and its file is not there."""
         return self.keep == "best" and self.exported is not None and not self.exported.is_file()
 
     def export_again(self, source: Path) -> None:

@@ -67,7 +67,7 @@ class Checkpointing:
         self.parser = running_parser()
 
     def attach(self, engine: Engine) -> None:
-        """Registers loading on the start and, from there, saving on the end of each epoch.
+        """Register loading on the start and, from there, saving on the end of each epoch.
 
         Registered so late, saving comes after all else that happens at the end of an epoch (a validation, the look for
         a loss that is not finite), in whatever order the handlers are attached.
@@ -104,7 +104,7 @@ class Checkpointing:
             save_tensors(content, self.path)
 
     def load(self, engine: Engine) -> None:
-        """Restores all objects, the epoch and the iteration; does nothing where there is no checkpoint."""
+        """Restore all objects, the epoch and the iteration; do nothing where there is no checkpoint."""
         path = self.path if self.resume == "auto" else Path(self.resume)
         if self.resume == "never" or (self.resume == "auto" and not path.exists()):
             return

@@ -22,7 +22,7 @@ class ClipGradients:
         self.max_norm = max_norm
 
     def attach(self, engine: Engine) -> None:
-        """Registers between the backward pass and the step of a MONAI trainer."""
+        """Register between the backward pass and the step of a MONAI trainer."""
         if self.max_norm is not None:
             engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
 

@@ -14,7 +14,7 @@ from tskd.handlers.updates import updates_weights
 
 
 def trainable(network: nn.Module) -> list[nn.Parameter]:
-    """The parameters that an average is taken of; frozen ones are their own average."""
+    """Return the parameters that an average is taken of; frozen ones are their own average."""
     return [parameter for parameter in network.parameters() if parameter.requires_grad]
 
 
@@ -30,7 +30,7 @@ def weight_average(network: nn.Module, decay: float | None) -> EMAModel | None:
 
 @contextmanager
 def ema_weights(ema: EMAModel, network: nn.Module) -> Iterator[None]:
-    """The network holds the averaged weights inside the block and its own ones after it."""
+    """Give the network the averaged weights inside the block and its own ones after it."""
     parameters = trainable(network)
     ema.store(parameters)
     ema.copy_to(parameters)
@@ -59,7 +59,7 @@ class EmaHandler:
         self.validator = validator
 
     def attach(self, engine: Engine) -> None:
-        """Registers on the iterations of the training `engine` and around each run of the validator."""
+        """Register on the iterations of the training `engine` and around each run of the validator."""
         if self.ema is None:
             return
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)

@@ -22,6 +22,6 @@ class HandlerGroup:
         self.handlers = {name: handler for name, handler in handlers.items() if handler is not None}
 
     def attach(self, engine: Engine) -> None:
-        """Attaches every handler to `engine`."""
+        """Attach every handler to `engine`."""
         for handler in self.handlers.values():
             handler.attach(engine)

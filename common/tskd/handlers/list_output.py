@@ -17,7 +17,7 @@ class ListOutput:
     """
 
     def attach(self, engine: Engine) -> None:
-        """Registers on the end of an optimisation step, before any handler of the iteration's end."""
+        """Register on the end of an optimisation step, before any handler of the iteration's end."""
         engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:

@@ -38,7 +38,7 @@ class LogCsv:
         self._begun = False
 
     def attach(self, engine: Engine) -> None:
-        """Registers on each epoch and iteration."""
+        """Register on each epoch and iteration."""
         engine.add_event_handler(Events.EPOCH_STARTED, self._begin)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._epoch)

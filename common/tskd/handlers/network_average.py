@@ -14,7 +14,7 @@ from tskd.handlers.updates import updates_weights
 
 
 def averaged_network(network: nn.Module, decay: float | None) -> AveragedModel | None:
-    """A moving average of the network, on its device: `.module` is the averaged network.
+    """Return a moving average of the network, on its device: `.module` is the averaged network.
 
     After n updates an update keeps min(`decay`, (1 + n) / (10 + n)) of the average, so that the start is soon
     forgotten. Parameters and floating-point buffers are averaged, counters are copied.
@@ -61,7 +61,7 @@ class NetworkAverage:
         self.network = network
 
     def attach(self, engine: Engine) -> None:
-        """Registers on the iterations of the training `engine`."""
+        """Register on the iterations of the training `engine`."""
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:

@@ -23,7 +23,7 @@ class Progress:
         self._bar: FollowedBar | None = None
 
     def attach(self, engine: Engine) -> None:
-        """Registers on epochs, iterations and the end."""
+        """Register on epochs, iterations and the end."""
         if not ranks.is_first():
             return
         engine.add_event_handler(Events.EPOCH_STARTED, self._begin)

@@ -6,7 +6,7 @@ from ignite.engine import Engine
 
 
 def updates_weights(engine: Engine) -> bool:
-    """False for an iteration whose gradient is only added up (`accumulation_steps` of MONAI's trainer)."""
+    """Return false for an iteration whose gradient is only added up (`accumulation_steps` of MONAI's trainer)."""
     steps = getattr(engine, "accumulation_steps", 1)
     length = engine.state.epoch_length
     done = engine.state.iteration if length is None else (engine.state.iteration - 1) % length + 1

@@ -23,7 +23,7 @@ PACKAGES = ("tskd", "torch", "monai", "pytorch-ignite", "peft", "transformers", 
 
 
 def versions() -> dict[str, Any]:
-    """Versions of Python and the packages that matter, and the hardware; no user or host name."""
+    """Return versions of Python and the packages that matter, and the hardware; no user or host name."""
     installed = {}
     for package in PACKAGES:
         try:
@@ -64,7 +64,7 @@ class WriteVersions:
         self._first_epoch = True
 
     def attach(self, engine: Engine) -> None:
-        """Registers on the start and the end of the run and of its epochs."""
+        """Register on the start and the end of the run and of its epochs."""
         engine.add_event_handler(Events.STARTED, self)
         engine.add_event_handler(Events.EPOCH_STARTED, self._begin)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._finish, "seconds_so_far")
@@ -111,7 +111,7 @@ class WriteVersions:
 
 
 def network_keys() -> dict[str, Any]:
-    """Keys of the network that were given on the command line, such as network_def#feature_size: a model needs them."""
+    """Return keys of the network on the command line, such as network_def#feature_size: a model needs them."""
     options = command_line(sys.argv[1:])
     return {
         key.replace("::", "#"): _literal(value)
@@ -121,7 +121,7 @@ def network_keys() -> dict[str, Any]:
 
 
 def config_files() -> list[str]:
-    """Names (no folders) of the config files on the command line, empty outside `monai.bundle run`."""
+    """Return names (no folders) of the config files on the command line, empty outside `monai.bundle run`."""
     return [Path(name).name for name in file_list(command_line(sys.argv[1:]).get("config_file", ""))]
 
 

@@ -31,7 +31,7 @@ class Description:
     said: tuple[str, ...] = ()
 
     def modality(self, channel: int = 0) -> str:
-        """MR or CT where the channel's name says so, else the name, "" where there is none."""
+        """Return MR or CT where the channel's name says so, else the name, "" where there is none."""
         name = self.channels[channel] if channel < len(self.channels) else ""
         words = name.lower().replace("_", " ").split()
         if "ct" in words:
@@ -40,7 +40,7 @@ class Description:
 
 
 def read_description(folder: Path) -> Description:
-    """The dataset.json in a folder, or beside an imagesTr.
+    """Return the dataset.json in a folder, or beside an imagesTr.
 
     Raises:
         TskdError: a file that is no JSON, one that `tskd prepare` wrote, or an `ignore` label.

@@ -29,13 +29,13 @@ _EYE = re.compile(r"^(?P<who>.*\d)[-_ ]?[LR]$")
 
 
 def tokens(name: str) -> list[str]:
-    """The words of a name in lower case: `labelsTr` is labels, tr; `ground_truth` stays one word."""
+    """Return the words of a name in lower case: `labelsTr` is labels, tr; `ground_truth` stays one word."""
     plain = re.sub(r"ground[-_ ]truth", "groundtruth", _CAMEL.sub("_", name), flags=re.IGNORECASE)
     return [token for token in re.split(r"[^a-z0-9]+", plain.lower()) if token]
 
 
 def is_mask(relative: PurePath) -> bool:
-    """Whether a path is of a mask: a folder's words say so, or else the first or last word of the file's name.
+    """Return whether a path is of a mask: a folder's words say so, or else the first or last word of the file's name.
 
     The nearest folder that says image or mask decides.
     """
@@ -50,37 +50,37 @@ def is_mask(relative: PurePath) -> bool:
 
 
 def is_second(relative: PurePath) -> bool:
-    """Whether a mask is a second observer's."""
+    """Return whether a mask is a second observer's."""
     return any(word in _SECOND for part in relative.parts for word in tokens(part))
 
 
 def section(relative: PurePath) -> str:
-    """The list that a folder's name says: "training", "validation", "test", or "" where none does."""
+    """Return the list that a folder's name says: "training", "validation", "test", or "" where none does."""
     words = [word for part in relative.parts[:-1] for word in tokens(part)]
     return next((_SECTION[word] for word in words if word in _SECTION), "")
 
 
 def stem(name: str) -> str:
-    """A file's name without its endings."""
+    """Return a file's name without its endings."""
     name = name[:-3] if name.lower().endswith(".gz") else name
     return name.rpartition(".")[0] or name
 
 
 def core(name: str) -> str:
-    """What is left of a stem without words for image and mask at either end: 7 of `image_7` and `7_mask`."""
+    """Return what is left of a stem without words for image and mask at either end: 7 of `image_7` and `7_mask`."""
     words = "|".join((*_MASK, *_IMAGE, "ground[-_ ]truth"))
     name = re.sub(rf"^(?:{words})(?:[-_ .]|(?=\d)|$)", "", name, flags=re.IGNORECASE)
     return re.sub(rf"(?:[-_ .]|^)(?:{words})$", "", name, flags=re.IGNORECASE)
 
 
 def kept_parents(relative: PurePath) -> tuple[str, ...]:
-    """The folders above a file, without those that only say image, mask or list."""
+    """Return the folders above a file, without those that only say image, mask or list."""
     empty = {*_MASK, *_IMAGE, *_SECOND, *_SECTION, "observer"}
     return tuple(part for part in relative.parts[:-1] if set(tokens(part)) - empty)
 
 
 def channels(stems: Iterable[str]) -> dict[str, tuple[str, int]] | None:
-    """Stem -> (case, channel) where every name ends as nnU-Net's do (`_0000`), None where one does not."""
+    """Return stem -> (case, channel) where every name ends as nnU-Net's do (`_0000`), None where one does not."""
     matches = {each: _CHANNEL.search(each) for each in stems}
     if not matches or not all(matches.values()):
         return None
@@ -88,7 +88,7 @@ def channels(stems: Iterable[str]) -> dict[str, tuple[str, int]] | None:
 
 
 def patients(stems: Sequence[str]) -> dict[str, str]:
-    """Stem -> patient, of those names that look like several images of one patient (`p1_visit2`, both eyes of `07`)."""
+    """Return stem -> patient, of names like those of several images of one patient (`p1_visit2`, both eyes of `07`)."""
     eyes: dict[str, list[str]] = defaultdict(list)
     for each in stems:
         if match := _EYE.match(each):

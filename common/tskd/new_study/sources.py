@@ -18,7 +18,7 @@ VALIDATION = 0.1  # share of the training patients, where folders say what is fo
 
 
 def patients(tree: Tree) -> dict[str, str]:
-    """Path of an image -> patient, where the names of files or folders say who it is; empty where none does."""
+    """Return path of an image -> patient, where the names of files or folders say who it is; empty where none does."""
     cases = tree.cases
     ids = {case.image.patient for case in cases}
     if len(ids) > 1 and "" not in ids:
@@ -33,7 +33,7 @@ def patients(tree: Tree) -> dict[str, str]:
 
 
 def lists(tree: Tree, groups: dict[str, str]) -> dict[str, str]:
-    """Path of an image -> list, where folders say what is for testing; empty where the lists are to be drawn."""
+    """Return path of an image -> list, where folders say what is for testing; empty where the lists are to be drawn."""
     named = {case.section for case in tree.cases if case.mask}
     if "training" not in named or not named & {"test", "validation"}:
         return {}
@@ -48,7 +48,7 @@ def lists(tree: Tree, groups: dict[str, str]) -> dict[str, str]:
 
 
 def nnunet_lists(root: Path, tree: Tree, groups: dict[str, str]) -> dict[str, str]:
-    """Path of an image -> list, as fold 0 of nnU-Net's splits_final.json says; empty where there is none.
+    """Return path of an image -> list, as fold 0 of nnU-Net's splits_final.json says; empty where there is none.
 
     The cases that the fold is validated on are for testing, and validation is drawn from the others.
     """
@@ -66,7 +66,7 @@ def nnunet_lists(root: Path, tree: Tree, groups: dict[str, str]) -> dict[str, st
 
 
 def folders(tree: Tree, groups: dict[str, str], sections: dict[str, str]) -> dict[str, str]:
-    """The preparer's options that name the folders; empty where a table is needed."""
+    """Return the preparer's options that name the folders; empty where a table is needed."""
     labelled = [case for case in tree.cases if case.mask]
     unlabelled = [case for case in tree.cases if not case.mask]
     images, extra = _parents([case.image.path for case in labelled]), _parents([case.image.path for case in unlabelled])
@@ -87,7 +87,7 @@ def folders(tree: Tree, groups: dict[str, str], sections: dict[str, str]) -> dic
 
 
 def table(tree: Tree, groups: dict[str, str], sections: dict[str, str]) -> str:
-    """A CSV file of all images."""
+    """Return the text of a CSV file of all images."""
     text = io.StringIO()
     columns = ["image", "label", *(["group"] if groups else []), *(["split"] if sections else [])]
     rows = csv.writer(text, lineterminator="\n")
@@ -101,7 +101,7 @@ def table(tree: Tree, groups: dict[str, str], sections: dict[str, str]) -> str:
 
 
 def patients_of(tree: Tree, groups: dict[str, str], labelled: bool = True) -> set[str]:
-    """The patients, of labelled images alone if so wanted."""
+    """Return the patients, of labelled images alone if so wanted."""
     return {
         groups.get(str(case.image.path)) or case.image.patient or str(case.image.path)
         for case in tree.cases

@@ -49,7 +49,7 @@ class DataSet:
 
 
 def study_text(data: DataSet) -> str:
-    """The file's content."""
+    """Return the file's content."""
     template = WORKFLOW / f"own_{'volumes' if data.volumes else 'images'}.yaml"
     lines = template.read_text(encoding="utf-8").splitlines()
     begin = next(number for number, line in enumerate(lines) if line.startswith("name:"))

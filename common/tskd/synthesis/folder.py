@@ -109,7 +109,7 @@ class SyntheticFolder:
             self._bar.update(count)
 
     def complete(self) -> bool:
-        """Whether every image of every process is there."""
+        """Return whether every image of every process is there."""
         return all(self.image_path(k).exists() for k in range(self.num_images))
 
     def judge(self, gate: Callable[[], Any]) -> bool:

@@ -70,7 +70,7 @@ def run_study(study: Study, runner: Runner, where: str, dry_run: bool = False) -
 
 
 def shortened(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The study with trainings of a few steps, on a few images, in an output folder of its own."""
+    """Return the study with trainings of a few steps, on a few images, in an output folder of its own."""
     short = copy.deepcopy(dict(config))
     output = str(short.get("output", f"results/{short['name']}")).rstrip("/")
     short |= {"output": f"{output}-try", "limit": TOY_CASES}

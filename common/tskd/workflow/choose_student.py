@@ -12,7 +12,7 @@ from tskd.workflow.study import Study, teachers_of
 
 
 def choose_student(study: Study, dataset: str) -> tuple[Step | None, str]:
-    """The training whose model is shipped, and a line that says what distillation has brought on validation.
+    """Return the training whose model is shipped, and a line that says what distillation has brought on validation.
 
     Of the methods, at the largest budget of the first fold, that with the highest mean Dice on the validation list over
     its seeds, and of its seeds the best; where a training has no such number, or two are equal, the report's reference,

@@ -21,12 +21,12 @@ MODEL = ("network_def", "image_size", "vfm", "scale_intensity", "largest_compone
 
 
 def config_files(bundle: str, configs: Sequence[str]) -> tuple[str, ...]:
-    """Paths of a bundle's configs, given by their names without `.json`."""
+    """Return paths of a bundle's configs, given by their names without `.json`."""
     return tuple(str(BUNDLES / bundle / "configs" / f"{config}.json") for config in configs)
 
 
 def defines_network(bundle: str, config: str) -> bool:
-    """Whether a config of a bundle, an overlay, puts another network in place of the bundle's own."""
+    """Return whether a config of a bundle, an overlay, puts another network in place of the bundle's own."""
     return any(key.split("#")[0] == "network_def" for key in _content(bundle, config))
 
 
@@ -45,7 +45,7 @@ def _content(bundle: str, config: str) -> dict[str, Any]:
 
 
 def bundle_command(bundle: str, configs: Sequence[str], overrides: Mapping[str, Any]) -> tuple[str, ...]:
-    """`python -m` arguments of `monai.bundle run`.
+    """Return `python -m` arguments of `monai.bundle run`.
 
     Args:
         bundle: folder below bundles/.
@@ -59,7 +59,7 @@ def bundle_command(bundle: str, configs: Sequence[str], overrides: Mapping[str, 
 
 
 def options(values: Mapping[str, Any]) -> tuple[str, ...]:
-    """Options of the `tskd` command: `--key value`, a list as several values, `true` as the option alone."""
+    """Return options of the `tskd` command: `--key value`, a list as several values, `true` as the option alone."""
     parts: list[str] = []
     for key, value in values.items():
         if value is False or value is None:
@@ -71,26 +71,26 @@ def options(values: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def shared_overrides(study: Mapping[str, Any], bundle: str, dataset: str) -> dict[str, Any]:
-    """What a study sets in every run of a bundle on a data set; the data set's own sections win."""
+    """Return what a study sets in every run of a bundle on a data set; the data set's own sections win."""
     scopes = (study.get("overrides", {}), study["datasets"][dataset].get("overrides", {}))
     sections = [scope.get(section, {}) for scope in scopes for section in ("all", SECTIONS[bundle])]
     return {key: value for section in sections for key, value in section.items()}
 
 
 def fill(study: Mapping[str, Any], value: Any) -> Any:
-    """A text of a study with its `data_root` in place of `{data_root}`; anything else as it is."""
+    """Return a text of a study with its `data_root` in place of `{data_root}`; anything else as it is."""
     return value.replace("{data_root}", str(study.get("data_root", ""))) if isinstance(value, str) else value
 
 
 def has_key(bundle: str, configs: tuple[str, ...], key: str) -> bool:
-    """Whether the configs of a run have a key; a study's shared sections set it only there."""
+    """Return whether the configs of a run have a key; a study's shared sections set it only there."""
     exist = all(Path(file).is_file() for file in config_files(bundle, configs))  # `check_study` names those that do not
     return exist and not unknown_key(key, merged_config(bundle, configs))
 
 
 @cache
 def merged_config(bundle: str, configs: tuple[str, ...]) -> dict[str, Any]:
-    """The configs of a run as one, as MONAI merges them, with nothing resolved (and without importing MONAI)."""
+    """Return the configs of a run as one, as MONAI merges them, with nothing resolved (and without importing MONAI)."""
     result: dict[str, Any] = {}
     for config in configs:
         for key, value in _content(bundle, config).items():

@@ -18,7 +18,7 @@ SHOWN = 12  # images of the sheet
 
 
 def counts(file: Path, content: Mapping[str, Any]) -> list[str]:
-    """A line for each list: patients, images, and the pixels or voxels of each structure."""
+    """Return a line for each list: patients, images, and the pixels or voxels of each structure."""
     lines = []
     for name in ("training", "unlabelled", "validation", "test"):
         entries = content[name]

@@ -51,7 +51,7 @@ class Costs:
         self.measured: dict[str, dict[str, Any]] = {}
 
     def measure(self, environment: Mapping[str, str], steps: Iterable[Step]) -> list[str]:
-        """Time the trainings among `steps`, each kind once; the problems that stop them, in the words of the study."""
+        """Time the trainings among `steps`, each kind once; return problems that stop them, in the study's words."""
         kinds: dict[str, dict[str, Any]] = {}
         where: dict[str, str] = {}
         for step in steps:
@@ -81,7 +81,7 @@ class Costs:
         ]
 
     def seconds(self, step: Step) -> float | None:
-        """What a step is expected to take; None where that was not measured."""
+        """Return what a step is expected to take; None where that was not measured."""
         if step.rule in FIXED:
             return FIXED[step.rule]
         training = step if step.rule in TRAININGS else _training(step)
@@ -124,14 +124,14 @@ class Costs:
 
 
 def keys(step: Step) -> dict[str, str]:
-    """The keys that a training is started with, but for its paths, seed and budget."""
+    """Return the keys that a training is started with, but for its paths, seed and budget."""
     parts = step.command[step.command.index("--bundle_root") + 2 :]
     given = {key.removeprefix("--"): value for key, value in zip(parts[::2], parts[1::2], strict=True)}
     return {key: value for key, value in given.items() if key not in (*PATHS, "seed", "num_labelled")}
 
 
 def study_key(study: Study, step: Step) -> str:
-    """The key of the study's YAML that a step comes from."""
+    """Return the key of the study's YAML that a step comes from."""
     parts = step.path.removeprefix(study.output + "/").split("/")
     kinds = {"teachers": "teachers", "distil": "pretraining", "rival": "pretraining", "finetune": "methods"}
     name = next((f"{kinds[kind]}/{parts[number + 1]}" for number, kind in enumerate(parts) if kind in kinds), "")

@@ -28,23 +28,23 @@ class DataSteps:
         return [f"fold-{number}" for number in folds.get("run", range(folds["of"]))] if folds else ["split"]
 
     def methods(self, dataset: str) -> list[str]:
-        """Methods that are run on a data set."""
+        """Return methods that are run on a data set."""
         return [name for name, method in self.config["methods"].items() if dataset in method.get("datasets", [dataset])]
 
     def budgets(self, dataset: str) -> list[int | str]:
-        """Labelled budgets of a data set: numbers of images, "all", and whole patients ("3 patients")."""
+        """Return labelled budgets of a data set: numbers of images, "all", and whole patients ("3 patients")."""
         settings = self.config["datasets"][dataset]
         return [*settings.get("budgets", []), *map(whole_patients, settings.get("num_labelled_groups", []))]
 
     def cells(self, dataset: str) -> Iterator[Cell]:
-        """Folds x budgets x seeds of a data set."""
+        """Return folds x budgets x seeds of a data set."""
         for fold in self.folds:
             for budget in self.budgets(dataset):
                 for seed in self.config["seeds"]:
                     yield Cell(dataset, fold, budget, seed)
 
     def prepare(self, cell: Cell) -> Step:
-        """Writes dataset.json: of all that the data set has, or of a few of each list where the study has a `limit`."""
+        """Write dataset.json: of all that the data set has, or of a few of each list where the study has a `limit`."""
         folder = f"{self._at(cell)}/dataset"
         if "limit" not in self.config:
             return self._prepare(cell, folder)
@@ -66,7 +66,7 @@ class DataSteps:
         return Step("prepare", folder, f"{folder}/dataset.json", command, folder=folder)
 
     def weights(self, teacher: str) -> list[Step]:
-        """Downloads the weights of a teacher's foundation model into the user's cache; none if they are a file."""
+        """Download the weights of a teacher's foundation model into the user's cache; none if they are a file."""
         name = self.config["teachers"][teacher].get("fetch")
         if name is None:
             return []
@@ -74,7 +74,7 @@ class DataSteps:
         return [Step("weights", path, record, ("tskd.cli", "weights", "get", name, "--record", record))]
 
     def ddpm(self, cell: Cell) -> Step:
-        """Trains the generator of synthetic images."""
+        """Train the generator of synthetic images."""
         images = self._generator_images(cell)
         folder = f"{self._at(cell)}/ddpm{self._generator_part(cell)}"
         run_keys = {"seed": self._draw, "in_channels": self._channels(cell), "dataset_dir": images.folder}
@@ -82,7 +82,7 @@ class DataSteps:
         return self._run("ddpm", DDPM, folder, [images], cell, self.config["synthesis"].get("train", {}), run_keys)
 
     def synthesise(self, cell: Cell) -> Step:
-        """Writes synthetic images and passes them through the memorisation gate."""
+        """Write synthetic images and pass them through the memorisation gate."""
         images, model, settings = self._generator_images(cell), self.ddpm(cell), self.config["synthesis"]
         folder = f"{self._at(cell)}/synthetic{self._generator_part(cell)}"
         run_keys = {"model_dir": f"{model.folder}/models", "seed": self._draw, "num_images": settings["num_images"]}
@@ -101,7 +101,7 @@ class DataSteps:
         return f"-labelled-{cell.budget_name}" if self.config["synthesis"].get("real") == "labelled" else ""
 
     def transfer(self, cell: Cell, sizes: Mapping[str, Any]) -> dict[str, Step]:
-        """The steps whose dataset.json a student learns from: of real images, of synthetic ones or both."""
+        """Return the steps whose dataset.json a student learns from: of real images, of synthetic ones or both."""
         lists = {}
         if real := sizes.get("real"):
             source = self.prepare(cell)

@@ -18,7 +18,7 @@ from tskd.workflow.study import Study
 
 
 def ending(study: Study, environment: Mapping[str, str]) -> Iterator[str]:
-    """Lines to print, for each data set; ships the student that is best on its validation list."""
+    """Return lines to print, for each data set; ship the student that is best on its validation list."""
     for dataset in study.config["datasets"]:
         report = Path(str(study.report(dataset).folder))
         words = json.loads((report / "verdict.json").read_text(encoding="utf-8"))["verdict"]
@@ -30,7 +30,7 @@ def ending(study: Study, environment: Mapping[str, str]) -> Iterator[str]:
 
 
 def table(study: Study, dataset: str, numbers: Path) -> Iterator[str]:
-    """Mean Dice of each structure and method, and where it was measured the size and speed of the network."""
+    """Return mean Dice of each structure and method, and where it was measured the size and speed of the network."""
     with numbers.open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["metric"] == "dice"]
     labels = list(dict.fromkeys(row["label"] for row in rows))

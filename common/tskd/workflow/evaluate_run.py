@@ -26,7 +26,7 @@ KEPT = ("vfm", "image_size", "num_classes", "in_channels", "largest_component") 
 def evaluate_command(
     run: Path, dataset_file: Path | None = None, section: str = "test", more: Mapping[str, Any] | None = None
 ) -> tuple[str, ...]:
-    """Arguments of `python -m` that evaluate a run, into its folder.
+    """Return arguments of `python -m` that evaluate a run, into its folder.
 
     Args:
         run: output_dir of a teacher's or student's training.

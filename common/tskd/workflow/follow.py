@@ -67,11 +67,11 @@ class Follower:
         return [(step, self.histories[step.path]) for step in self.steps if self._state(step) == "failed"]
 
     def running(self, now: float) -> list[Running]:
-        """Steps that are running at `now`, in seconds since 1970."""
+        """Return steps that are running at `now`, in seconds since 1970."""
         return [self._running(step, now) for step in self.steps if self._state(step) == "running"]
 
     def left(self, now: float) -> float | None:
-        """Seconds until all is done: the longest chain of steps, or the work over the slots; None if unknown."""
+        """Return seconds until all is done: the longest chain of steps, or the work over the slots; None if unknown."""
         rest: dict[str, float] = {}
         for step in self.steps:
             seconds = self._left(step, now)
@@ -119,7 +119,7 @@ class Follower:
 
 
 def duration(seconds: float) -> str:
-    """`2 h 05 min`, `3 min` or `40 s`."""
+    """Return `2 h 05 min`, `3 min` or `40 s`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -11,7 +11,7 @@ LEVEL = 0.01  # difference of mean Dice on validation that chance makes
 
 
 def validation_dice(run: Path, best: bool = False) -> float | None:
-    """Mean Dice on the validation list of the model that a training has written; None where its log has none.
+    """Return mean Dice on the validation list of the model that a training has written; None where its log has none.
 
     Args:
         run: output_dir of a training, with train_log.csv.
@@ -26,7 +26,7 @@ def validation_dice(run: Path, best: bool = False) -> float | None:
 
 
 def expectation(teachers: Sequence[Path], supervised: Path, best: bool = False) -> str:
-    """What can be expected of the teachers, in a line; empty where no number is known.
+    """Return what can be expected of the teachers, in a line; empty where no number is known.
 
     Args:
         teachers: output_dir of each one's training; a bundle has no log.
@@ -47,7 +47,7 @@ def expectation(teachers: Sequence[Path], supervised: Path, best: bool = False) 
 
 
 def better(supervised: Path, distilled: Path, best: bool = False) -> tuple[Path, str]:
-    """The run to ship, and a line that says what distillation has brought.
+    """Return the run to ship, and a line that says what distillation has brought.
 
     The distilled student unless it is behind on validation: one that is worse must not ship.
     """

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 
 def visible() -> list[str]:
-    """The GPUs this process may use, as `CUDA_VISIBLE_DEVICES` names them; empty without a driver."""
+    """Return the GPUs this process may use, as `CUDA_VISIBLE_DEVICES` names them; empty without a driver."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
         return [name.strip() for name in chosen.split(",") if name.strip()]
@@ -29,7 +29,7 @@ def visible() -> list[str]:
 
 @contextmanager
 def reserve(devices: list[str] | None = None) -> Iterator[dict[str, str]]:
-    """Environment that leaves a process one GPU which no other step holds; waits until there is one.
+    """Yield an environment that leaves a process one GPU which no other step holds; wait until there is one.
 
     The lock is a file lock: it ends with the process, however that ends. With no more than one GPU in sight (a machine
     without, or a cluster's job that was given its own) there is nothing to choose, and the environment is empty.
@@ -59,5 +59,5 @@ def reserve(devices: list[str] | None = None) -> Iterator[dict[str, str]]:
 
 
 def cpus() -> int:
-    """CPU cores that this process may use."""
+    """Return CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -22,7 +22,7 @@ PENDING = "update pending"
 
 
 def snakemake(study: Study) -> list[str]:
-    """Arguments of `python -m` for a study: the rules, the file, and what makes a step run again.
+    """Return arguments of `python -m` for a study: the rules, the file, and what makes a step run again.
 
     Raises:
         TskdError: when Snakemake is not installed.
@@ -40,7 +40,7 @@ def snakemake(study: Study) -> list[str]:
 
 
 def steps_to_run(study: Study, environment: Mapping[str, str] | None = None) -> list[Step]:
-    """Steps that Snakemake would run: what they make is not there, is older than what it is made from, or is made anew.
+    """Return steps that Snakemake would run: their output is not there, is older than its input, or is made anew.
 
     Args:
         study: the study.

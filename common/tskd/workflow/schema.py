@@ -18,7 +18,7 @@ WORKFLOW = Path(__file__).resolve().parents[3] / "workflow"
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Content of a YAML file that holds a mapping.
+    """Return content of a YAML file that holds a mapping.
 
     Raises:
         TskdError: when there is no such file, or it is not YAML, or not a mapping.
@@ -33,7 +33,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def schema_problems(content: Mapping[str, Any], schema: str) -> list[str]:
-    """One line for each place where `content` breaks the schema: where, what was expected, what was found.
+    """Return one line for each place where `content` breaks the schema: where, what was expected, what was found.
 
     Args:
         content: parsed YAML.
@@ -44,7 +44,7 @@ def schema_problems(content: Mapping[str, Any], schema: str) -> list[str]:
 
 
 def refuse(problems: list[str], where: str) -> None:
-    """Raises a `TskdError` that lists all problems, if there are any."""
+    """Raise a `TskdError` that lists all problems, if there are any."""
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise TskdError(f"{where}: {count}\n" + "\n".join(f"  {problem}" for problem in problems))

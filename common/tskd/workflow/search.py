@@ -32,7 +32,7 @@ COLUMNS = ("trial", "state", "value")
 
 
 def search(file: Path, output: Path) -> Path:
-    """Runs the trials of a search file that are still missing, and returns the path of trials.csv.
+    """Run the trials of a search file that are still missing, and return the path of trials.csv.
 
     A trial sees a dataset.json without the test list. Its value is the best one of the metric in its train_log.csv. The
     sampler of a trial depends on the seed and the trials before it only, so a search that was stopped and is continued
@@ -65,7 +65,7 @@ def search(file: Path, output: Path) -> Path:
 
 
 def check_search(settings: dict[str, Any], where: str) -> dict[str, Any]:
-    """The settings of a search file with its defaults.
+    """Return the settings of a search file with its defaults.
 
     Raises:
         TskdError: every problem of the file in one message.
@@ -102,7 +102,7 @@ def check_search(settings: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def write_trials(study: optuna.Study, names: list[str], path: Path) -> None:
-    """Writes one line a trial: number, state, value (empty if there is none) and the parameters."""
+    """Write one line a trial: number, state, value (empty if there is none) and the parameters."""
     with atomic(path) as draft, draft.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow([*COLUMNS, *names])
@@ -139,7 +139,7 @@ def _next(study: optuna.Study, seed: int) -> Trial:
 
 
 def suggest(trial: Trial, space: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Values of a trial for every key of the space."""
+    """Return values of a trial for every key of the space."""
     values: dict[str, Any] = {}
     for key, axis in space.items():
         if axis["type"] == "categorical":
@@ -190,7 +190,7 @@ def _watch(process: warm.Process, trial: Trial, log: Path, metric: str) -> bool:
 
 
 def read_scores(log: Path, metric: str) -> dict[int, float]:
-    """Epoch -> the metric on the validation list, from a run's train_log.csv; empty where there is none yet."""
+    """Return epoch -> the metric on the validation list, from a run's train_log.csv; empty where there is none yet."""
     if not log.is_file():
         return {}
     with log.open(newline="") as file:

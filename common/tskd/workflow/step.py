@@ -131,7 +131,7 @@ def _last_part(log: Path) -> str:
 
 
 def explain(status: int, log: str) -> str:
-    """Why a command failed, from its status and its log: our own message, else the exception, else its last line."""
+    """Return why a command failed, from its status and its log: our message, else the exception, else its last line."""
     lines = [line for line in log.splitlines() if line.strip()]
     ours = [number for number, line in enumerate(lines) if line.startswith("error: ")]
     if status < 0:

@@ -50,7 +50,7 @@ class History:
 
 
 def read_history(log: str | Path) -> History | None:
-    """The history in a step's log; None where there is none."""
+    """Return the history in a step's log; None where there is none."""
     try:
         with open(log, encoding="utf-8", errors="replace") as file:
             lines = [match for line in file if line.startswith(_MARK) and (match := _LINE.match(line))]
@@ -84,7 +84,7 @@ def write_end(log: IO[str], state: str, seconds: float, cause: str = "") -> None
 
 
 def command_text(command: Sequence[str]) -> str:
-    """A module and its arguments in one line."""
+    """Return a module and its arguments in one line."""
     return shlex.join(command).replace("\n", " ")
 
 

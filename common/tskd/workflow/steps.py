@@ -99,12 +99,12 @@ class Cell(NamedTuple):
 
 
 def hidden(path: str, ending: str) -> Path:
-    """The hidden file of a step, given by its path without endings."""
+    """Return the hidden file of a step, given by its path without endings."""
     return Path(path).parent / f".{Path(path).name}.{ending}"
 
 
 def read_progress(path: str) -> dict[str, Any]:
-    """{"done", "total", "time"} of a running step, empty where it has not said anything yet."""
+    """Return {"done", "total", "time"} of a running step, empty where it has not said anything yet."""
     try:
         return json.loads(hidden(path, "progress.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

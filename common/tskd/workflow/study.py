@@ -54,20 +54,20 @@ class Study(DataSteps):
         return steps
 
     def shell(self, output: str) -> str:
-        """A step as the options of `tskd.workflow.step`, but for its inputs."""
+        """Return a step as the options of `tskd.workflow.step`, but for its inputs."""
         step = self.steps[output]
         files = ["--path", step.path, "--output", output, *(["--folder", step.folder] if step.folder else [])]
         gpu = ["--gpu"] if step.configs else []
         return shlex.join(["--name", self.step_name(step), *files, *gpu, "--", *step.command])
 
     def step_name(self, step: Step) -> str:
-        """What a step is and where in the study it stands."""
+        """Return what a step is and where in the study it stands."""
         return f"{step.title} ({step.path.removeprefix(self.output + '/')})"
 
     # --- teachers ----------------------------------------------------------------------------------------------------
 
     def teacher(self, cell: Cell, name: str) -> Step:
-        """Fine-tuning of the foundation model; for a student as the teacher, the making of its bundle."""
+        """Fine-tune the foundation model; for a student as the teacher, make its bundle."""
         settings, folder = self.config["teachers"][name], self._step_folder(cell, "teachers", name, cell.arm)
         if "method" in settings:
             return self._student_as_teacher(cell, name, self.model(cell, settings["method"]))
@@ -93,7 +93,7 @@ class Study(DataSteps):
         return read_teacher(Path(settings["run"])).kind if "run" in settings else SAM
 
     def soft_labels(self, cell: Cell, name: str, source: str, files: Sequence[str] = ()) -> Step:
-        """A teacher's answers on the "real" or all "synthetic" images, and on those of more dataset.json files.
+        """Write a teacher's answers on the "real" or all "synthetic" images, and on those of more dataset.json files.
 
         An untrained teacher answers once for all cells.
         """
@@ -135,7 +135,7 @@ class Study(DataSteps):
     # --- students ----------------------------------------------------------------------------------------------------
 
     def pretrain(self, cell: Cell, name: str) -> Step:
-        """A student before it has seen a label: distilled by a teacher, or pretrained in a rival's way."""
+        """Pretrain a student before it has seen a label: by a teacher's distillation, or in a rival's way."""
         settings = self.config["pretraining"][name]
         teachers, sizes = teachers_of(settings), settings.get("transfer", {})
         rule, trained = ("distil" if teachers else "rival"), any(self._trained(teacher) for teacher in teachers)
@@ -177,7 +177,7 @@ class Study(DataSteps):
         )
 
     def finetune(self, cell: Cell, method: str) -> Step:
-        """Trains the student on the labels, from its pretraining if the method has one."""
+        """Train the student on the labels, from its pretraining if the method has one."""
         return self._on_labels(cell, method, self.config["methods"][method])
 
     def _on_labels(self, cell: Cell, name: str, settings: Mapping[str, Any]) -> Step:
@@ -201,14 +201,14 @@ class Study(DataSteps):
         return _model(STUDENT, settings.get("finetune") or start)
 
     def model(self, cell: Cell, method: str) -> Step:
-        """The step whose model the method stands for: a teacher, a pretrained or a fine-tuned student."""
+        """Return the step whose model the method stands for: a teacher, a pretrained or a fine-tuned student."""
         settings = self.config["methods"][method]
         if "teacher" in settings:
             return self.teacher(cell, settings["teacher"])
         return self.finetune(cell, method) if "finetune" in settings else self.pretrain(cell, settings["pretrain"])
 
     def evaluate(self, cell: Cell, method: str) -> Step:
-        """Scores the model on the test list, into the folder of its training."""
+        """Score the model on the test list, into the folder of its training."""
         model, teacher = self.model(cell, method), self.config["methods"][method].get("teacher")
         run_keys = {**_labels(cell), "budget": cell.budget, "seed": cell.seed, "method": method}
         run_keys |= {"output_dir": model.folder, "model_dir": f"{model.folder}/models"}
@@ -222,7 +222,7 @@ class Study(DataSteps):
         return replace(step, output=f"{model.folder}/metrics.csv", folder=None)
 
     def profile(self, dataset: str, method: str) -> Step:
-        """Parameters, multiply-adds and speed of a method's network."""
+        """Measure parameters, multiply-adds and speed of a method's network."""
         cell = next(self.cells(dataset))
         model, teacher = self.model(cell, method), self.config["methods"][method].get("teacher")
         bundle, keys = (TEACHER, "vfm") if teacher else (STUDENT, "in_channels")
@@ -238,7 +238,7 @@ class Study(DataSteps):
         return Step("profile", path, f"{path}.json", (*command, "--output", f"{path}.json"), (model,))
 
     def report(self, dataset: str) -> Step:
-        """The report on one data set."""
+        """Write the report on one data set."""
         settings, folder = self.config.get("report", {}), f"{self.output}/{dataset}/report"
         methods, cells = self.methods(dataset), list(self.cells(dataset))
         runs = [self.evaluate(cell, method) for method in methods for cell in cells]
@@ -281,7 +281,7 @@ class Study(DataSteps):
 
 
 def teachers_of(pretraining: Mapping[str, Any]) -> list[str]:
-    """Names of a pretraining's teachers."""
+    """Return names of a pretraining's teachers."""
     teacher = pretraining.get("teacher", [])
     return [teacher] if isinstance(teacher, str) else list(teacher)
 

@@ -22,7 +22,7 @@ OWN = frozenset({  # set by the study itself, so that steps find each other's fi
 
 
 def check_study(config: Mapping[str, Any], where: str = "study") -> Study:
-    """The study of an experiment file's content.
+    """Return the study of an experiment file's content.
 
     Raises:
         TskdError: every problem of the file in one message, each with its place, what was expected and what was found.
@@ -58,7 +58,7 @@ def _names(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def unknown_names(key: str, names: Iterable[str], known: Iterable[str]) -> Iterator[str]:
-    """A line for each of `names` that is not `known`."""
+    """Return a line for each of `names` that is not `known`."""
     for name in names:
         if name not in known:
             close = difflib.get_close_matches(name, list(known), n=1)
@@ -141,7 +141,7 @@ def _circles(config: Mapping[str, Any]) -> Iterator[str]:
     teachers, pretraining = config.get("teachers", {}), config.get("pretraining", {})
 
     def before(method: str) -> set[str]:
-        """Methods whose students the method stands on."""
+        """Return methods whose students the method stands on."""
         start = pretraining.get(config["methods"][method].get("pretrain"), {})
         methods = {teachers[name]["method"] for name in teachers_of(start) if "method" in teachers[name]}
         return methods | ({start["start"]} if isinstance(start.get("start"), str) else set())

@@ -20,7 +20,7 @@ from tskd.workflow.step_log import read_history
 
 
 def read_about(content: Mapping[str, Any]) -> About:
-    """The methods with the time that the steps' logs tell."""
+    """Return the methods with the time that the steps' logs tell."""
     methods = {}
     for name, method in content["methods"].items():
         histories = [(title, read_history(log)) for title, log in method["stages"]]

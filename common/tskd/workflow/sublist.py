@@ -21,7 +21,7 @@ from tskd.errors import TskdError
 
 
 def write_sublist(source: Path, target: Path, lists: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    """Writes `target` with the header of `source` and the given lists, their paths made relative to `target`.
+    """Write `target` with the header of `source` and the given lists, their paths made relative to `target`.
 
     Args:
         source: a dataset.json.

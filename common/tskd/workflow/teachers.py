@@ -44,7 +44,7 @@ class Teacher:
 
 
 def read_teacher(folder: Path) -> Teacher:
-    """The teacher in a folder.
+    """Return the teacher in a folder.
 
     Raises:
         TskdError: a folder that is none of the three.

@@ -49,7 +49,7 @@ class Runner:
         return any(part.split("=")[0] in ("--profile", "--executor", "-e") for part in self.arguments)
 
     def snakemake(self, study: Study, cores: int) -> list[str]:
-        """Snakemake on a study, for the steps that have to run."""
+        """Return the command of Snakemake for the steps that have to run."""
         gpus = len(visible()) or cores  # without a GPU the cores alone say how many steps run side by side
         local = ["--cores", str(cores), "--resources", f"gpu={gpus}", "--scheduler", "greedy"]
         return [sys.executable, "-m", *snakemake(study), *([] if self.elsewhere else local), *self.arguments]
@@ -136,7 +136,7 @@ def _where(path: str) -> str:
 
 
 def failure(follower: Follower, log: Path, runner: Runner) -> str:
-    """The cause in the first line, where its log is, and how to go on."""
+    """Return the cause in the first line, where its log is, and how to go on."""
     lines = []
     for step, history in follower.failed:
         lines += [f"{step.title} ({_where(step.path)}): {history.cause}", f"log: {step.log}"]

@@ -42,7 +42,7 @@ class Process(Protocol):
     """What `start` returns: the part of `subprocess.Popen` that a step uses."""
 
     def poll(self) -> int | None:
-        """The exit status as from `wait`, or None where it has not ended yet."""
+        """Return the exit status as from `wait`, or None where it has not ended yet."""
 
     def wait(self) -> int:
         """Wait for the end; the exit status, or minus the number of the signal that ended it."""
@@ -59,7 +59,7 @@ class WarmProcess:
         self._status: int | None = None
 
     def poll(self) -> int | None:
-        """The exit status as from `wait`, or None where it has not ended yet."""
+        """Return the exit status as from `wait`, or None where it has not ended yet."""
         if self._status is None and not select.select([self._connection], [], [], 0)[0]:
             return None
         return self.wait()
@@ -113,7 +113,7 @@ def start(
 
 @contextlib.contextmanager
 def server(folder: Path, log: Path, modules: Sequence[str] = MODULES) -> Iterator[dict[str, str]]:
-    """A server for the time of the block, and the environment that lets `start` find it; empty where there is no fork.
+    """Start a server for the block; yield the environment with which `start` finds it, empty without a fork.
 
     One that is there already (this process is a fork of it) serves as well.
 
@@ -151,7 +151,7 @@ def server(folder: Path, log: Path, modules: Sequence[str] = MODULES) -> Iterato
 
 
 def listen(address: str) -> socket.socket:
-    """The server's socket; a client that comes before `serve` waits."""
+    """Return the server's socket; a client that comes before `serve` waits."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
     listener.listen(64)

@@ -85,25 +85,25 @@ def _volume(
 
 
 def series_files(folder: str | os.PathLike[str], files: Sequence[Path] | None = None) -> list[Path]:
-    """The files of a series in the order of the slices of `read_series`, which raises the same errors."""
+    """Return the files of a series in the order of the slices of `read_series`, which raises the same errors."""
     with _readable_tags(folder):
         return [path for path, _ in _slices(folder, files)]
 
 
 def unused_files(folder: str | os.PathLike[str]) -> list[str]:
-    """Names in a series' folder that are no image of it: other files, DICOM without pixels, folders."""
+    """Return names in a series' folder that are no image of it: other files, DICOM without pixels, folders."""
     used = {path.name for path, _ in _slices(folder, None)}
     return sorted(path.name for path in Path(folder).iterdir() if path.name not in used)
 
 
 def patient_id(folder: str | os.PathLike[str]) -> str:
-    """PatientID of a series, "" where there is none; for comparing in memory, never to be written."""
+    """Return PatientID of a series, "" where there is none; for comparing in memory, never to be written."""
     with _readable_tags(folder):
         return str(_slices(folder, None)[0][1].get("PatientID") or "").strip()
 
 
 def words_of(folder: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Names, ids, dates and UIDs of a series (`identity_words`); for comparing in memory, never to be written."""
+    """Return the `identity_words` of a series: names, ids, dates, UIDs; to compare in memory, never to be written."""
     with _readable_tags(folder):
         return identity_words(_slices(folder, None)[0][1])
 

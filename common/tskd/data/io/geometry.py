@@ -16,7 +16,7 @@ _MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # xyzt_units -> millimetres; 0 is u
 def header_affine(
     header: Nifti1Header, shape: tuple[int, ...], where: str | os.PathLike[str], choice: str | None = None
 ) -> np.ndarray:
-    """The affine of a NIfTI header in millimetres, RAS+, 4 x 4.
+    """Return the affine of a NIfTI header in millimetres, RAS+, 4 x 4.
 
     Args:
         header: of NIfTI-1 or NIfTI-2.
@@ -55,7 +55,7 @@ def header_affine(
 
 
 def displacement(affine: np.ndarray, reference: np.ndarray, shape: tuple[int, ...]) -> float:
-    """The largest distance of a volume's corner under two affines, in the smallest voxel side of the reference."""
+    """Return the largest distance of a volume's corner under two affines, in smallest voxel sides of the reference."""
     corners = np.array([[x, y, z, 1] for x in (0, 1) for y in (0, 1) for z in (0, 1)], float)
     corners[:, :3] *= np.array(shape[:3])
     moved = np.linalg.norm((corners @ (affine - reference).T)[:, :3], axis=1)
@@ -69,7 +69,7 @@ def same_position(affine: np.ndarray, reference: np.ndarray, shape: tuple[int, .
 
 
 def same_grid(affine: np.ndarray, reference: np.ndarray, shape: tuple[int, ...] = (1, 1, 1)) -> bool:
-    """Whether two affines are one but for rounding: no corner of a volume moves by more than a tenth of a voxel."""
+    """Return whether two affines differ by rounding alone: no corner of a volume moves by over a tenth of a voxel."""
     if affine.shape != reference.shape:
         return False
     if affine.shape != (4, 4):
@@ -78,7 +78,7 @@ def same_grid(affine: np.ndarray, reference: np.ndarray, shape: tuple[int, ...] 
 
 
 def orthogonal(affine: np.ndarray) -> np.ndarray:
-    """The nearest affine with axes at right angles and the same spacing, as a qform can say it."""
+    """Return the nearest affine with axes at right angles and the same spacing, as a qform can say it."""
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     left, _, right = np.linalg.svd(affine[:3, :3] / spacing)
     straight = affine.copy()
@@ -87,7 +87,7 @@ def orthogonal(affine: np.ndarray) -> np.ndarray:
 
 
 def skew(affine: np.ndarray) -> float:
-    """By how many degrees the worst pair of axes misses the right angle."""
+    """Return by how many degrees the worst pair of axes misses the right angle."""
     axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     cosines = np.abs(axes.T @ axes - np.eye(3)).max()
     return float(np.degrees(np.arcsin(min(cosines, 1.0))))

@@ -21,7 +21,7 @@ _EIGHT_BIT = {"1": "L", "L": "L", "LA": "L", "P": "RGB", "RGB": "RGB", "RGBA": "
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:
-    """The image files of a folder in order of their names; hidden files are passed over.
+    """Return the image files of a folder in order of their names; hidden files are passed over.
 
     Raises:
         TskdError: no such folder, or no image in it.
@@ -62,7 +62,7 @@ def pair(images: Sequence[Path], masks: Sequence[Path], mask_suffix: str = "") -
 
 
 def colour_channels(path: Path) -> int:
-    """1 for a grey image, 3 for a coloured one, as the file says.
+    """Return 1 for a grey image, 3 for a coloured one, as the file says.
 
     Raises:
         TskdError: an unreadable file, or more than 8 bits a channel.
@@ -71,7 +71,7 @@ def colour_channels(path: Path) -> int:
 
 
 def read_image(path: Path, channels: int) -> np.ndarray:
-    """An image as uint8 [rows, columns] (1 channel) or [rows, columns, 3], upright; alpha is dropped.
+    """Return an image as uint8 [rows, columns] (1 channel) or [rows, columns, 3], upright; alpha is dropped.
 
     Raises:
         TskdError: as `colour_channels`.
@@ -95,7 +95,7 @@ class StoredMask:
 
 
 def stored_mask(path: Path) -> StoredMask:
-    """A mask as its file means it, upright as its own EXIF orientation says.
+    """Return a mask as its file means it, upright as its own EXIF orientation says.
 
     Grey values count, of a palette too where all of its used colours are grey; in a coloured palette the positions are
     the values. The 2 or 4 bits of a grey PNG or TIFF are taken as they are stored (0 to 3, or 15).
@@ -162,7 +162,7 @@ def palette_problems(masks: Mapping[Path, Mapping[int, tuple[int, ...]]]) -> lis
 
 
 def mask_values(path: Path) -> np.ndarray:
-    """The values of `stored_mask`, which raises the same errors."""
+    """Return the values of `stored_mask`, which raises the same errors."""
     return stored_mask(path).values
 
 
@@ -196,7 +196,7 @@ def mask_turn(image: Path, mask: Path, exif: str | None) -> int:
 
 
 def distinct(values: np.ndarray) -> list[int]:
-    """The values of an array in order; of one of 8 bits much sooner than `np.unique` finds them."""
+    """Return the values of an array in order; of one of 8 bits much sooner than `np.unique` finds them."""
     if values.dtype == np.uint8:
         return np.flatnonzero(np.bincount(values.ravel(), minlength=256)).tolist()
     return np.unique(values).tolist()

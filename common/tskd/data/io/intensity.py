@@ -52,7 +52,7 @@ class Intensity:
 
     @classmethod
     def of(cls, dataset_file: str | os.PathLike[str]) -> Intensity:
-        """The scaling of a dataset.json's volumes; the default where the file is not there (MONAI Label trains so).
+        """Return the scaling of a dataset.json's volumes; the default where there is no file (MONAI Label trains so).
 
         Raises:
             TskdError: a key that says something else.
@@ -61,7 +61,7 @@ class Intensity:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Intensity:
-        """As `of`, from the content of a dataset.json."""
+        """Return the scaling from the content of a dataset.json."""
         if KEY not in data:
             return cls()
         try:
@@ -74,18 +74,18 @@ class Intensity:
         return cls(kind, low, high)
 
     def to_json(self) -> dict[str, list[float]]:
-        """What dataset.json says."""
+        """Return what dataset.json says."""
         return {self.kind: [self.low, self.high]}
 
     def scale(self, array: np.ndarray) -> np.ndarray:
-        """A volume as float32 in [0, 1]."""
+        """Return a volume as float32 in [0, 1]."""
         low, high = self._limits(array)
         if high <= low:  # almost nothing in the volume: as MONAI's transforms scale it, and clipped
             return np.clip(array.astype(np.float32) - np.float32(low), 0, 1)
         return np.clip((array.astype(np.float32) - np.float32(low)) / np.float32(high - low), 0, 1)
 
     def transform(self, keys: str = "image") -> dict[str, Any]:
-        """The same as the config of a stock MONAI transform, for bundles."""
+        """Return the same as the config of a stock MONAI transform, for bundles."""
         scaled = {"keys": keys, "b_min": 0, "b_max": 1, "clip": True}
         if self.kind == "window":
             return {"_target_": "ScaleIntensityRanged", "a_min": self.low, "a_max": self.high, **scaled}
@@ -113,7 +113,7 @@ class Intensity:
 
 
 def scale_intensity(dataset_file: str | os.PathLike[str]) -> Callable[..., Any]:
-    """The MONAI transform that scales the image of a volume as its dataset.json says."""
+    """Return the MONAI transform that scales the image of a volume as its dataset.json says."""
     from monai.bundle import ConfigParser
 
     config = {"imports": ["$import monai"], "transform": Intensity.of(dataset_file).transform()}
@@ -121,7 +121,7 @@ def scale_intensity(dataset_file: str | os.PathLike[str]) -> Callable[..., Any]:
 
 
 def preset(name: str) -> Intensity:
-    """One of `PRESETS`.
+    """Return one of `PRESETS`.
 
     Raises:
         TskdError: another name.

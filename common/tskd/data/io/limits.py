@@ -11,7 +11,7 @@ VOLUME, PICTURE = 16.0, 0.5  # of a NIfTI file; of a picture or one frame of DIC
 
 
 def max_bytes(default: float) -> int:
-    """The limit in bytes: `default` gigabytes, or what the environment variable says.
+    """Return the limit in bytes: `default` gigabytes, or what the environment variable says.
 
     Raises:
         TskdError: a variable that is no positive number.

@@ -56,7 +56,7 @@ def load_volume(path: str | os.PathLike[str], affine: str | None = None) -> tupl
 
 
 def read_nifti(path: str | os.PathLike[str]) -> nib.nifti1.Nifti1Image:
-    """A NIfTI file, read to its last byte, so that the checksum of a packed one is verified.
+    """Return a NIfTI file, read to its last byte, so that the checksum of a packed one is verified.
 
     Raises:
         TskdError: no such file, another ending, a damaged file, one that unpacks to more than the limit, or bytes
@@ -88,7 +88,7 @@ def read_nifti(path: str | os.PathLike[str]) -> nib.nifti1.Nifti1Image:
 
 
 def has_orientation(path: str | os.PathLike[str]) -> bool:
-    """Whether a volume says how it lies in the patient; a NIfTI file may not, and nibabel then takes LAS."""
+    """Return whether a volume says how it lies in the patient; a NIfTI file may not, and nibabel then takes LAS."""
     if Path(path).is_dir() or str(path).lower().endswith(".dcm"):
         return True
     try:
@@ -103,7 +103,7 @@ def has_orientation(path: str | os.PathLike[str]) -> bool:
 
 
 def compact(array: np.ndarray) -> np.ndarray:
-    """The array as int16 if its type is an integer and its values fit, else as float32."""
+    """Return the array as int16 if its type is an integer and its values fit, else as float32."""
     limits = np.iinfo(np.int16)
     if array.dtype.kind in "iub" and (array.size == 0 or (array.min() >= limits.min and array.max() <= limits.max)):
         return array.astype(np.int16)
@@ -187,7 +187,7 @@ def write_volume(path: str | os.PathLike[str], array: np.ndarray, affine: np.nda
 
 
 def clean_image(array: np.ndarray, affine: np.ndarray) -> nib.nifti1.Nifti1Image:
-    """A NIfTI image whose sform and qform are one geometry, with code 1 and the unit mm, and without any text.
+    """Return a NIfTI image whose sform and qform are one geometry, with code 1 and the unit mm, and without any text.
 
     Raises:
         TskdError: axes that are off the right angle by more than half a voxel, which a qform cannot say.
@@ -203,7 +203,7 @@ def clean_image(array: np.ndarray, affine: np.ndarray) -> nib.nifti1.Nifti1Image
 
 
 def as_label(array: np.ndarray, where: str | os.PathLike[str]) -> np.ndarray:
-    """A label array as uint8.
+    """Return a label array as uint8.
 
     Raises:
         TskdError: values that are not whole numbers from 0 to 255; `where` names the file in the message.

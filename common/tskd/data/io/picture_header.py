@@ -27,7 +27,7 @@ _TURNS = {  # EXIF orientation -> what makes it upright
 
 
 def open_picture(path: Path) -> Image.Image:
-    """The picture, upright, read to its end.
+    """Return the picture, upright, read to its end.
 
     Raises:
         TskdError: an unreadable or damaged file, several pages, more than 8 bits a sample of a coloured picture,
@@ -59,7 +59,7 @@ def _opened(path: Path) -> Image.Image:
 
 
 def orientation(path: Path) -> int:
-    """The EXIF orientation, 1 where there is none; 1 for an unreadable file, which `open_picture` refuses."""
+    """Return the EXIF orientation, 1 where there is none; 1 for an unreadable file, which `open_picture` refuses."""
     try:
         with Image.open(path) as image:
             value = image.getexif().get(ORIENTATION, 1)
@@ -69,14 +69,14 @@ def orientation(path: Path) -> int:
 
 
 def turn_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Pixels [rows, columns] turned as an EXIF orientation says."""
+    """Return pixels [rows, columns] turned as an EXIF orientation says."""
     if orientation not in _TURNS:
         return pixels
     return np.asarray(Image.fromarray(pixels).transpose(_TURNS[orientation]))
 
 
 def sample_bits(path: Path) -> int:
-    """Bits of a stored sample; 8 where the format has no others."""
+    """Return the bits of a stored sample; 8 where the format has no others."""
     with open(path, "rb") as file:
         head = file.read(25)
     if head.startswith(_PNG):

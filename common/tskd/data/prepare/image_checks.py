@@ -156,7 +156,7 @@ def _repeated(pictures: Sequence[Picture]) -> list[str]:
 
 
 def refuse_size_mismatch(path: Path, mask: np.ndarray, image: np.ndarray, turned: int = 1) -> None:
-    """A mask that has not the size of its image; `turned` is the image's EXIF orientation.
+    """Refuse a mask that has not the size of its image; `turned` is the image's EXIF orientation.
 
     Raises:
         TskdError: with both sizes.

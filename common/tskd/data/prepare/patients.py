@@ -22,7 +22,7 @@ _LETTER = re.compile(r"^(?P<who>.*\d)[a-dA-D]$")
 
 
 def group_in_name(name: str, pattern: str, where: str | Path) -> str:
-    """The patient that a regular expression finds in a file's name: its first parenthesis, or all that it matches.
+    """Return the patient that a regular expression finds in a file's name: its first group, or all that it matches.
 
     Raises:
         TskdError: no regular expression, or a name without a patient.

@@ -145,7 +145,7 @@ def inspect_volumes(
 
 
 def refuse_odd_volume(where: str | Path, array: np.ndarray) -> None:
-    """A volume without voxels, of one value, or with values that are no numbers.
+    """Refuse a volume without voxels, of one value, or with values that are no numbers.
 
     Raises:
         TskdError: with what was found.

@@ -149,7 +149,7 @@ def preparation(output: str | os.PathLike[str], settings: Mapping[str, Any]) -> 
 
 
 def fingerprint(path: str | Path) -> str:
-    """sha256 of a file, or of the files of a folder in the order of their names."""
+    """Return sha256 of a file, or of the files of a folder in the order of their names."""
     digest = hashlib.sha256()
     path = Path(path)
     for file in sorted(path.iterdir()) if path.is_dir() else [path]:

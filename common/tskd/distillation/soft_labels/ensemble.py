@@ -22,7 +22,7 @@ def add_teachers(
     teacher: str | Path | None = None,
     preprocessing: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
-    """`add_soft_labels`, and with `weights` for several teachers: the files of all of them under `soft_labels`.
+    """Return `add_soft_labels`, and with `weights` for several teachers: the files of all of them under `soft_labels`.
 
     Args:
         entries: datalist entries with `image` and `case`.

@@ -21,12 +21,12 @@ _OLDER: dict[str, Any] = {  # what older manifests don't say
 
 
 def case_file(folder: Path, case: str) -> Path:
-    """Where the arrays of a case are."""
+    """Return where the arrays of a case are."""
     return folder / f"{case}.safetensors"
 
 
 def transforms_sha256(preprocessing: Any) -> str:
-    """SHA-256 of the types and settings of a chain of MONAI's transforms."""
+    """Return SHA-256 of the types and settings of a chain of MONAI's transforms."""
     return hashlib.sha256(json.dumps(_settings(preprocessing), sort_keys=True).encode()).hexdigest()
 
 
@@ -45,14 +45,14 @@ def _settings(value: Any) -> Any:
 
 
 def header_sha256(manifest: Mapping[str, Any]) -> str:
-    """SHA-256 of what the soft labels depend on besides the image: teachers, preprocessing, precision, augmentation."""
+    """Return SHA-256 of what soft labels depend on besides images: teachers, preprocessing, precision, augmentation."""
     keys = ("teacher", "fold_teachers", "preprocessing", "transforms", "autocast", "tta")
     told = {key: manifest.get(key, _OLDER.get(key)) for key in keys}
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def refuse_difference(folder: Path, expected: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-    """Raises TskdError with both values of each key of `expected` that is not so in `found`, a part of the manifest."""
+    """Raise TskdError with both values of each key of `expected` that is not so in `found`, a part of the manifest."""
     differing = [
         f"{key}: expected {value}, found {found.get(key)}" for key, value in expected.items() if found.get(key) != value
     ]
@@ -96,20 +96,20 @@ class Manifest:
         self._own = dict(self.cases) if world_size == 1 else self._read([self.path])
 
     def done(self, case: str) -> bool:
-        """Whether the case has its file, made of the image as it is now and by the teacher that it should have."""
+        """Return whether the case has its file, made of the image as it is now and by its teacher."""
         info = self.cases.get(case, {})
         return _fits(info, self.wanted[case]) and case_file(self.folder, case).is_file()
 
     def add(self, case: str, shapes: Mapping[str, list[int]]) -> None:
-        """Notes that the file of a case has been written."""
+        """Note that the file of a case has been written."""
         self._own[case] = {**self.wanted[case], "shapes": dict(shapes)}
 
     def save(self) -> None:
-        """Writes what this process knows, atomically."""
+        """Write what this process knows, atomically."""
         self._write(self.path, self._own)
 
     def finish(self) -> bool:
-        """Joins the parts of all processes into `manifest.json`; False where others have not finished."""
+        """Join the parts of all processes into `manifest.json`; False where others have not finished."""
         parts = self._parts()
         self.cases = self._read([*parts, self.folder / MANIFEST])  # in this order: parts vanish once they are joined
         if not all(self.done(case) for case in self.wanted):

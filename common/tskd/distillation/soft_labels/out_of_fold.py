@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 def fold_teachers(models: Sequence[str | Path], num_labelled: Budget = None) -> list[str | Path]:
-    """The weights files as they are, after a look at the trainings that wrote them.
+    """Return the weights files as they are, after a look at the trainings that wrote them.
 
     A model in another fold's place would teach the very cases that it was trained on.
 

@@ -24,7 +24,7 @@ def add_soft_labels(
     teacher: str | Path | None = None,
     preprocessing: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
-    """Adds the key `soft_labels` (path of the case's file) to datalist entries.
+    """Add the key `soft_labels` (path of the case's file) to datalist entries.
 
     Args:
         entries: datalist entries with `image` and `case`.
@@ -103,7 +103,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def read_soft_labels(path: str | Path, keys: Sequence[str]) -> dict[str, Tensor]:
-    """The arrays of a case's file: logits C x 4h x 4w and embedding E x h x w, float16.
+    """Return the arrays of a case's file: logits C x 4h x 4w and embedding E x h x w, float16.
 
     Args:
         path: file that `write_soft_labels` has written.
@@ -126,7 +126,7 @@ def read_soft_labels(path: str | Path, keys: Sequence[str]) -> dict[str, Tensor]
 
 
 def soft_labels_identity(folders: Any, weights: Sequence[float] | None = None) -> str:
-    """What the soft labels are of, to identify a checkpoint: teachers, and how the images were put to them.
+    """Return what the soft labels are of, to identify a checkpoint: teachers, and how the images were put to them.
 
     Args:
         folders: as `tskd.distillation.add_teachers` takes them.

@@ -28,7 +28,7 @@ NAME = "resolution.json"
 
 
 def truth_dice(label: Tensor, grid: Sequence[int]) -> float:
-    """Mean Dice over the structures of a label with itself, averaged down to a grid and interpolated back.
+    """Return mean Dice over the structures of a label with itself, averaged down to a grid and interpolated back.
 
     This is the best that a student can learn from soft labels of that size: a teacher that is never wrong.
 

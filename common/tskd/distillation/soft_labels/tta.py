@@ -44,7 +44,7 @@ class Averaged(nn.Module):
         self.resized = nn.ModuleDict({str(size): at_size(network, size) for size in sorted(sizes)})
 
     def forward_features(self, x: Tensor) -> dict[str, Tensor]:
-        """As `PromptFreeSam.forward_features`, with averaged `logits_low`."""
+        """Run as `PromptFreeSam.forward_features`, with averaged `logits_low`."""
         plain = self.network.forward_features(x)
         grid = plain["logits_low"].shape[2:]
         views = [plain["logits_low"].float()]
@@ -58,7 +58,7 @@ class Averaged(nn.Module):
 
 
 def with_tta(network: Any, image_size: int, tta: Mapping[str, Any] | None) -> Any:
-    """`network` itself, or `Averaged` with the options of `tta`."""
+    """Return `network` itself, or `Averaged` with the options of `tta`."""
     if not tta:
         return network
     if unknown := sorted(set(tta) - {"flips", "scales"}):

@@ -24,7 +24,7 @@ AUTOCAST_TOLERANCE = 0.05  # bfloat16 differs by 0.03 from single precision
 def check_soft_labels(
     predictions: Predictions, entries: Sequence[Entry], folder: Path, count: int, tolerance: float | None = None
 ) -> float:
-    """Recomputes `count` random entries and compares them with their files.
+    """Recompute `count` random entries and compare them with their files.
 
     Args:
         predictions: the teacher as it was when the files were written.

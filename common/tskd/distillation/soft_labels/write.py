@@ -47,7 +47,7 @@ def write_soft_labels(
     rank: int = 0,
     world_size: int = 1,
 ) -> Path:
-    """Runs the teacher over `entries` and writes one file a case; cases already there are kept.
+    """Run the teacher over `entries` and write one file a case; cases already there are kept.
 
     Args:
         network: `PromptFreeSam` with the weights of `teacher` loaded.
