@@ -31,7 +31,7 @@ HELD_OUT = 2  # patients of the validation list, and as many of the test list, w
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Makes the images in a temporary folder, judges them and prints what it took."""
+    """Make the images in a temporary folder, judge them and print what it took."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--synthetic", type=int, default=5000, help=f"images to judge, a multiple of {SLICES}")
     parser.add_argument("--training", type=int, default=1000, help=f"training images, a multiple of {SLICES}")

@@ -43,10 +43,10 @@ def user_message(error: BaseException) -> str | None:
     for cause in _causes(error):
         if isinstance(cause, FileNotFoundError) and cause.filename:
             return _gone(cause.filename)
-        if isinstance(cause, RuntimeError) and (found := _UNREAD.search(str(cause))):  # all that MONAI says of a file
-            if not os.path.exists(found["file"]):
-                return _gone(found["file"])
-            return f"{found['file']}: expected a readable image, found a damaged or other file. Copy it again."
+        if isinstance(cause, RuntimeError) and (match := _UNREAD.search(str(cause))):  # all that MONAI says of a file
+            if not os.path.exists(match["file"]):
+                return _gone(match["file"])
+            return f"{match['file']}: expected a readable image, found a damaged or other file. Copy it again."
         if isinstance(cause, OSError) and str(cause).startswith(_DAMAGED):
             return f"expected readable images, found one damaged ({cause}). `tskd check` names it: copy it again."
         if isinstance(cause, OSError) and cause.errno in (errno.EROFS, errno.EACCES, errno.EPERM) and cause.filename:

@@ -39,7 +39,7 @@ class AntialiasedResized(Resized):
         super().__init__(keys, spatial_size, mode=mode, allow_missing_keys=allow_missing_keys)
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor], lazy: bool | None = None) -> dict[Hashable, Any]:
-        """The item with images [C, X, Y(, Z)] of the new size; each remembers its old one."""
+        """Return the item with images [C, X, Y(, Z)] of the new size; each remembers its old one."""
         resized = super().__call__(data, lazy)
         for key, mode in self.key_iterator(resized, self.mode):
             if mode in _SMOOTH:

@@ -74,7 +74,7 @@ def structure_warnings(shown: Shown, labels: Mapping[str, str], num_labelled: Bu
 
 
 def _within(order: list[tuple[str, set[int]]], num_labelled: Budget) -> list[set[int]]:
-    """The classes of each training label within the budget, which may be larger than the list."""
+    """Return the classes of each training label within the budget, which may be larger than the list."""
     if (wanted := groups_of(num_labelled)) is not None:
         patients = list(dict.fromkeys(group for group, _ in order))[:wanted]
         return [classes for group, classes in order if group in patients]

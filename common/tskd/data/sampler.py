@@ -61,7 +61,7 @@ class EpochSampler(DistributedSampler[Any]):
         self.block_of_draw = pattern[np.arange(num_samples) // processes % len(pattern)]
 
     def __iter__(self) -> Iterator[int]:
-        """Indices of this rank in this epoch."""
+        """Yield the indices of this rank in this epoch."""
         draws = np.empty(self.total_size, dtype=np.int64)
         for block, count in enumerate(self.counts):
             slots = np.flatnonzero(self.block_of_draw == block)

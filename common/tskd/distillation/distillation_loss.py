@@ -159,7 +159,7 @@ def _get(mapping: Mapping[str, Tensor], key: str, side: str) -> Tensor:
 
 
 def _schedule_text(schedule: Schedule) -> str:
-    """The schedule's own text, or its values: that of a plain function would hold its address."""
+    """Return the schedule's own text, or its values: that of a plain function would hold its address."""
     if is_dataclass(schedule):
         return str(schedule)
     return f"{type(schedule).__name__}({', '.join(f'{schedule(epoch):g}' for epoch in EPOCHS)})"

@@ -22,13 +22,13 @@ def training_fingerprints(dataset_file: str | Path, data: Sequence[Mapping[str, 
         `dataset`, the sha256 of dataset.json; of a transfer set also `transfer` (which images, and their content); with
         soft labels also `soft_labels` (teachers, and how the images were put to them).
     """
-    found = {"dataset": fingerprint(dataset_file)}
+    prints = {"dataset": fingerprint(dataset_file)}
     if data and all("part" in entry for entry in data):
-        found["transfer"] = transfer_identity(data)
+        prints["transfer"] = transfer_identity(data)
     files = [entry["soft_labels"] for entry in data if "soft_labels" in entry]
     if files and isinstance(files[0], str):
-        found["soft_labels"] = soft_labels_identity(sorted({str(Path(file).parent) for file in files}))
+        prints["soft_labels"] = soft_labels_identity(sorted({str(Path(file).parent) for file in files}))
     elif files:
         teachers = [sorted({str(Path(file).parent) for file in of_one}) for of_one in zip(*files, strict=True)]
-        found["soft_labels"] = soft_labels_identity(teachers, [1.0] * len(teachers))
-    return found
+        prints["soft_labels"] = soft_labels_identity(teachers, [1.0] * len(teachers))
+    return prints

@@ -54,9 +54,9 @@ class GradientShares:
         if engine.state.iteration not in self.steps:
             return
         output: Any = engine.state.output
-        for name, found in term_gradients(self.loss, output["pred"], output["label"], self.network).items():
+        for name, values in term_gradients(self.loss, output["pred"], output["label"], self.network).items():
             before = self.sums.get(name, {})
-            self.sums[name] = {key: value + before.get(key, 0) for key, value in found.items()}
+            self.sums[name] = {key: value + before.get(key, 0) for key, value in values.items()}
         self.measured.append(engine.state.iteration)
         steps = f"{self.measured[0]}-{self.measured[-1]}"
         rows = shares({
@@ -83,8 +83,8 @@ def term_gradients(
     result = {}
     for name, value in loss.values(outputs, targets).items():
         weight = loss.terms[name].weight
-        found = torch.autograd.grad(weight * value, parameters, retain_graph=True, allow_unused=True)
-        parts = [torch.zeros_like(p) if g is None else g for g, p in zip(found, parameters, strict=True)]
+        gradients = torch.autograd.grad(weight * value, parameters, retain_graph=True, allow_unused=True)
+        parts = [torch.zeros_like(p) if g is None else g for g, p in zip(gradients, parameters, strict=True)]
         gradient = torch.cat([part.reshape(-1).float() for part in parts])
         result[name] = {"weight": torch.tensor(float(weight)), "value": value.detach().float(), "gradient": gradient}
     return result

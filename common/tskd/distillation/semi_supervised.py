@@ -61,7 +61,7 @@ class SemiSupervisedBatch(AugmentedBatch):
         non_blocking: bool = False,
         **kwargs: Any,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns (image, target) with the log pseudo-label as `logits` and its `weight`, at the image's size."""
+        """Return (image, target) with the log pseudo-label as `logits` and its `weight`, at the image's size."""
         image, target = super().__call__(batchdata, device, non_blocking, **kwargs)
         assert isinstance(target, dict)
         with torch.no_grad():
@@ -70,12 +70,12 @@ class SemiSupervisedBatch(AugmentedBatch):
     def teach(self, image: Tensor, target: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the strong view and the pseudo-labels of a batch in its weak view."""
         unlabelled = without_labels(target["label"]).nonzero()[:, 0]
-        pseudo = mixed(self._teacher(target, image), self._own(image), self.ratio)
+        pseudo = mixed(self._teacher(target, image), self._student(image), self.ratio)
         weight = (pseudo.amax(1, keepdim=True) >= self.threshold).to(pseudo.dtype)
         view = image[unlabelled]
         view = self.strong({"image": view})["image"] if self.strong is not None and len(view) else view
-        others = unlabelled[torch.randperm(len(unlabelled), device=unlabelled.device)]
-        order = torch.arange(len(image), device=image.device).index_copy(0, unlabelled, others)
+        shuffled = unlabelled[torch.randperm(len(unlabelled), device=unlabelled.device)]
+        order = torch.arange(len(image), device=image.device).index_copy(0, unlabelled, shuffled)
         box = boxes(len(image), image.shape[2:], self.cutmix, image.device)
         box[~without_labels(target["label"])] = False
         strong = image.index_copy(0, unlabelled, view)
@@ -94,21 +94,21 @@ class SemiSupervisedBatch(AugmentedBatch):
             q = functional.interpolate(q, size=image.shape[2:], mode="bilinear", align_corners=False)
         return q
 
-    def _own(self, image: Tensor) -> Tensor | None:
+    def _student(self, image: Tensor) -> Tensor | None:
         if self.ratio == 0:
             return None
         network = getattr(self.average, "module", self.average).eval()
         return network(image).softmax(1)
 
 
-def mixed(teacher: Tensor | None, own: Tensor | None, ratio: float | str) -> Tensor:
-    """Return (1 - r) x teacher + r x own, B x N x H x W probabilities; r by `SemiSupervisedBatch`."""
-    if teacher is None or own is None:
-        given = own if teacher is None else teacher
+def mixed(teacher: Tensor | None, student: Tensor | None, ratio: float | str) -> Tensor:
+    """Return (1 - r) x teacher + r x student, B x N x H x W probabilities; r by `SemiSupervisedBatch`."""
+    if teacher is None or student is None:
+        given = student if teacher is None else teacher
         assert given is not None
         return given
-    r = agreement(teacher, own) / 2 if ratio == "agreement" else float(ratio)
-    return (1 - r) * teacher + r * own
+    r = agreement(teacher, student) / 2 if ratio == "agreement" else float(ratio)
+    return (1 - r) * teacher + r * student
 
 
 def agreement(first: Tensor, second: Tensor) -> Tensor:
@@ -128,6 +128,6 @@ def boxes(count: int, size: Sequence[int], probability: float, device: torch.dev
     for side, share, start in zip(size, ((area * aspect).sqrt(), (area / aspect).sqrt()), (2, 3), strict=True):
         length = share.clamp(max=1)
         first = draws[:, start] * (1 - length)
-        places = (torch.arange(side, device=device) + 0.5) / side
-        spans.append((places >= first[:, None]) & (places < (first + length)[:, None]) & inside)
+        centres = (torch.arange(side, device=device) + 0.5) / side
+        spans.append((centres >= first[:, None]) & (centres < (first + length)[:, None]) & inside)
     return (spans[0][:, :, None] & spans[1][:, None, :])[:, None]

@@ -99,7 +99,7 @@ class AugmentedBatch(PrepareBatch):
         non_blocking: bool = False,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | dict[str, Tensor]]:
-        """Returns (image, target), all plain tensors on `device`, float32 or of whole numbers."""
+        """Return (image, target), all plain tensors on `device`, float32 or of whole numbers."""
         batch = {}
         for key in ("image", *([self.targets] if isinstance(self.targets, str) else self.targets)):
             value = batchdata[key]

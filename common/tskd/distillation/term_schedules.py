@@ -33,7 +33,7 @@ class Linear:
             raise TskdError(f"Linear: expected epochs above 0, found {self.epochs:g}. A constant needs no schedule.")
 
     def __call__(self, epoch: float) -> float:
-        """Returns the value after `epoch` epochs."""
+        """Return the value after `epoch` epochs."""
         way = min(max((epoch - self.begin) / self.epochs, 0.0), 1.0)
         return self.start + way * (self.end - self.start)
 

@@ -52,15 +52,15 @@ def transfer_entries(
             `dataset_file`, or was seen by the model that drew synthetic images; an image twice; other channels; or
             labels that are asked for where none is.
     """
-    found: dict[str, list[dict[str, str]]] = {part: [] for part in PARTS}
+    by_part: dict[str, list[dict[str, str]]] = {part: [] for part in PARTS}
     budget = entries(dataset_file, "labelled", num_labelled) if num_labelled != 0 else []
     labelled = {realpath(entry["image"]): entry for entry in budget}  # one file, whichever list names it
     channels = read(dataset_file)["channels"]
     foreign = [file for file in files if Path(file).resolve() != Path(dataset_file).resolve()]
     held_out = held_out_contents(dataset_file) if foreign else {}  # its own lists are kept apart where they are read
     for file in files:
-        if (own := read(file)["channels"]) != channels:
-            raise TskdError(f"{file}: expected images of {channels} channels as in {dataset_file}, found {own}")
+        if (count := read(file)["channels"]) != channels:
+            raise TskdError(f"{file}: expected images of {channels} channels as in {dataset_file}, found {count}")
         if file in foreign:
             _refuse_held_out(file, dataset_file, held_out)
         provenance = read(file)["provenance"]
@@ -69,11 +69,11 @@ def transfer_entries(
             own_labelled = labelled.get(realpath(entry["image"]))
             part = "labelled" if own_labelled else "synthetic" if synthetic else "unlabelled"
             entry = own_labelled if own_labelled and with_labels else entry
-            found[part].append({**entry, "part": part})
-    listed = [entry for part in PARTS for entry in found[part]]
+            by_part[part].append({**entry, "part": part})
+    listed = [entry for part in PARTS for entry in by_part[part]]
     if twice := [image for image, count in Counter(realpath(entry["image"]) for entry in listed).items() if count > 1]:
         raise TskdError(f"transfer_files: expected each image once, found {len(twice)} twice, such as {twice[0]}")
-    if with_labels and not found["labelled"]:
+    if with_labels and not by_part["labelled"]:
         raise TskdError(
             f"labelled_weight: expected labelled images among {', '.join(map(str, files))}, found none; add "
             f"{dataset_file} to transfer_files with a num_labelled above 0, or leave labelled_weight at 0"
@@ -94,10 +94,10 @@ def labelled_entries(
 
 
 def _refuse_held_out(file: str | PathLike[str], dataset_file: str | PathLike[str], held_out: Mapping[str, str]) -> None:
-    """Raises TskdError where `file` shows what is held out, by its pixels or, in another split of the data, patient."""
-    own, images, problems = read(dataset_file), entries(file, "transfer"), []
-    listed = [(name, entry) for name in ("validation", "test") for entry in own[name]]
-    if read(file)["name"] == own["name"]:
+    """Raise TskdError where `file` shows what is held out, by its pixels or, in another split of the data, patient."""
+    dataset, images, problems = read(dataset_file), entries(file, "transfer"), []
+    listed = [(name, entry) for name in ("validation", "test") for entry in dataset[name]]
+    if read(file)["name"] == dataset["name"]:
         groups = {entry["group"]: name for name, entry in listed}
         problems += [
             f"patient {g!r} of '{groups[g]}'" for g in sorted({entry["group"] for entry in images} & groups.keys())
@@ -176,7 +176,7 @@ class FillLabeld(MapTransform):
         super().__init__(keys=["label"], allow_missing_keys=True)
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the entry with a label."""
+        """Return the entry with a label."""
         if "label" in data:
             return dict(data)
         return {**data, "label": torch.full((1, *data["image"].shape[1:]), IGNORE, dtype=torch.uint8)}

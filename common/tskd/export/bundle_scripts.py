@@ -31,7 +31,7 @@ def write_scripts(folder: Path) -> None:
         done.add(module)
         text = _source(module)
         waiting += [name for _, name in _IMPORT.findall(text)]
-        local = _IMPORT.sub(lambda found: f"{found[1]}from scripts.{found[2].rpartition('.')[2]} import ", text)
+        local = _IMPORT.sub(lambda match: f"{match[1]}from scripts.{match[2].rpartition('.')[2]} import ", text)
         (folder / f"{module.rpartition('.')[2]}.py").write_text(local, encoding="utf-8")
 
 

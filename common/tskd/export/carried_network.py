@@ -46,10 +46,10 @@ def carry_network(bundle: Path) -> None:
 
 def _imported(source: Path) -> set[str]:
     """Modules of this project that a file imports, relative ones too."""
-    found = set()
+    modules = set()
     for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom):
             names = ["." * node.level + (node.module or "")]
-        found |= {name for name in names if name.startswith((PACKAGE, "."))}
-    return found
+        modules |= {name for name in names if name.startswith((PACKAGE, "."))}
+    return modules

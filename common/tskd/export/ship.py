@@ -266,7 +266,7 @@ def _dice_sentence(run: Path, force: bool) -> str:
 
 
 def _with_keys(config: dict[str, Any], keys: Mapping[str, Any]) -> dict[str, Any]:
-    """A config with other values of some of its keys, which have `#` between their levels."""
+    """Return a config with other values of some of its keys, which have `#` between their levels."""
     parser = ConfigParser(copy.deepcopy(config))
     for key, value in keys.items():
         parser[key] = value

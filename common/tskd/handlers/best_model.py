@@ -66,7 +66,7 @@ class BestModel:
         engine.add_event_handler(Events.COMPLETED, self._finish)
 
     def __call__(self, validator: Engine, trainer: Engine) -> None:
-        """Exports on improvement; ends the training when it has been stale for `patience` validations."""
+        """Export on improvement; end the training when it has been stale for `patience` validations."""
         if self.metric not in validator.state.metrics:
             raise TskdError(
                 f"best model: expected the metric {self.metric!r}, the validation has {sorted(validator.state.metrics)}"

@@ -91,7 +91,7 @@ class Checkpointing:
             engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Saves on rank 0."""
+        """Save on rank 0."""
         if not ranks.is_first():
             return
         content = {name: _unwrap(item).state_dict() for name, item in self.objects.items()}
@@ -170,5 +170,5 @@ class Checkpointing:
 
 
 def _unwrap(item: Any) -> Any:
-    """The module inside DistributedDataParallel, so that names do not depend on the number of processes."""
+    """Return the module inside DistributedDataParallel, so that names do not depend on the number of processes."""
     return item.module if isinstance(item, torch.nn.parallel.DistributedDataParallel) else item

@@ -21,6 +21,6 @@ class ListOutput:
         engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Replaces the output."""
+        """Replace the output."""
         state: Any = engine.state
         state.output = [state.output]

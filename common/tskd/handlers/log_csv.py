@@ -46,7 +46,7 @@ class LogCsv:
             self.validator.add_event_handler(Events.COMPLETED, self._validation, engine)
 
     def __call__(self, engine: Engine) -> None:
-        """Adds the iteration's scalars to the running sums."""
+        """Add the iteration's scalars to the running sums."""
         output: Any = engine.state.output
         output = output[0] if isinstance(output, list) else output
         scalars = {"loss": output["loss"], **getattr(self.terms, "last_terms", {})}
@@ -56,7 +56,7 @@ class LogCsv:
         self._count += 1
 
     def _begin(self, engine: Engine) -> None:
-        """Runs in the first epoch, not on STARTED: then a checkpoint is loaded, whatever the order of the handlers."""
+        """Run in the first epoch, not on STARTED: then a checkpoint is loaded, whatever the order of the handlers."""
         if self._begun:
             return
         self._begun = True

@@ -32,7 +32,7 @@ class Progress:
         engine.add_event_handler(Events.COMPLETED | Events.EXCEPTION_RAISED, self._finish)
 
     def __call__(self, engine: Engine) -> None:
-        """Moves the bar by one iteration."""
+        """Move the bar by one iteration."""
         if self._bar is not None:
             self._bar.update(1)
 

@@ -62,7 +62,7 @@ def teacher_of(settings: Mapping[str, Any]) -> str | None:
 
 
 def _folders(labels: Any) -> list[Path]:
-    """A folder, the folders of a teacher, or those of several teachers as lists in a list."""
+    """Return a folder, the folders of a teacher, or those of several teachers as lists in a list."""
     if isinstance(labels, str | Path):
         return [Path(labels)]
     return [folder for each in labels for folder in _folders(each)]

@@ -115,7 +115,7 @@ def without_paths(value: Any, key: str = "") -> Any:
 
 
 def _without_remarks(value: Any) -> Any:
-    """A config without its keys `_desc_...`."""
+    """Return a config without its keys `_desc_...`."""
     if isinstance(value, Mapping):
         return {key: _without_remarks(item) for key, item in value.items() if not str(key).startswith("_desc_")}
     return [_without_remarks(item) for item in value] if isinstance(value, list) else value

@@ -95,7 +95,7 @@ class WriteVersions:
         self._first_epoch = False
 
     def _known(self) -> dict[str, Any]:
-        """The file of the run's earlier parts, empty where there is none."""
+        """Return the file of the run's earlier parts, empty where there is none."""
         try:
             return json.loads(self.path.read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
@@ -126,7 +126,7 @@ def config_files() -> list[str]:
 
 
 def _without_folders(value: Any) -> Any:
-    """Settings with the name in place of an absolute path, whose folders may tell who ran this and where."""
+    """Return settings with the name in place of an absolute path, whose folders may tell who ran this and where."""
     if isinstance(value, dict):
         return {key: _without_folders(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -135,7 +135,7 @@ def _without_folders(value: Any) -> Any:
 
 
 def _literal(value: Any) -> Any:
-    """An override as MONAI's command line reads it: a number or list where it is one, else the text."""
+    """Return an override as MONAI's command line reads it: a number or list where it is one, else the text."""
     try:
         return ast.literal_eval(value) if isinstance(value, str) else value
     except (SyntaxError, ValueError):

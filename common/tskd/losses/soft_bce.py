@@ -43,7 +43,7 @@ class SoftBCELoss(nn.Module):
 
 
 def one_vs_rest_logits(logits: Tensor) -> Tensor:
-    """Return the logit of each class against all others: its sigmoid is the softmax, without rounding to 0 or 1."""
+    """Return the logit of each class against all rest: its sigmoid is the softmax, without rounding to 0 or 1."""
     classes = range(logits.shape[1])
-    others = [logits[:, [k for k in classes if k != index]].logsumexp(1) for index in classes]
-    return logits - torch.stack(others, dim=1)
+    rest = [logits[:, [k for k in classes if k != index]].logsumexp(1) for index in classes]
+    return logits - torch.stack(rest, dim=1)

@@ -100,7 +100,7 @@ def _refuse(problems: Sequence[str]) -> None:
 
 
 def _mask(path: Path) -> NDArray:
-    """A mask's values [rows, columns] or [x, y, z]."""
+    """Return a mask's values [rows, columns] or [x, y, z]."""
     if path.name.lower().endswith((".nii", ".nii.gz")):
         array = np.asanyarray(read_nifti(path).dataobj)
         array = (
@@ -114,7 +114,7 @@ def _mask(path: Path) -> NDArray:
 
 
 def _odd_values(values: Sequence[int], cases: Sequence[Case], masks: Sequence[NDArray]) -> list[str]:
-    """What is no set of class indices."""
+    """Refuse what is no set of class indices."""
     indices = [value for value in values if value != 255]
     if not values:
         return ["masks: expected a structure in at least one, found 0 everywhere"]
@@ -140,7 +140,7 @@ def _channels(cases: Iterable[Case]) -> tuple[set[int], list[str]]:
 
 
 def _size(masks: Sequence[NDArray], measured: Look) -> tuple[int, float]:
-    """The smallest size at which masks keep their shape, and the worst structure's mean Dice there."""
+    """Return the smallest size at which masks keep their shape, and the worst structure's mean Dice there."""
     slices = [each for mask in masks for each in _largest_slices(mask)][:: max(len(masks) // 40, 1)]
     binary = len(measured.values) == 1
     for size in SIZES:
@@ -153,7 +153,7 @@ def _size(masks: Sequence[NDArray], measured: Look) -> tuple[int, float]:
 
 
 def _largest_slices(mask: NDArray) -> list[NDArray]:
-    """The mask of a picture; of a volume, for each structure the slice that shows most of it."""
+    """Return the mask of a picture; of a volume, for each structure the slice that shows most of it."""
     if mask.ndim == 2:
         return [mask]
     values = [value for value in distinct(mask) if value not in (0, 255)] or [255]

@@ -60,9 +60,9 @@ def nnunet_lists(root: Path, tree: Tree, groups: dict[str, str]) -> dict[str, st
               for case in tree.cases if case.mask and case.image.stem in train | held_out}  # fmt: skip
     if set(chosen.values()) != {"training", "test"}:
         return {}
-    own = {path: groups.get(path, path) for path, section in chosen.items() if section == "training"}
-    drawn = share_out(own.values(), 0, VALIDATION, 0)["validation"]
-    return chosen | {path: "validation" for path, group in own.items() if group in drawn}
+    training = {path: groups.get(path, path) for path, section in chosen.items() if section == "training"}
+    drawn = share_out(training.values(), 0, VALIDATION, 0)["validation"]
+    return chosen | {path: "validation" for path, group in training.items() if group in drawn}
 
 
 def folders(tree: Tree, groups: dict[str, str], sections: dict[str, str]) -> dict[str, str]:
@@ -114,7 +114,7 @@ def _parents(paths: Sequence[Path]) -> list[Path]:
 
 
 def _endings(case: Case) -> tuple[str, str]:
-    """What the names of an image and its mask have after what they share."""
+    """Return what the names of an image and its mask have after what they share."""
     assert case.mask
     image = case.image.path.name if case.image.kind == "series" else names.stem(case.image.path.name)
     mask = names.stem(case.mask.path.name)

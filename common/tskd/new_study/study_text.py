@@ -98,12 +98,12 @@ def _line(indent: int, key: str, value: Any, comment: str = "") -> str:
 
 
 def _text(value: str) -> str:
-    """A text in YAML: bare where that reads as the same text."""
+    """Return a text in YAML: bare where that reads as the same text."""
     return value if re.fullmatch(r"[A-Za-z/][\w/., -]*", value) and value.strip() == value else json.dumps(value)
 
 
 def _setting(line: str, data: DataSet) -> str:
-    """A line of the template with the sizes, structures and weights of this study."""
+    """Return a line of the template with the sizes, structures and weights of this study."""
     line = re.sub(r"(teacher: .*image_size: )(\d+)", lambda m: f"{m[1]}{max(int(m[2]), data.size)}", line)
     line = re.sub(r"(student: .*image_size: )(\d+)", lambda m: f"{m[1]}{data.size}", line)
     line = re.sub(r"(largest_component: )\[[\d, ]*\]", lambda m: f"{m[1]}{list(data.one_piece)}", line)

@@ -168,7 +168,7 @@ def _one_kind(root: Path, items: Sequence[Found], left: dict[str, list[str]]) ->
 
 
 def _channel(root: Path, items: list[Found], masks: Sequence[Found], channel: int) -> tuple[list[Found], int]:
-    """The images of one channel and how many channels there are, where images are named as nnU-Net names them."""
+    """Return the images of one channel and the number of channels, where images are named as nnU-Net names them."""
     numbered = names.channels(names.stem(item.path.name) for item in items if item.kind != "series")
     if numbered is None or any(item.kind == "series" for item in items):
         return items, 1
@@ -223,7 +223,7 @@ def _labelled(cases: Sequence[Case]) -> int:
 
 
 def _keys(item: Found, full: bool) -> list[tuple]:
-    """What a file has to share with its partner; a DICOM series tries its folders' names and its PatientID."""
+    """Return what a file has to share with its partner; a DICOM series tries its folders' names and its PatientID."""
     part = names.section(item.relative)
     if item.kind == "series":
         tried = [*reversed(item.relative.parts), item.patient]

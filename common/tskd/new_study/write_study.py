@@ -110,7 +110,7 @@ def new_study(
 
 
 def _below_root(options: dict[str, str]) -> tuple[str, dict[str, str]]:
-    """The folder that all lie below, and the options with `{data_root}` in its place."""
+    """Return the folder that all lie below, and the options with `{data_root}` in its place."""
     paths = {key: Path(value).resolve() for key, value in options.items() if not key.endswith("suffix")}
     root = os.path.commonpath(paths.values())
     below = {
@@ -120,7 +120,7 @@ def _below_root(options: dict[str, str]) -> tuple[str, dict[str, str]]:
 
 
 def _name(images: Path, described: Description) -> str:
-    """The study's name: the data set's or the folder's, in letters, digits and signs that a path may have."""
+    """Return the study's name: the data set's or the folder's, in letters, digits and signs that a path may have."""
     folder = images.resolve()
     folder = folder.parent if set(tokens(folder.name)) <= {"images", "image", "imgs", "tr", "train"} else folder
     text = re.sub(r"[^A-Za-z0-9_-]+", "_", described.name or folder.name).strip("_-")

@@ -87,7 +87,7 @@ def predict(
 
 
 def _anonymised(value: Any, case: Case) -> Any:
-    """A value of the summary, with codes in place of names, ids, dates and UIDs."""
+    """Return a value of the summary, with codes in place of names, ids, dates and UIDs."""
     if not isinstance(value, str):
         return value
     return without_identity(value.replace(case.display_name, case.written_name or case.display_name), case.identity)

@@ -59,7 +59,7 @@ def _teachers(study: Study, dataset: str) -> dict[str, float]:
 
 
 def _largest(study: Study, dataset: str) -> list[Cell]:
-    """The cells of the largest budget in the first fold, one a seed."""
+    """Return the cells of the largest budget in the first fold, one a seed."""
     cells = list(study.cells(dataset))
     first = max(cells, key=lambda cell: _budget_order(cell.budget))
     return [cell for cell in cells if (cell.fold, cell.budget) == (first.fold, first.budget)]
@@ -78,6 +78,6 @@ def _dice(step: Step) -> float | None:
 
 
 def _known(values: list[float | None]) -> list[float]:
-    """The values, or none where one of them is unknown."""
+    """Return the values, or none where one of them is unknown."""
     known = [value for value in values if value is not None]
     return known if len(known) == len(values) else []

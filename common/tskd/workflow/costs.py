@@ -148,7 +148,7 @@ def _key(training: Mapping[str, Any]) -> str:
 
 
 def _training(step: Step) -> Step | None:
-    """The training whose network a step runs."""
+    """Return the training whose network a step runs."""
 
     def above(step: Step) -> Iterator[Step]:
         for needed in step.needs:

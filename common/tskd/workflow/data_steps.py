@@ -92,12 +92,12 @@ class DataSteps:
         )
 
     def _generator_images(self, cell: Cell) -> Step:
-        """The step whose dataset.json the generator is trained on: all real images, or the labelled ones only."""
+        """Return the step whose dataset.json the generator is trained on: all real images, or the labelled ones."""
         prepared = self.prepare(cell)
         return self._first(cell, prepared, "labelled", cell.budget_name) if self._generator_part(cell) else prepared
 
     def _generator_part(self, cell: Cell) -> str:
-        """What the names of a generator's folders end with where it depends on the budget."""
+        """Return what the names of a generator's folders end with where it depends on the budget."""
         return f"-labelled-{cell.budget_name}" if self.config["synthesis"].get("real") == "labelled" else ""
 
     def transfer(self, cell: Cell, sizes: Mapping[str, Any]) -> dict[str, Step]:
@@ -113,7 +113,7 @@ class DataSteps:
         return lists
 
     def _first(self, cell: Cell, source: Step, part: str, count: int | str) -> Step:
-        """The list of the first so many images of a step's dataset.json, or of all labelled ones."""
+        """Return the list of the first so many images of a step's dataset.json, or of all labelled ones."""
         folder = f"{self._at(cell)}/{part}-{count}"
         files = (f"{source.folder}/dataset.json", str(count), f"{folder}/dataset.json")
         return Step("transfer", folder, files[-1], ("tskd.workflow.sublist", *files), (source,), folder=folder)
@@ -124,7 +124,7 @@ class DataSteps:
         self, rule: str, bundle: str, path: str, needs: Iterable[Step], cell: Cell, stage: Mapping[str, Any],
         run_keys: Mapping[str, Any], entity: Mapping[str, Any] | None = None, base: str = "train",
     ) -> Step:  # fmt: skip
-        """A step that runs a bundle: its own keys, then those that the study, the data set and the stage set."""
+        """Return a step that runs a bundle: its own keys, then those that the study, the data set and the stage set."""
         dataset = self.config["datasets"][cell.dataset]
         images = ("images_2d",) if dataset.get("images_2d") and bundle != DDPM else ()
         configs = (base, *images, *stage.get("configs", ()))

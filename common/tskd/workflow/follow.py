@@ -104,7 +104,7 @@ class Follower:
         return None if expected is None else max(expected - spent, 0.0)
 
     def _expected(self, step: Step) -> float | None:
-        """The estimate times how much longer finished steps took; without one, the mean of those of its rule.
+        """Return the estimate times how much longer finished steps took; without one, the mean of those of its rule.
 
         Finished steps of the same rule say most; others only if their estimates were measured, too.
         """

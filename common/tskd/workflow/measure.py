@@ -67,7 +67,7 @@ def measure(training: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _tensor(result: Any) -> Any:
-    """The largest tensor of what a network returns: a tensor, or several by name or place, features among them."""
+    """Return the largest tensor that a network returns: alone, or one of several, features among them."""
     if hasattr(result, "sample"):  # diffusers
         return result.sample
     parts = list(result.values()) if isinstance(result, dict) else result

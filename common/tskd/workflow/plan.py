@@ -63,7 +63,7 @@ def prepare_data(study: Study, steps: Sequence[Step], cores: int, environment: M
 
 
 def _call(study: Study, arguments: Sequence[str], environment: Mapping[str, str] | None, refuse: bool = True) -> str:
-    """What Snakemake prints, which the study's log gets, too."""
+    """Return what Snakemake prints, which the study's log gets, too."""
     command, log = [*snakemake(study), *arguments], Path(study.output, "train.log")
     variables = {**os.environ, "PYTHONWARNINGS": "ignore", **(environment or {})}
     with log.open("a+", encoding="utf-8", errors="replace") as file:

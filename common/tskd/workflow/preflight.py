@@ -107,7 +107,7 @@ def _weights(study: Study) -> Iterator[str]:
 
 
 def _folds(study: Study, dataset: str) -> dict[str, Cell]:
-    """A cell of each fold."""
+    """Return a cell of each fold."""
     return {cell.fold: cell for cell in study.cells(dataset)}
 
 
@@ -176,7 +176,7 @@ def _files(file: Path, content: Mapping[str, Any]) -> Iterator[Path]:
 
 
 def _few(content: Mapping[str, Any]) -> list[str]:
-    """What few labels or patients mean for the split."""
+    """Return what few labels or patients mean for the split."""
     lines = []
     patients = {entry["group"] for name in ("training", "validation", "test") for entry in content[name]}
     tested = len({entry["group"] for entry in content["test"]})

@@ -61,7 +61,7 @@ def write_preview(preview: Preview, target: Path) -> None:
 
 
 def _augmentation(preview: Preview) -> tuple[list[Any], Any]:
-    """The augmentations of a config one after the other, and the preprocessing of its labelled images."""
+    """Return the augmentations of a config one after the other, and the preprocessing of its labelled images."""
     from monai.bundle import ConfigParser
 
     bundle = TEACHER if preview.teacher else STUDENT
@@ -85,7 +85,7 @@ def _augmentation(preview: Preview) -> tuple[list[Any], Any]:
 
 
 def _chosen(dataset_file: Path) -> list[dict[str, str]]:
-    """The first labelled images that show most structures among the first sixty, in the order of the list."""
+    """Return the first labelled images that show most structures among the first sixty, in the order of the list."""
     labelled = entries(dataset_file, "labelled")[:60]
     shown = [len(np.unique(_pixels(entry["label"]))) for entry in labelled]
     best = sorted(sorted(range(len(labelled)), key=lambda index: -shown[index])[:IMAGES])

@@ -132,7 +132,7 @@ def _claim(study: optuna.Study, settings: Mapping[str, Any]) -> None:
 
 
 def _next(study: optuna.Study, seed: int) -> Trial:
-    """The trial that was being run when the search was stopped, or a new one."""
+    """Return the trial that was being run when the search was stopped, or a new one."""
     study.sampler = optuna.samplers.TPESampler(seed=seed * 100_003 + len(study.trials))
     running = [trial for trial in study.trials if trial.state == TrialState.RUNNING]
     return Trial(study, running[0]._trial_id) if running else study.ask()
@@ -176,7 +176,7 @@ def _run(study: optuna.Study, trial: Trial, settings: Mapping[str, Any], dataset
 
 
 def _watch(process: warm.Process, trial: Trial, log: Path, metric: str) -> bool:
-    """Waits for the run's end; whether the pruner has ended it early."""
+    """Wait for the run's end; return whether the pruner has ended it early."""
     reported: set[int] = set()
     while process.poll() is None:
         time.sleep(0.5)

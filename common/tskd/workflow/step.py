@@ -126,7 +126,7 @@ def _execute(task: Task, goes_on: bool) -> None:
 
 
 def _last_part(log: Path) -> str:
-    """What the command has printed since it was begun last."""
+    """Return what the command has printed since it was begun last."""
     return log.read_text(encoding="utf-8", errors="replace").rpartition("[tskd] ")[2].partition("\n")[2]
 
 

@@ -86,7 +86,7 @@ class Study(DataSteps):
         return Step("bundle", folder, f"{folder}/models/model.pt", command, (data, student), folder=folder)
 
     def _kind(self, teacher: str) -> str:
-        """What answers: a foundation model, or the bundle of a network of any kind."""
+        """Return what answers: a foundation model, or the bundle of a network of any kind."""
         settings = self.config["teachers"][teacher]
         if "method" in settings:
             return STUDENT_RUN
@@ -168,7 +168,7 @@ class Study(DataSteps):
         return self._run(rule, STUDENT, folder, needs, cell, settings, run_keys)
 
     def _start(self, cell: Cell, pretraining: str) -> Step:
-        """The training on the labels that a joint training starts from."""
+        """Return the training on the labels that a joint training starts from."""
         start = self.config["pretraining"][pretraining]["start"]
         return (
             self.finetune(cell, start)
@@ -193,7 +193,7 @@ class Study(DataSteps):
     # --- results -----------------------------------------------------------------------------------------------------
 
     def _model(self, method: str) -> dict[str, Any]:
-        """What of a method's training its model goes on with."""
+        """Return what of a method's training its model goes on with."""
         settings = self.config["methods"][method]
         if "teacher" in settings:
             return _model(TEACHER, self.config["teachers"][settings["teacher"]].get("train", {}))
@@ -257,7 +257,7 @@ class Study(DataSteps):
         return Step("report", folder, f"{folder}/report.html", command, tuple(needs), folder=folder)
 
     def _about(self, cell: Cell, method: str) -> dict[str, Any]:
-        """What a method is in words, and the steps of one training of it."""
+        """Return what a method is in words, and the steps of one training of it."""
         settings = self.config["methods"][method]
         start = self.config.get("pretraining", {}).get(settings.get("pretrain"), {})
         if "teacher" in settings:
@@ -287,12 +287,12 @@ def teachers_of(pretraining: Mapping[str, Any]) -> list[str]:
 
 
 def _labels(cell: Cell) -> dict[str, Any]:
-    """The key that limits the labels; none where all of them count."""
+    """Return the key that limits the labels; none where all of them count."""
     return {} if cell.budget == "all" else {"num_labelled": cell.budget}
 
 
 def _model(bundle: str, stage: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a training's stage that its model goes on with: overlays that define a network, and keys of MODEL."""
+    """Return what a training's model goes on with of its stage: overlays that define a network, and keys of MODEL."""
     overlays = [name for name in stage.get("configs", ()) if defines_network(bundle, name)]
     overrides = {key: value for key, value in stage.get("overrides", {}).items() if key.split("#")[0] in MODEL}
     return {"configs": overlays, "overrides": overrides}

@@ -36,7 +36,7 @@ def check_study(config: Mapping[str, Any], where: str = "study") -> Study:
 
 
 def _names(config: Mapping[str, Any]) -> Iterator[str]:
-    """References to data sets, teachers, pretrainings and methods that do not exist."""
+    """Return references to data sets, teachers, pretrainings and methods that do not exist."""
     for name, method in config["methods"].items():
         for key, known in (("teacher", "teachers"), ("pretrain", "pretraining")):
             yield from unknown_names(

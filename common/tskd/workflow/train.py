@@ -131,7 +131,7 @@ def _show(screen: Screen, follower: Follower) -> None:
 
 
 def _where(path: str) -> str:
-    """The last parts of a step's path that say what it is about."""
+    """Return the last parts of a step's path that say what it is about."""
     return "/".join(path.split("/")[-4:])
 
 

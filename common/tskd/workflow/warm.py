@@ -196,7 +196,7 @@ def serve(listener: socket.socket, modules: Sequence[str], parent: IO[str]) -> d
 
 
 def _receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    """A request, empty from a client that broke off, and the file descriptors for its output and errors."""
+    """Return a request, empty from a client that broke off, and the file descriptors for its output and errors."""
     head, descriptors, _, _ = socket.recv_fds(connection, 8, 2)
     size, content = int.from_bytes(head, "big"), b""
     while len(content) < size and (part := connection.recv(size - len(content))):

@@ -51,7 +51,7 @@ def read_series(folder: str | os.PathLike[str], files: Sequence[Path] | None = N
 
 @contextmanager
 def _readable_tags(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """What pydicom raises where it first looks at a damaged tag, as an error of ours."""
+    """Raise what pydicom raises where it first looks at a damaged tag as an error of ours."""
     try:
         yield
     except TskdError:
@@ -123,7 +123,7 @@ def _slices(folder: str | os.PathLike[str], files: Sequence[Path] | None) -> lis
 
 
 def _image(path: Path) -> pydicom.Dataset | None:
-    """The data set of a DICOM image file; None if the file is something else."""
+    """Return the data set of a DICOM image file; None if the file is something else."""
     if not path.is_file():
         return None
     try:
@@ -136,7 +136,7 @@ def _image(path: Path) -> pydicom.Dataset | None:
 
 
 def _bare(path: Path) -> pydicom.Dataset | None:
-    """The data set of a DICOM image without preamble and meta header, as old archives hold it; None if it is none."""
+    """Return the data set of a DICOM image without preamble and meta header, as old archives have it; or None."""
     try:
         data = pydicom.dcmread(path, force=True)
     except Exception:  # whatever a file that is something else makes of the parser
@@ -205,7 +205,7 @@ def _equal(first: Any, second: Any) -> bool:
 def _slice_step(
     folder: str | os.PathLike[str], positions: np.ndarray, normal: np.ndarray, names: list[str]
 ) -> np.ndarray:
-    """The vector from one slice to the next, after making sure that it is the same everywhere and along the normal."""
+    """Return the vector from one slice to the next; refuse one that differs, or that is not along the normal."""
     gaps = np.diff(positions @ normal)
     typical = float(np.median(gaps))
     allowed = max(_GAP_TOLERANCE * typical, min(_ROUNDING, typical / 4))

@@ -112,7 +112,7 @@ def _refuse_flat(affine: np.ndarray, where: str | os.PathLike[str], name: str) -
 def _refuse_disagreement(
     header: Nifti1Header, affines: dict[str, np.ndarray], shape: tuple[int, ...], where: str | os.PathLike[str]
 ) -> None:
-    """The sform against the qform; a form alone against the spacing of pixdim."""
+    """Compare the sform with the qform; a form alone with the spacing of pixdim."""
     if len(affines) == 2:
         moved = displacement(affines["qform"], affines["sform"], shape)
         if moved > HALF:

@@ -39,9 +39,9 @@ def identity_words(header: Dataset) -> tuple[str, ...]:
         text = str(header.get(tag) or "").strip()
         words |= {text, *re.split(r"[\^=\s,\\]+", text)}
     dates = {f"{w[:4]}{mark}{w[4:6]}{mark}{w[6:]}" for w in words if re.fullmatch(r"\d{8}", w) for mark in "-._"}
-    found = {word for word in words | dates if len(word) >= _SHORT or (len(word) > 1 and not word.isdigit())}
-    found |= {str(header.get("PatientID") or "").strip()} - {""}  # whole, however short: folders are called by it
-    return tuple(sorted(found, key=lambda word: (-len(word), word)))
+    kept = {word for word in words | dates if len(word) >= _SHORT or (len(word) > 1 and not word.isdigit())}
+    kept |= {str(header.get("PatientID") or "").strip()} - {""}  # whole, however short: folders are called by it
+    return tuple(sorted(kept, key=lambda word: (-len(word), word)))
 
 
 def code_of(text: str) -> str:
@@ -61,7 +61,7 @@ def without_identity(text: str, words: Iterable[str]) -> str:
     longest_first = sorted(known, key=len, reverse=True)
     alone = {True: r"(?<![^\W_])%s(?![^\W_])", False: "%s"}
     pattern = "|".join(alone[len(word) < _SHORT] % re.escape(word) for word in longest_first)
-    return re.sub(pattern, lambda found: code_of(known[found[0].casefold()]), text, flags=re.IGNORECASE)
+    return re.sub(pattern, lambda match: code_of(known[match[0].casefold()]), text, flags=re.IGNORECASE)
 
 
 @cache

@@ -100,7 +100,7 @@ class Intensity:
         }
 
     def _limits(self, array: np.ndarray) -> tuple[float, float]:
-        """The intensities that become 0 and 1."""
+        """Return the intensities that become 0 and 1."""
         if self.kind == "window":
             return self.low, self.high
         if self.kind == "percentiles":

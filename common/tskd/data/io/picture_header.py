@@ -50,7 +50,7 @@ def open_picture(path: Path) -> Image.Image:
 
 
 def _opened(path: Path) -> Image.Image:
-    """The picture without Pillow's own limit of pixels, which is no key of ours."""
+    """Open a picture without Pillow's own limit of pixels, which is no key of ours."""
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
         return Image.open(path)

@@ -70,11 +70,11 @@ class Abdomen:
         self.xyz = [grid.astype(np.float32) + 4 * self.noise(55) for grid in grids]
 
     def noise(self, length: float) -> np.ndarray:
-        """A smooth random field on the grid."""
+        """Return a smooth random field on the grid."""
         return smooth_field(self.rng, self.shape, self.spacing, length)
 
     def vary(self, value: float, share: float) -> float:
-        """A number drawn around `value`, evenly within plus or minus `share` of it."""
+        """Return a number drawn around `value`, evenly within plus or minus `share` of it."""
         return float(value * self.rng.uniform(1 - share, 1 + share))
 
     def blob(

@@ -72,11 +72,11 @@ def write_series(
 
 
 def _uid(seed: str, what: str) -> UID:
-    """A UID under 2.25 (the root for UIDs made from a number), the same for the same text."""
+    """Return a UID under 2.25 (the root for UIDs made from a number), the same for the same text."""
     digest = hashlib.sha256(f"{seed} {what}".encode()).digest()
     return UID(f"2.25.{int.from_bytes(digest[:16], 'big')}")
 
 
 def _decimal(value: float) -> str:
-    """A DICOM decimal string: 16 characters at most."""
+    """Return a DICOM decimal string: 16 characters at most."""
     return f"{value:.8f}".rstrip("0").rstrip(".")[:16]

@@ -227,9 +227,9 @@ def _complete(
     for wanted, among, share in (("test", ("",), test), ("validation", ("", "training"), validation)):
         if wanted in complete.values() or not share:
             continue
-        own = {case: groups[case] for case, section in complete.items() if section in among}
-        drawn = share_out(own.values(), 0, share, seed)["validation"]
-        complete |= {case: wanted for case, group in own.items() if group in drawn}
+        patients = {case: groups[case] for case, section in complete.items() if section in among}
+        drawn = share_out(patients.values(), 0, share, seed)["validation"]
+        complete |= {case: wanted for case, group in patients.items() if group in drawn}
     return {case: section or "training" for case, section in complete.items()}
 
 

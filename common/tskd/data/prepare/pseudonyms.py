@@ -35,14 +35,14 @@ def without_identities(
     def code(text: str) -> str:
         return without_identity(text, words)
 
-    found = [replace(scan, group=code(scan.group), case=code(scan.case)) for scan in scans]
-    changed = sum(new != old for new, old in zip(found, scans, strict=True))
-    cases = Counter(scan.case for scan in found)
+    coded = [replace(scan, group=code(scan.group), case=code(scan.case)) for scan in scans]
+    changed = sum(new != old for new, old in zip(coded, scans, strict=True))
+    cases = Counter(scan.case for scan in coded)
     number: Counter[str] = Counter()
-    for position, scan in enumerate(found):  # DOE and doe are one word
+    for position, scan in enumerate(coded):  # DOE and doe are one word
         if cases[scan.case] > 1:
             number[scan.case] += 1
-            found[position] = replace(scan, case=f"{scan.case}_{number[scan.case]}")
+            coded[position] = replace(scan, case=f"{scan.case}_{number[scan.case]}")
     inventory.identity = tuple(words)
     if changed:
         logger.warning(
@@ -50,4 +50,4 @@ def without_identities(
             "codes are the same in every data set that is prepared with your key (see docs/inputs.md).",
             changed,
         )
-    return found, {key: sorted({code(group) for group in groups}) for key, groups in split.items()}
+    return coded, {key: sorted({code(group) for group in groups}) for key, groups in split.items()}

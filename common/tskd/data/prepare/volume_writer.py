@@ -159,7 +159,7 @@ def fingerprint(path: str | Path) -> str:
 
 
 def _read_record(record: Path) -> dict[str, Any] | None:
-    """The record of an earlier preparation; None if the file is something else."""
+    """Return the record of an earlier preparation; None if the file is something else."""
     try:
         content = json.loads(record.read_text(encoding="utf-8"))
     except ValueError:
@@ -186,7 +186,7 @@ def _complete(folder: Path) -> bool:
 def _write_slices(
     output: Path, patient: Patient, intensity: Intensity, affine: str | None
 ) -> tuple[list[dict[str, str]], int]:
-    """The entries, and how many slices were left out as one grey everywhere."""
+    """Return the entries, and how many slices were left out as one grey everywhere."""
     image, matrix = load_volume(patient.image, affine)
     label = None
     if patient.label is not None:

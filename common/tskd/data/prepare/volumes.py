@@ -151,7 +151,7 @@ def _refuse_other_segments(patients: Sequence[Patient], labels: Sequence[str]) -
 
 
 def _from_table(path: Path, inventory: Inventory) -> tuple[list[Patient], dict[str, str]]:
-    """The scans that a table lists, and case -> list where it says so."""
+    """Return the scans that a table lists, and case -> list where it says so."""
     table = read_table(path)
     inventory.num_files = sum(1 + (row.label is not None) for row in table.rows) + len(table.unused)
     inventory.leave("columns of the table", table.unused)
@@ -161,7 +161,7 @@ def _from_table(path: Path, inventory: Inventory) -> tuple[list[Patient], dict[s
 
 
 def _code(path: Path) -> str:
-    """The name of a volume without its endings."""
+    """Return the name of a volume without its endings."""
     if path.is_dir():
         return path.name
     stem = path.name[:-3] if path.name.lower().endswith(".gz") else path.name

@@ -103,7 +103,7 @@ def _subjects(source: Path) -> list[Patient]:
 
 
 def _with_volume(patient: Patient, folder: Path) -> Patient:
-    """The patient with a NIfTI label in `folder` in place of one PNG for each DICOM file, of the same name."""
+    """Prepare the patient with a NIfTI label in `folder` in place of one PNG for each DICOM file, of the same name."""
     masks = Path(str(patient.label))
     if masks.is_file():
         return patient

@@ -9,7 +9,7 @@ DARK = 15  # brightest channel of the frame; JPEG ripples at the rim reach about
 
 
 def field_of_view(image: np.ndarray) -> np.ndarray:
-    """The largest connected region whose brightest channel is above 15 of 255, its holes filled.
+    """Return the largest connected region whose brightest channel is above 15 of 255, its holes filled.
 
     Args:
         image: uint8 [rows, columns, 3] or [rows, columns].

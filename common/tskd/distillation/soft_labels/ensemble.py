@@ -53,7 +53,7 @@ def add_teachers(
         raise TskdError(f"teacher_model: expected None where teacher_weights are given, found {teacher}. Leave it out.")
     by_teacher = [add_soft_labels(entries, folder, preprocessing=preprocessing) for folder in folders]
     return [
-        {**entry, "soft_labels": [found["soft_labels"] for found in same_case]}
+        {**entry, "soft_labels": [each["soft_labels"] for each in same_case]}
         for entry, *same_case in zip(entries, *by_teacher, strict=True)
     ]
 
@@ -84,15 +84,15 @@ class AverageSoftLabelsd(MapTransform):
         self.wanted = [key for key, asked in (("logits", logits), ("embedding", embedding)) if asked]
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the entry with the arrays in place of the paths."""
+        """Return the entry with the arrays in place of the paths."""
         entry = dict(data)
         paths = entry.pop("soft_labels")
         if self.weights is None:
             return entry | read_soft_labels(paths, self.wanted)
-        first, *others = paths
+        first, *further = paths
         entry |= read_soft_labels(first, self.wanted)
         if "logits" in self.wanted:
-            logits = [entry["logits"], *(read_soft_labels(path, ["logits"])["logits"] for path in others)]
+            logits = [entry["logits"], *(read_soft_labels(path, ["logits"])["logits"] for path in further)]
             if len({len(one) for one in logits}) > 1:
                 raise TskdError(
                     f"{first}: expected the same classes of every teacher, found {[len(one) for one in logits]} classes"

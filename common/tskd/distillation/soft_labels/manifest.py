@@ -51,10 +51,12 @@ def header_sha256(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
-def refuse_difference(folder: Path, expected: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-    """Raise TskdError with both values of each key of `expected` that is not so in `found`, a part of the manifest."""
+def refuse_difference(folder: Path, expected: Mapping[str, Any], actual: Mapping[str, Any]) -> None:
+    """Raise TskdError with both values of each key of `expected` that is not so in `actual`, a part of the manifest."""
     differing = [
-        f"{key}: expected {value}, found {found.get(key)}" for key, value in expected.items() if found.get(key) != value
+        f"{key}: expected {value}, found {actual.get(key)}"
+        for key, value in expected.items()
+        if actual.get(key) != value
     ]
     if differing:
         raise TskdError(
@@ -93,7 +95,7 @@ class Manifest:
         self.folder, self.header, self.wanted = folder, dict(header), wanted
         self.path = folder / f"manifest.{rank}.json"
         self.cases = self._read([*self._parts(), folder / MANIFEST])
-        self._own = dict(self.cases) if world_size == 1 else self._read([self.path])
+        self._written = dict(self.cases) if world_size == 1 else self._read([self.path])
 
     def done(self, case: str) -> bool:
         """Return whether the case has its file, made of the image as it is now and by its teacher."""
@@ -102,11 +104,11 @@ class Manifest:
 
     def add(self, case: str, shapes: Mapping[str, list[int]]) -> None:
         """Note that the file of a case has been written."""
-        self._own[case] = {**self.wanted[case], "shapes": dict(shapes)}
+        self._written[case] = {**self.wanted[case], "shapes": dict(shapes)}
 
     def save(self) -> None:
         """Write what this process knows, atomically."""
-        self._write(self.path, self._own)
+        self._write(self.path, self._written)
 
     def finish(self) -> bool:
         """Join the parts of all processes into `manifest.json`; False where others have not finished."""
@@ -127,11 +129,11 @@ class Manifest:
         cases: dict[str, Any] = {}
         for path in paths:
             try:
-                found = {**_OLDER, **json.loads(path.read_text())}
+                stored = {**_OLDER, **json.loads(path.read_text())}
             except FileNotFoundError:
                 continue
-            refuse_difference(self.folder, self.header, found)
-            for case, info in found["cases"].items():
+            refuse_difference(self.folder, self.header, stored)
+            for case, info in stored["cases"].items():
                 if case not in cases or (case in self.wanted and _fits(info, self.wanted[case])):
                     cases[case] = info
         return cases

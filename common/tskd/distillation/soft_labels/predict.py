@@ -78,7 +78,7 @@ class Predictions:
         self._loaded: int | None = None
 
     def __call__(self, entries: Sequence[Entry]) -> Iterator[tuple[list[str], list[dict[str, Tensor]]]]:
-        """Yields names and {key: float16 array} of each batch; the teacher's own cases first, then fold by fold."""
+        """Yield names and {key: float16 array} of each batch; the teacher's own cases first, then fold by fold."""
         for fold in (None, *range(len(self.fold_models))):
             chosen = [entry for entry in entries if self.case_folds.get(entry["case"]) == fold]
             if not chosen:
@@ -92,7 +92,7 @@ class Predictions:
         self._load(None)
 
     def _load(self, fold: int | None) -> None:
-        """Puts the weights of a fold's model into the network, or those of the teacher."""
+        """Put the weights of a fold's model into the network, or those of the teacher."""
         if fold != self._loaded:
             load_checkpoint(self.network, self.teacher if fold is None else self.fold_models[fold])
             self._loaded = fold

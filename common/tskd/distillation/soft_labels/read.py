@@ -88,9 +88,9 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
             f"{folder / MANIFEST}: expected the soft labels' manifest, found none. Run soft_labels.json first"
         )
     try:
-        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        cases = found["cases"].values()
-        sound = isinstance(found["teacher"], str) and isinstance(found["preprocessing"], dict)
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        cases = manifest["cases"].values()
+        sound = isinstance(manifest["teacher"], str) and isinstance(manifest["preprocessing"], dict)
         sound = sound and all(isinstance(info["image"], str) for info in cases)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise TskdError(
@@ -99,7 +99,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         ) from error
     if not sound:
         raise TskdError(f"{folder / MANIFEST}: expected the soft labels' manifest, found other content. Write it again")
-    return found
+    return manifest
 
 
 def read_soft_labels(path: str | Path, keys: Sequence[str]) -> dict[str, Tensor]:

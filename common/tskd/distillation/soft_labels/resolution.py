@@ -45,12 +45,12 @@ def truth_dice(label: Tensor, grid: Sequence[int]) -> float:
         return 1.0
     one_hot = torch.stack([(label == value).float() for value in [0, *classes]])[None]
     coarse = functional.adaptive_avg_pool2d(one_hot, (min(grid[0], size[0]), min(grid[1], size[1])))
-    found = functional.interpolate(coarse, size=size, mode="bilinear", align_corners=False)[0].argmax(0)
+    predicted = functional.interpolate(coarse, size=size, mode="bilinear", align_corners=False)[0].argmax(0)
     counted = label != IGNORE
     scores = []
     for index, value in enumerate(classes, start=1):
-        truth, own = (label == value) & counted, (found == index) & counted
-        scores.append(2 * (truth & own).sum().item() / (truth.sum() + own.sum()).item())
+        truth, mask = (label == value) & counted, (predicted == index) & counted
+        scores.append(2 * (truth & mask).sum().item() / (truth.sum() + mask.sum()).item())
     return float(np.mean(scores))
 
 
