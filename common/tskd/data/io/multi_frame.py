@@ -22,7 +22,7 @@ _LEFT = ("PixelData", "NumberOfFrames", "PerFrameFunctionalGroupsSequence", "Sha
 
 
 def split_frames(path: Path, image: Dataset) -> list[Dataset]:
-    """The frames of an enhanced multi-frame image; of any other image the image itself.
+    """Return the frames of an enhanced multi-frame image; of any other image the image itself.
 
     Args:
         path: file of the image, for errors.

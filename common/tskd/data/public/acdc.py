@@ -74,7 +74,7 @@ def prepare_acdc(
 
 
 def _scans(source: Path) -> list[Patient]:
-    """The frames that have a mask; the whole series (_4d) has none."""
+    """Return the frames that have a mask; the whole series (_4d) has none."""
     frames = [path for path in sorted(source.rglob("patient*_frame*.nii*")) if "_gt" not in path.name]
     scans, missing = [], []
     for image in frames:

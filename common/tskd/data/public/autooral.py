@@ -62,6 +62,6 @@ def prepare_autooral(
 
 
 def _child(folder: Path, names: tuple[str, ...]) -> Path | None:
-    """The first folder of one of these names, in any case."""
+    """Return the first folder of one of these names, in any case."""
     below = sorted(folder.iterdir()) if folder.is_dir() else []
     return next((path for name in names for path in below if path.is_dir() and path.name.lower() == name), None)

@@ -107,7 +107,7 @@ def _series(place: Path, phase: str) -> Path:
 
 
 def _label(place: Path, folder: Path) -> Path:
-    """The masks as a volume: named after the files of one phase, or in their order."""
+    """Return the masks as a volume: named after the files of one phase, or in their order."""
     ground, stems = place / "Ground", {path.stem for path in (place / "Ground").glob("*.png")}
     series = [_series(place, phase) for phase in PHASES if (place / "DICOM_anon" / PHASES[phase]).is_dir()]
     named = next((one for one in series if {path.stem for path in series_files(one)} <= stems), None)
@@ -118,7 +118,7 @@ def _label(place: Path, folder: Path) -> Path:
 
 
 def _colours(subject: str, place: Path, folder: Path, scaling: Intensity) -> Sequence[Picture]:
-    """The slices of a subject as RGB pictures, but for those of one grey everywhere."""
+    """Return the slices of a subject as RGB pictures, but for those of one grey everywhere."""
     volumes, affines = zip(*(load_volume(_series(place, phase)) for phase in PHASES), strict=True)
     if volumes[0].shape != volumes[1].shape or not np.allclose(affines[0], affines[1], atol=1e-2):
         raise TskdError(

@@ -55,7 +55,7 @@ def prepare_drive(
 
 
 def _part(folder: Path) -> list[Picture]:
-    """The pictures of training/ or test/: files belong together by the number that their names begin with."""
+    """Return the pictures of training/ or test/: files belong together by the number that their names begin with."""
     found = {name: _numbered(folder / name) for name in ("1st_manual", "2nd_manual", "mask")}
     pictures = []
     for image in list_images(folder / "images"):

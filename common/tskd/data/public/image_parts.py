@@ -112,7 +112,7 @@ def with_groups(pictures: Sequence[Picture], findings: Findings) -> list[Picture
 
 
 def paired(images: Path, masks: Path, mask_suffix: str = "", case: str = "") -> list[Picture]:
-    """The images of a folder with their masks in another, as pictures of unknown patients; `case` begins the names."""
+    """Return images of a folder with masks in another, as pictures of unknown patients; `case` begins names."""
     return [
         Picture(f"{case}{image.stem}", "", image, mask)
         for image, mask in pair(list_images(images), list_images(masks), mask_suffix)
@@ -120,7 +120,7 @@ def paired(images: Path, masks: Path, mask_suffix: str = "", case: str = "") -> 
 
 
 def black_and_white(mask: Path) -> np.ndarray:
-    """A mask that was saved as JPEG, whose greys nobody drew, as 0 and 1: uint8 [rows, columns]."""
+    """Return a mask that was saved as JPEG, whose greys nobody drew, as 0 and 1: uint8 [rows, columns]."""
     return (np.asarray(open_picture(mask).convert("L")) > 127).astype(np.uint8)
 
 

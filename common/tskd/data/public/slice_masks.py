@@ -14,7 +14,7 @@ from tskd.errors import TskdError
 
 
 def by_name(series: Path, masks: Path) -> list[Path]:
-    """The mask of each slice, in the order of the slices: `X.png` belongs to `X.dcm`.
+    """Return the mask of each slice, in the order of the slices: `X.png` belongs to `X.dcm`.
 
     Raises:
         TskdError: slices without a mask.
@@ -28,7 +28,7 @@ def by_name(series: Path, masks: Path) -> list[Path]:
 
 
 def by_order(series: Path, masks: Path) -> list[Path]:
-    """The mask of each slice, in the order of the slices: the n-th mask belongs to the n-th file, by their names.
+    """Return the mask of each slice, in the order of the slices: the n-th mask belongs to the n-th file, by name.
 
     Raises:
         TskdError: other numbers of masks and slices.
