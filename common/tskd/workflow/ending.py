@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+import pandas as pd
 
 from tskd.files import sha256
 from tskd.workflow import warm
@@ -31,18 +32,19 @@ def ending(study: Study, environment: Mapping[str, str]) -> Iterator[str]:
 
 def table(study: Study, dataset: str, numbers: Path) -> Iterator[str]:
     """Return mean Dice of each structure and method, and where it was measured the size and speed of the network."""
-    with numbers.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["metric"] == "dice"]
-    labels = list(dict.fromkeys(row["label"] for row in rows))
+    rows = pd.read_csv(numbers, dtype={"budget": str}, keep_default_na=False, na_values={"mean": [""]})
+    rows = rows[rows["metric"] == "dice"]
+    labels = list(rows["label"].unique())
     labels = [*labels[1:], labels[0]] if len(labels) > 2 else labels[-1:]  # the mean last; one structure has none
-    width = max(len(row["method"]) for row in rows) + 2
-    patients = max(int(row["patients"]) for row in rows)
+    means = rows.pivot(index=["method", "budget"], columns="label", values="mean")[labels]
+    means = means.reindex(rows[["method", "budget"]].drop_duplicates())
+    width = rows["method"].str.len().max() + 2
+    patients = rows["patients"].max()
     yield f"  mean Dice over {patients} test patient{'s' * (patients > 1)}"
     heads = [f"{label[:13]:>14}" for label in labels]
     yield f"  {'method':<{width}}{'labels':>8}{''.join(heads)}{'parameters':>12}{'GMAC':>8}{'ms/image':>10}"
-    for method, budget in dict.fromkeys((row["method"], row["budget"]) for row in rows):
-        means = {r["label"]: float(r["mean"]) for r in rows if (r["method"], r["budget"]) == (method, budget)}
-        cells = "".join(f"{means[label]:14.3f}" if label in means else f"{'–':>14}" for label in labels)
+    for (method, budget), values in means.iterrows():
+        cells = "".join(f"{'–':>14}" if pd.isna(mean) else f"{mean:14.3f}" for mean in values)
         yield f"  {method:<{width}}{budget:>8}{cells}{_size(study, dataset, method)}"
 
 

@@ -12,11 +12,13 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import pandas as pd
+
 from tskd.errors import TskdError
 from tskd.evaluation.metrics import METRICS
 from tskd.evaluation.report.runs import Run, collect
 from tskd.evaluation.report.summary import all_numbers, choose_reference, compare
-from tskd.evaluation.report.tables import Table, comparison_table, format_metric, methods_table, organ_table
+from tskd.evaluation.report.tables import Table, cells, comparison_table, methods_table, organ_table
 from tskd.evaluation.rows import MetricRow, natural, patient_values, read_rows, write_rows
 from tskd.files import write_text
 
@@ -172,13 +174,13 @@ def _known(
 
 def _patient_table(rows: Sequence[MetricRow]) -> Table:
     """Return one line a method, budget and seed, one column a patient: Dice over all organs."""
-    patients = sorted({row.group for row in rows}, key=natural)
-    lines = []
-    for method, budget, seed in dict.fromkeys((row.method, row.budget, row.seed) for row in rows):
-        values = patient_values([r for r in rows if (r.method, r.budget, r.seed) == (method, budget, seed)], "dice")
-        cells = [format_metric(values[p], "dice") if p in values else "–" for p in patients]
-        lines.append([method, budget, seed, *cells])
-    return Table("Mean Dice over the organs, by patient", ["Method", "Labels", "Seed", *patients], lines)
+    runs: dict[tuple[str, str, str], list[MetricRow]] = {}
+    for row in rows:
+        runs.setdefault((row.method, row.budget, row.seed), []).append(row)
+    frame = pd.DataFrame({run: patient_values(run_rows, "dice") for run, run_rows in runs.items()}).T
+    frame = frame[sorted(frame.columns, key=natural)]
+    columns = ["Method", "Labels", "Seed", *frame.columns]
+    return Table("Mean Dice over the organs, by patient", columns, cells(frame, "dice"))
 
 
 def _markdown(table: Table) -> str:

@@ -1,7 +1,8 @@
 """Write the trials of a hyperparameter search as a table."""
 
-import csv
 from pathlib import Path
+
+import pandas as pd
 
 from tskd.errors import TskdError
 from tskd.evaluation.report.tables import Table
@@ -21,27 +22,22 @@ def search_table(folder: Path) -> Table:
     path = folder / "trials.csv"
     if not path.is_file():
         raise TskdError(f"{path}: expected the trials of a search, found no such file. Name the search's folder.")
-    with open(path, newline="", encoding="utf-8") as stream:
-        reader = csv.DictReader(stream)
-        names = list(reader.fieldnames or [])
-        records = list(reader)
-    if missing := [name for name in _FIRST if name not in names]:
+    trials = pd.read_csv(path, dtype=str, keep_default_na=False)
+    if missing := [name for name in _FIRST if name not in trials]:
         raise TskdError(f"{path}: expected the columns {', '.join(_FIRST)} and the settings; missing {missing}.")
-    if not records:
+    if trials.empty:
         raise TskdError(f"{path}: expected at least one trial, found none. Run the search first.")
-    settings = [name for name in names if name not in _FIRST]
-    rows = [
-        [record["trial"], record["state"].lower(), *(_number(record[name]) for name in ("value", *settings))]
-        for record in records
-    ]
-    states = [row[1] for row in rows]
-    note = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    settings = [name for name in trials if name not in _FIRST]
+    trials["state"] = trials["state"].str.lower()
+    numbers = trials[["value", *settings]].map(_number)
+    rows = pd.concat([trials[["trial", "state"]], numbers], axis=1).to_numpy().tolist()
+    note = ", ".join(f"{number} {state}" for state, number in trials["state"].value_counts(sort=False).items())
     columns = ["Trial", "State", "Value", *(name.replace("_", " ").replace("#", " ") for name in settings)]
     return Table(f"Trials of {folder.resolve().name}", columns, rows, texts=2, note=f"{len(rows)} trials: {note}.")
 
 
-def _number(text: str | None) -> str:
+def _number(text: str) -> str:
     try:
-        return f"{float(text or ''):.4g}"
+        return f"{float(text):.4g}"
     except ValueError:
         return text or "–"

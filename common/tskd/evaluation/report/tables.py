@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pandas as pd
+
 from tskd.evaluation.calibration import REGIONS, calibration_error, error_detection_auroc
 from tskd.evaluation.metrics import METRICS
 from tskd.evaluation.reliability import Pooled
@@ -49,6 +51,13 @@ def with_interval(value: float, low: float | None, high: float | None, metric: s
     return f"{format_metric(value, metric)} [{format_metric(low, metric)}, {format_metric(high, metric)}]"
 
 
+def cells(frame: pd.DataFrame, metric: str) -> list[list[str]]:
+    """Format a table of a metric: the parts of each row's name, then its values, a dash where there is none."""
+    texts = frame.map(lambda value: "–" if pd.isna(value) else format_metric(value, metric))
+    names = (name if isinstance(name, tuple) else (name,) for name in frame.index)
+    return [[*name, *row] for name, row in zip(names, texts.to_numpy(), strict=True)]
+
+
 def metric_heading(metric: str, unit: str) -> str:
     """Return the title of a metric with its unit; `unit` is that of distances, "mm" or "pixels"."""
     title, metric_unit, _ = METRICS.get(metric, (metric, "", 1))
@@ -87,10 +96,14 @@ def methods_table(numbers: Sequence[Number], unit: str, further_metrics: Sequenc
 
 def organ_table(numbers: Sequence[Number], metric: str, unit: str) -> Table:
     """Return one line an arm, one column an organ: mean of a metric with its interval. Numbers of one dataset."""
-    labels = list(dict.fromkeys(n.label for n in numbers if n.metric == metric and n.label != OVERALL))
-    cells = {(*_arm(n), n.label): with_interval(n.mean, n.low, n.high, metric) for n in numbers if n.metric == metric}
-    arms = list(dict.fromkeys(_arm(n) for n in numbers))
-    rows = [[method, budget, *(cells.get((method, budget, label), "–") for label in labels)] for method, budget in arms]
+    measured = pd.DataFrame(
+        [(*_arm(n), n.label, with_interval(n.mean, n.low, n.high, metric)) for n in numbers if n.metric == metric],
+        columns=["method", "budget", "label", "text"],
+    )
+    labels = [label for label in measured["label"].unique() if label != OVERALL]
+    wide = measured.set_index(["method", "budget", "label"])["text"].unstack("label")
+    wide = wide.reindex(index=dict.fromkeys(_arm(n) for n in numbers), columns=labels, fill_value="–").fillna("–")
+    rows = [[*arm, *texts] for arm, texts in zip(wide.index, wide.to_numpy(), strict=True)]
     title, _, units = metric_heading(metric, unit).partition(", ")
     return Table(
         ", ".join(filter(None, [f"{title} by organ", units, "mean [95%]"])), ["Method", "Labels", *labels], rows

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import pandas as pd
+
 from tskd.evaluation.report import tables
 from tskd.evaluation.report.run_tables import duration
 from tskd.evaluation.report.runs import Arms
@@ -120,20 +122,8 @@ def stages_table(about: About) -> Table | None:
 
 def patients_table(arms: Arms) -> Table:
     """Return the mean Dice of each patient under each method and budget, worst patient first."""
-    values = {arm: seed_averages(seeds, "dice") for arm, seeds in arms.items()}
-    patients = dict.fromkeys(patient for dice_by_patient in values.values() for patient in dice_by_patient)
-    means = {p: [dice_by_patient[p] for dice_by_patient in values.values() if p in dice_by_patient] for p in patients}
-    order = sorted(patients, key=lambda patient: sum(means[patient]) / len(means[patient]))
-    rows = [
-        [
-            p,
-            *(
-                tables.format_metric(dice_by_patient[p], "dice") if p in dice_by_patient else "–"
-                for dice_by_patient in values.values()
-            ),
-        ]
-        for p in order
-    ]
     budgets = len({arm.budget for arm in arms}) > 1
-    columns = ["Patient", *(f"{arm.method}, {arm.budget}" if budgets else arm.method for arm in arms)]
-    return Table("Dice of each patient", columns, rows, folded=True)
+    columns = [f"{arm.method}, {arm.budget}" if budgets else arm.method for arm in arms]
+    frame = pd.concat([pd.Series(seed_averages(seeds, "dice")) for seeds in arms.values()], axis=1, keys=columns)
+    frame = frame.loc[frame.mean(axis=1).sort_values(kind="stable").index]
+    return Table("Dice of each patient", ["Patient", *columns], tables.cells(frame, "dice"), folded=True)
