@@ -38,8 +38,8 @@ def table(study: Study, dataset: str, numbers: Path) -> Iterator[str]:
     labels = [*labels[1:], labels[0]] if len(labels) > 2 else labels[-1:]  # the mean last; one structure has none
     means = rows.pivot(index=["method", "budget"], columns="label", values="mean")[labels]
     means = means.reindex(rows[["method", "budget"]].drop_duplicates())
-    width = rows["method"].str.len().max() + 2
-    patients = rows["patients"].max()
+    width = int(rows["method"].str.len().max()) + 2
+    patients = int(rows["patients"].max())
     yield f"  mean Dice over {patients} test patient{'s' * (patients > 1)}"
     heads = [f"{label[:13]:>14}" for label in labels]
     yield f"  {'method':<{width}}{'labels':>8}{''.join(heads)}{'parameters':>12}{'GMAC':>8}{'ms/image':>10}"
