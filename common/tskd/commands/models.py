@@ -135,12 +135,12 @@ def ship(
         model: model_dir/model.pt of the training; RUN/models/model.pt by default.
         force: ship a model that was never evaluated, whose Dice is near 0, or whose dataset.json has changed since.
     """
-    from tskd.export.ship import ship_run
     from tskd.workflow.commands import BUNDLES, STUDENT
     from tskd.workflow.evaluate_run import find_dataset
+    from tskd.workflow.ship_evaluated import ship as ship_evaluated
 
     data = dataset_file or find_dataset(run)
-    print(ship_run(bundle or BUNDLES / STUDENT, run, output, data, model, force))
+    print(ship_evaluated(bundle or BUNDLES / STUDENT, run, output, data, model, force))
 
 
 def evaluate(*, run: Path, dataset_file: Path | None = None, section: str = "test", keys: KeyValues = ()) -> int:

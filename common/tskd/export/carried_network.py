@@ -1,4 +1,4 @@
-"""A network of this project inside a shipped bundle, as one file in `scripts/`: MONAI alone can build it there."""
+"""The network of a shipped bundle as MONAI alone can build it: a file in `scripts/`, no modules without use."""
 
 from __future__ import annotations
 
@@ -6,17 +6,44 @@ import ast
 import importlib.util
 import json
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tskd.errors import TskdError
+from tskd.export import unused_modules
 
 PACKAGE = "tskd"
+
+# MONAI puts a bundle's folder on the search path of modules just before `run`, which is too late for
+# `monai.bundle.load`: that only initialises the workflow. The workflow alone knows where its configs lie.
+_FOLDER = (
+    "$next((str(call.frame.f_locals['self'].config_root_path.resolve().parent) for call in inspect.stack(0) "
+    "if isinstance(call.frame.f_locals.get('self'), monai.bundle.ConfigWorkflow)), str(@bundle_root))"
+)
+_FORGET = "$[sys.modules.pop(name) for name in list(sys.modules) if name.split('.')[0] == 'scripts']"
+_SEARCH = "$sys.path.insert(1, @scripts_folder)"
+
+
+def find_scripts(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config whose `initialize` makes the bundle's `scripts/` importable, from whatever folder it is read.
+
+    What an earlier bundle of the process had as `scripts` is forgotten.
+    """
+    imports = list(dict.fromkeys([*config["imports"], "$import inspect", "$import sys"]))
+    search = {"scripts_folder": _FOLDER, "_desc_scripts_folder": "of this bundle, also for monai.bundle.load"}
+    return {**config, "imports": imports, **search, "initialize": [_FORGET, _SEARCH, *config.get("initialize", [])]}
+
+
+def needs_scripts(config: Mapping[str, Any]) -> bool:
+    """Return whether a config's network is one of `scripts/`."""
+    return str(config["network_def"].get("_target_", "")).startswith("scripts.")
 
 
 def carry_network(bundle: Path) -> None:
     """Copy the module of inference.json's network into `scripts/`, and name it there; nothing for MONAI's networks.
 
-    `monai.bundle run` and MONAI Label put the bundle's folder on the search path of modules.
+    MONAI Label puts the bundle's folder on the search path of modules; for the rest `find_scripts` does.
 
     Args:
         bundle: folder of the bundle that is being made, with `scripts/` as `write_scripts` makes it.
@@ -38,9 +65,31 @@ def carry_network(bundle: Path) -> None:
             f"{source}: expected a network that imports torch and MONAI only, so that the bundle can carry it, found "
             f"imports of {', '.join(needed)}"
         )
-    scripts = bundle / "scripts"
-    shutil.copyfile(source, scripts / source.name)
+    shutil.copyfile(source, bundle / "scripts" / source.name)
     config["network_def"]["_target_"] = f"scripts.{source.stem}.{name}"
+    file.write_text(json.dumps(find_scripts(config), indent=4) + "\n", encoding="utf-8")
+
+
+def leave_out(bundle: Path, unused: Sequence[str]) -> None:
+    """Let inference.json's network be built without the named modules; nothing for an empty list.
+
+    Args:
+        bundle: as for `carry_network`, which comes first.
+        unused: names of modules, as `unused_modules` gives them.
+    """
+    if not unused:
+        return
+    source = Path(unused_modules.__file__)
+    shutil.copyfile(source, bundle / "scripts" / source.name)
+    file = bundle / "configs" / "inference.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    config = config if needs_scripts(config) else find_scripts(config)
+    config["network_def"] = {
+        "_target_": f"scripts.{source.stem}.without_modules",
+        "_desc_": "modules that no mask depends on are left out",
+        "network": config["network_def"],
+        "unused": list(unused),
+    }
     file.write_text(json.dumps(config, indent=4) + "\n", encoding="utf-8")
 
 

@@ -12,9 +12,8 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import torch
@@ -24,23 +23,16 @@ from tskd.data.datalist import read
 from tskd.data.io.intensity import Intensity
 from tskd.errors import TskdError
 from tskd.export.bundle_scripts import RUN, write_scripts
-from tskd.export.carried_network import PACKAGE, carry_network
+from tskd.export.carried_network import PACKAGE, carry_network, find_scripts, leave_out, needs_scripts
 from tskd.export.plain_training import plain_training
-from tskd.export.terms import data_licence, front_matter, write_terms
+from tskd.export.shipped_docs import write_metadata, write_readme
+from tskd.export.shipped_record import Record, run_record
+from tskd.export.terms import write_terms
+from tskd.export.unused_modules import unused_modules, without_modules
 from tskd.handlers.provenance import describe_data
-from tskd.state import load_weights
+from tskd.state import copy_file, load_weights, save_weights
 
 _CONFIGS = ("inference.json", "inference_2d.json", "train.json", "metadata.json", "logging.conf")  # what goes along
-
-_WITH_EINOPS = (  # modules of MONAI
-    "monai.networks.nets.swin_unetr",
-    "monai.networks.blocks.patchembedding",
-    "monai.networks.blocks.selfattention",
-    "monai.networks.blocks.crossattention",
-)
-
-_SEARCH = ", with this folder on `PYTHONPATH`, because its network lies in `scripts/`"  # of its README
-MIN_DICE = 0.1  # mean Dice of a model that has learned something
 
 
 def ship_run(
@@ -50,6 +42,7 @@ def ship_run(
     dataset_file: str | Path,
     model: str | Path | None = None,
     force: bool = False,
+    accuracy: Sequence[str] = (),
 ) -> Path:
     """Ship the student, or the teacher, of a training's `output_dir`.
 
@@ -61,6 +54,7 @@ def ship_run(
         model: the training's `model_dir`/model.pt where that is somewhere else.
         force: ship a model that was never evaluated, or whose mean Dice is near 0, or with a dataset.json whose lists
             have changed since the training.
+        accuracy: lines on its evaluation for the README; by default what summary.json says.
 
     Returns:
         The output folder.
@@ -87,14 +81,14 @@ def ship_run(
     model = Path(run) / "models" / "model.pt" if model is None else Path(model)
     if not model.is_file():
         raise TskdError(f"{model}: expected the trained weights, found none. Name the file that has them: --model FILE")
-    dice = _dice_sentence(Path(run), force)
+    record = run_record(Path(run), model, dataset_file, accuracy, force)
     overlay = _network_overlay(Path(bundle) / "configs", versions.get("config", []))
     components = settings.get("largest_component", [])
     size = int(settings["image_size"])
     keys = {"teacher": versions.get("teacher"), "network_keys": versions.get("network_keys", {})}
     if "vfm" in settings:
-        return ship_teacher(bundle, model, output, dataset_file, size, settings["vfm"], components, dice)
-    return ship_student(bundle, model, output, dataset_file, size, overlay, components, dice, **keys)
+        return ship_teacher(bundle, model, output, dataset_file, size, settings["vfm"], components, record)
+    return ship_student(bundle, model, output, dataset_file, size, overlay, components, record, **keys)
 
 
 def ship_teacher(
@@ -105,7 +99,7 @@ def ship_teacher(
     image_size: int,
     vfm: str,
     largest_component: Sequence[int] = (),
-    dice: str = "It was not evaluated.",
+    record: Record | None = None,
 ) -> Path:
     """Ship a teacher in the form of a student's bundle: the same preprocessing, scripts and terms, another network.
 
@@ -119,7 +113,7 @@ def ship_teacher(
         image_size: side in pixels that the teacher was trained at.
         vfm: its foundation model.
         largest_component: classes of which only the largest connected component is kept.
-        dice: how well it did, in a sentence.
+        record: what is known of its training and evaluation.
 
     Raises:
         TskdError: as `ship_student`.
@@ -133,9 +127,9 @@ def ship_teacher(
     said = (
         f"This is a teacher ({vfm}): large and slow, it runs where tskd is installed, and is not trained further there."
     )
-    return ship_student(
-        bundle, model, output, dataset_file, image_size, network, largest_component, f"{dice}\n{said}", vfm
-    )
+    record = record or Record()
+    record = replace(record, dice=f"{record.dice}\n{said}")
+    return ship_student(bundle, model, output, dataset_file, image_size, network, largest_component, record, vfm)
 
 
 def ship_student(
@@ -146,7 +140,7 @@ def ship_student(
     image_size: int,
     network: str | Mapping[str, Any] | None = None,
     largest_component: Sequence[int] = (),
-    dice: str = "It was not evaluated.",
+    record: Record | None = None,
     teacher: str | None = None,
     network_keys: Mapping[str, Any] | None = None,
 ) -> Path:
@@ -165,7 +159,7 @@ def ship_student(
         network: the bundle's config that names another network than train.json, such as "segresnet.json", or the
             network's definition; one of this project that is given so is not carried, and the copy has no train.json.
         largest_component: classes of which only the largest connected component is kept.
-        dice: how well it did, in a sentence, for its README.
+        record: what is known of its training and evaluation, for its README.
         teacher: foundation model behind its soft labels; "" for none, None where that is not known.
         network_keys: keys of the network that the training was given, such as network_def#feature_size.
 
@@ -201,24 +195,37 @@ def ship_student(
         _write(configs / "inference.json", config)
         network_def = _parser([configs / "inference.json"]).get_parsed_content("network_def")
         load_weights(network_def, model)
-        _write_metadata(configs / "metadata.json", dataset, settings, flat, network_def)
-        _write_readme(draft, dataset, settings, flat, network_def, dice)
         write_scripts(draft / "scripts")
         if network is None or isinstance(network, str):
-            carry_network(draft)
-            inference = json.loads((configs / "inference.json").read_text(encoding="utf-8"))
-            _write(configs / "train.json", plain_training(inference, flat))
+            _write_plain(draft, network_def, model, flat)
         else:
             (configs / "train.json").unlink()
+            copy_file(model, draft / "models" / "model.pt")
+        write_metadata(configs / "metadata.json", dataset, settings, flat, network_def, record or Record())
+        write_readme(draft, dataset, settings, flat, network_def, record or Record())
         write_terms(draft, dataset, teacher)
         for file in set(configs.iterdir()) - {configs / name for name in _CONFIGS}:
             file.unlink()
-        (draft / "models").mkdir()
-        shutil.copyfile(model, draft / "models" / "model.pt")
         if output.exists():
             output.rmdir()
         os.rename(draft, output)
     return output
+
+
+def _write_plain(draft: Path, network: torch.nn.Module, model: str | Path, flat: bool) -> None:
+    """Write weights, network and train.json for MONAI alone; modules without use are left out, in `network`, too."""
+    carry_network(draft)
+    file = draft / "configs" / "inference.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    example = torch.rand(1, config["in_channels"], config["image_size"], config["image_size"])
+    if unused := unused_modules(network, example):
+        leave_out(draft, unused)
+        config = json.loads(file.read_text(encoding="utf-8"))
+        save_weights(without_modules(network, unused), draft / "models" / "model.pt")
+    else:
+        copy_file(model, draft / "models" / "model.pt")
+    train = plain_training(config, flat)
+    _write(draft / "configs" / "train.json", find_scripts(train) if needs_scripts(config) else train)
 
 
 def _check_data(path: Path, trained: dict[str, Any], dataset_file: str | Path, force: bool) -> None:
@@ -235,34 +242,6 @@ def _check_data(path: Path, trained: dict[str, Any], dataset_file: str | Path, f
             f"{dataset_file}: expected the file of the training, whose sha256 is in {path}, found another: the "
             "same labels and scaling, but other images or lists. Give that file: --dataset-file FILE, or --force"
         )
-
-
-def _dice_sentence(run: Path, force: bool) -> str:
-    """Return how well a run did on its evaluation, in a sentence.
-
-    Raises:
-        TskdError: it was not evaluated, or its mean Dice is below `MIN_DICE`, unless `force`.
-    """
-    file = run / "summary.json"
-    summary = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    mean = summary.get("mean_dice")
-    if mean is None and not force:
-        raise TskdError(
-            f"{file}: expected the evaluation of the model, found none. Evaluate it: tskd evaluate --run {run}, or "
-            "ship it unevaluated with --force"
-        )
-    if mean is not None and mean < MIN_DICE and not force:
-        raise TskdError(
-            f"{file}: expected a model that has learned its task, found a mean Dice of {mean:.3f}. Train it longer, or "
-            "with more labels; --force ships it all the same"
-        )
-    if mean is None:
-        return "It was not evaluated."
-    by_organ = ", ".join(
-        f"{name} {values['dice']['mean']:.3f}" for name, values in summary.get("labels", {}).items() if "dice" in values
-    )
-    patients = summary.get("patients", summary.get("cases"))
-    return f"Mean Dice {mean:.3f} on {patients} patients it was evaluated on ({by_organ})."
 
 
 def _with_keys(config: dict[str, Any], keys: Mapping[str, Any]) -> dict[str, Any]:
@@ -305,82 +284,6 @@ def _is_2d(dataset: dict[str, Any], dataset_file: str | Path) -> bool:
             f"found {sum(volumes)} volumes among {len(volumes)} entries"
         )
     return not volumes[0]
-
-
-def _write_metadata(
-    path: Path, dataset: dict[str, Any], settings: dict[str, Any], flat: bool, network: torch.nn.Module
-) -> None:
-    """Write the network, the structures, sizes, channels and label names into metadata.json."""
-    metadata = json.loads(path.read_text())
-    image = metadata["network_data_format"]["inputs"]["image"]
-    pred = metadata["network_data_format"]["outputs"]["pred"]
-    names = ("red", "green", "blue") if settings["in_channels"] == 3 else ("image",)
-    channels = {str(index): name for index, name in enumerate(names)}
-    image |= {"num_channels": settings["in_channels"], "modality": dataset["modality"], "channel_def": channels}
-    pred |= {"num_channels": settings["num_classes"], "channel_def": dataset["labels"]}
-    for tensor in (image, pred):
-        tensor["spatial_shape"] = [settings["image_size"]] * 2
-    metadata["data_type"] = "png" if flat else "nifti"
-    input_kind = "2-D images" if flat else "volumes, slice by slice"
-    metadata["name"] = f"Segmentation of {_structures(dataset)}"
-    metadata["description"] = f"{type(network).__name__}, trained on few labels. {dataset['modality']}: {input_kind}."
-    metadata["image_classes"] = f"{', '.join(names)}: intensities scaled to [0, 1]"
-    metadata["required_packages_version"] = required_packages(flat, bool(settings["largest_component"]), network)
-    _write(path, metadata)
-
-
-def _write_readme(
-    draft: Path, dataset: dict[str, Any], settings: dict[str, Any], flat: bool, network: torch.nn.Module, dice: str
-) -> None:
-    """Fill docs/shipped.md and put it in the place of the README that is about training."""
-    largest_names = [dataset["labels"].get(str(index), f"class {index}") for index in settings["largest_component"]]
-    packages = ["monai", *required_packages(flat, bool(largest_names), network)]
-    head = front_matter(dataset, [type(network).__name__.lower(), dataset["modality"].lower()])
-    text = Template((draft / "docs" / "shipped.md").read_text(encoding="utf-8")).substitute(
-        dice=dice,
-        network=type(network).__name__,
-        parameters=f"{sum(p.numel() for p in network.parameters()) / 1e6:.1f}",
-        classes=_structures(dataset),
-        what="2-D images" if flat else "volumes (NIfTI), slice by slice",
-        size=settings["image_size"],
-        search="" if type(network).__module__.startswith(("monai.", f"{PACKAGE}.networks.sam")) else _SEARCH,
-        packages=", ".join(f"`{package}`" for package in packages),
-        files="PNG and JPEG" if flat else "`.nii` and `.nii.gz`",
-        values=", ".join(f"{index} {name}" for index, name in dataset["labels"].items()),
-        modality=dataset["modality"],
-        data=dataset["name"],
-        licence=data_licence(dataset),
-        scaling="" if flat else " Intensities are scaled as `scale_intensity` in inference.json says.",
-        components=f" Of {', '.join(largest_names)} only the largest connected component is kept."
-        if largest_names
-        else "",
-    )
-    (draft / "docs" / "shipped.md").unlink()
-    (draft / "docs" / "README.md").write_text(head + text, encoding="utf-8")
-
-
-def required_packages(flat: bool, largest_component: bool, network: torch.nn.Module) -> dict[str, str]:
-    """Return the packages that a shipped bundle needs beside MONAI, PyTorch and NumPy, and their versions here.
-
-    Args:
-        flat: whether it takes 2-D images.
-        largest_component: whether only the largest component of some class is kept.
-        network: its network.
-    """
-    names = [
-        "fire",
-        *([PACKAGE] if type(network).__module__.startswith(f"{PACKAGE}.networks.sam") else []),
-        *(["einops"] if any(type(part).__module__ in _WITH_EINOPS for part in network.modules()) else []),
-        "nibabel",
-        "pytorch-ignite",
-        *(["scikit-image"] if largest_component else []),
-        *(["pillow"] if flat else []),
-    ]
-    return {name: version(name) for name in names}
-
-
-def _structures(dataset: dict[str, Any]) -> str:
-    return ", ".join(name for index, name in dataset["labels"].items() if index != "0")
 
 
 def _parser(files: list[Path]) -> ConfigParser:

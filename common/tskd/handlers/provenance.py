@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from tskd.data import fingerprint, read
+from tskd.data.budget import split_training
 
 
 def provenance(settings: Mapping[str, Any], run: str | Path | None = None) -> dict[str, Any]:
-    """Return a run's origin for versions.json: {"data": {...}, "teacher": ...}, without data where none is named.
+    """Return a run's origin for versions.json: {"data": {...}, "images": {...}, "teacher": ...}.
+
+    Without a dataset.json only the teacher is there.
 
     Args:
         settings: of the training, with its paths.
@@ -26,7 +29,37 @@ def provenance(settings: Mapping[str, Any], run: str | Path | None = None) -> di
     here = Path.cwd()
     if run is not None and all(here in path.resolve().parents for path in (Path(file), Path(run))):
         data["file"] = os.path.relpath(Path(file).resolve(), Path(run).resolve())
-    return {"data": data, "teacher": teacher_of(settings)}
+    return {"data": data, "images": count_images(settings), "teacher": teacher_of(settings)}
+
+
+def count_images(settings: Mapping[str, Any]) -> dict[str, int]:
+    """Return how many images a model has learned from: labelled (and of how many patients), unlabelled, synthetic.
+
+    Args:
+        settings: of the training, with its paths. Its images without labels are those of `transfer_files`, or of the
+            training before it, whose versions.json lies beside its `init_weights`.
+    """
+    file = Path(settings["dataset_file"])
+    labelled, _ = split_training(read(file)["training"], settings.get("num_labelled"), file)
+    counts = {
+        "labelled": len(labelled),
+        "labelled_patients": len({entry["group"] for entry in labelled}),
+        "unlabelled": 0,
+        "synthetic": 0,
+    }
+    for path in settings.get("transfer_files") or []:
+        content = read(path)
+        images = len(content["training"]) + len(content["unlabelled"])
+        if str(content.get("provenance", {}).get("source", "")).startswith("synthetic"):
+            counts["synthetic"] += images
+        else:
+            counts["unlabelled"] += images - (len(labelled) if Path(path).resolve() == file.resolve() else 0)
+    if (chosen := settings.get("max_confident_synthetic")) is not None:
+        counts["synthetic"] = min(counts["synthetic"], int(chosen))
+    if not settings.get("transfer_files") and (before := settings.get("init_weights")):
+        earlier = _read(Path(before).parent.parent / "versions.json").get("images", {})
+        counts |= {part: earlier[part] for part in ("unlabelled", "synthetic") if part in earlier}
+    return counts
 
 
 def describe_data(dataset_file: str | Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The shipped bundle has the run's values, loads strictly, and appears in one step or not at all."""
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -104,17 +105,63 @@ def test_its_readme_and_metadata_tell_of_this_network_and_these_images(
     assert ", ".join(f"`{name}`" for name in ["monai", *metadata["required_packages_version"]]) == packages
 
 
-@pytest.mark.parametrize("name", ["unetr", "lite"])
-def test_monais_load_gives_the_network_with_its_weights(
-    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bundle = ship(tmp_path, "nii.gz", lite=name == "lite")
-    monkeypatch.chdir(tmp_path.parent)
-    with bundle_imports(bundle):  # a network in scripts/ needs the bundle's folder on the search path
-        network = load(bundle.name, bundle_dir=tmp_path)
-    expected, x = (lite_student() if name == "lite" else student()), torch.rand(2, 1, IMAGE_SIZE, IMAGE_SIZE)
+@pytest.fixture
+def modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The search path of modules as it was, and no bundle's `scripts` after the test."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield
+    for name in [name for name in sys.modules if name.split(".")[0] == "scripts"]:
+        del sys.modules[name]
+
+
+def _ship_flexible(folder: Path) -> tuple[Path, torch.nn.Module]:
+    """A shipped FlexibleUNet and the network whose weights it has."""
+    ship(folder, "nii.gz")  # for its dataset.json
+    parser = ConfigParser()
+    parser.read_config([str(BUNDLE / f"configs/{name}.json") for name in ("train", "flexible_unet")])
+    parser.update({"image_size": IMAGE_SIZE, "num_classes": len(LABELS)})
+    network = parser.get_parsed_content("network_def").eval()
+    save_weights(network, folder / "flexible.pt")
+    output, data = folder / "flexible_segmentation", folder / "dataset.json"
+    return ship_student(BUNDLE, folder / "flexible.pt", output, data, IMAGE_SIZE, "flexible_unet.json"), network
+
+
+@pytest.mark.usefixtures("modules")
+def test_monais_load_gives_the_network_with_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a folder that is not the bundle's; those that carry their networks follow each other in one process."""
+    shipped = [(ship(tmp_path / name, "nii.gz", lite=name == "lite"), network) for name, network in
+               (("unetr", student()), ("lite", lite_student()))]  # fmt: skip
+    shipped.append(_ship_flexible(tmp_path / "flexible"))
+    monkeypatch.chdir(tmp_path)
+    x = torch.rand(2, 1, IMAGE_SIZE, IMAGE_SIZE)
+    for bundle, expected in shipped:
+        for kind in ("train", "inference"):
+            network = load(bundle.name, bundle_dir=bundle.parent, workflow_type=kind)
+            with torch.no_grad():
+                assert torch.equal(network.eval()(x), expected(x))
+
+
+def test_modules_that_no_mask_depends_on_are_not_shipped(tmp_path: Path) -> None:
+    bundle, network = _ship_flexible(tmp_path)
+    config = _json(bundle / "configs/inference.json")
+    assert config["network_def"]["unused"] == ["encoder._conv_head", "encoder._bn1", "encoder._fc"]
+    state = torch.load(bundle / "models/model.pt", weights_only=True)
+    whole = network.state_dict()
+    assert {name.rpartition(".")[0] for name in set(whole) - set(state)} == set(config["network_def"]["unused"])
+    assert all(torch.equal(value, whole[name]) for name, value in state.items())
+    parameters = sum(whole[name].numel() for name, _ in network.named_parameters())
+    shipped = sum(state[name].numel() for name, _ in network.named_parameters() if name in state)
+    assert shipped < 0.75 * parameters
+    with bundle_imports(bundle):
+        files = {"meta_file": str(bundle / "configs/metadata.json"), "config_file": str(bundle / "configs/train.json")}
+        exported = tmp_path / "model.ts"
+        ckpt_export(
+            "network_def", str(exported), str(bundle / "models/model.pt"), key_in_ckpt="", bundle_root=str(bundle),
+            **files,
+        )  # fmt: skip
+    x = torch.rand(1, 1, IMAGE_SIZE, IMAGE_SIZE)
     with torch.no_grad():
-        assert torch.equal(network.eval()(x), expected(x))
+        assert torch.allclose(torch.jit.load(exported)(x), network(x), atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["nii.gz", "png"])
@@ -237,7 +284,7 @@ def test_a_run_is_shipped_with_what_its_versions_file_says(tmp_path: Path, monke
     command = ["ship", "--run", "run", "--dataset-file", "dataset.json", "--model", "elsewhere/model.pt"]
     assert main([*command, "--output", str(tmp_path / "e_segmentation"), "--force"]) == 0
     for path in one.rglob("*"):
-        if path.is_file():
+        if path.is_file() and path.name not in ("README.md", "metadata.json"):  # which have what the run recorded
             assert (two / path.relative_to(one)).read_bytes() == path.read_bytes()
 
 
@@ -263,7 +310,8 @@ def test_another_student_is_shipped_with_its_own_network(tmp_path: Path, name: s
     copy = ship_run(BUNDLE, run, tmp_path / "other_segmentation", tmp_path / "dataset.json", force=True)
     shipped = ConfigParser()
     shipped.read_config(str(copy / "configs/inference.json"))
-    again = shipped.get_parsed_content("network_def").eval()
+    with bundle_imports(copy):
+        again = shipped.get_parsed_content("network_def").eval()
     again.load_state_dict(torch.load(copy / "models/model.pt", weights_only=True))
     x = torch.rand(1, 1, IMAGE_SIZE, IMAGE_SIZE)
     with torch.no_grad():
@@ -272,6 +320,7 @@ def test_another_student_is_shipped_with_its_own_network(tmp_path: Path, name: s
     assert train["network_def"] == _json(copy / "configs/inference.json")["network_def"]
     assert {key: train["network_def"][key.partition("#")[2]] for key in keys} == keys
     assert "tskd" not in set(_values(_json(copy / "configs/inference.json")))
+    assert len(list((copy / "models").iterdir())) == 1
 
 
 def test_what_was_not_evaluated_or_has_learned_nothing_is_shipped_by_force_alone(tmp_path: Path) -> None:

@@ -1,0 +1,134 @@
+"""What a shipped README and metadata say of the training: budget, teacher, synthetic share, versions, hashes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tskd.data.budget import split_training
+from tskd.data.datalist import read
+from tskd.errors import TskdError
+from tskd.files import sha256
+
+NOT_EVALUATED = "It was not evaluated."
+MIN_DICE = 0.1  # mean Dice of a model that has learned something
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of a model beside its weights.
+
+    Args:
+        dice: how well it did, in a sentence.
+        mean_dice: over patients and structures; None without an evaluation.
+        accuracy: lines of Markdown on its evaluation.
+        training: lines of Markdown on its training.
+        provenance: the same facts for metadata.json.
+    """
+
+    dice: str = NOT_EVALUATED
+    mean_dice: float | None = None
+    accuracy: Sequence[str] = (NOT_EVALUATED,)
+    training: Sequence[str] = ("- How it was trained is not recorded.",)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+def run_record(
+    run: Path, model: Path, dataset_file: str | Path, accuracy: Sequence[str] = (), force: bool = False
+) -> Record:
+    """Return what a run's files say.
+
+    Args:
+        run: output_dir of a training, with versions.json.
+        model: its weights.
+        dataset_file: its dataset.json.
+        accuracy: lines on its evaluation; by default what summary.json says, without intervals.
+        force: also of a run that was not evaluated, or whose mean Dice is below `MIN_DICE`.
+
+    Raises:
+        TskdError: such a run, without `force`.
+    """
+    versions = json.loads((run / "versions.json").read_text(encoding="utf-8"))
+    mean, dice = _dice(run, force)
+    images = versions.get("images") or _labelled(versions, dataset_file)
+    settings = versions.get("settings", {})
+    provenance = {
+        "trained_weights_sha256": sha256(model),
+        "dataset_sha256": versions.get("data", {}).get("sha256") or sha256(dataset_file),
+        "config_sha256": versions.get("config_sha256"),
+        "config": versions.get("config", []),
+        "seed": settings.get("seed"),
+        "teacher": versions.get("teacher"),
+        "images": images,
+        "python": versions.get("python"),
+        "packages": versions.get("packages", {}),
+    }
+    lines = tuple(accuracy) or (dice,)
+    return Record(dice, mean, lines if mean is not None else (dice,), _training(provenance, versions), provenance)
+
+
+def _labelled(versions: Mapping[str, Any], dataset_file: str | Path) -> dict[str, int]:
+    """Return the labelled images and patients of a run whose versions.json does not say."""
+    try:
+        labelled, _ = split_training(
+            read(dataset_file)["training"], versions["settings"].get("num_labelled"), dataset_file
+        )
+    except (TskdError, KeyError):
+        return {}
+    return {"labelled": len(labelled), "labelled_patients": len({entry["group"] for entry in labelled})}
+
+
+def _training(provenance: Mapping[str, Any], versions: Mapping[str, Any]) -> list[str]:
+    images = provenance["images"]
+    budget = "- Labelled images: not recorded."
+    if "labelled" in images:
+        budget = f"- Budget: {images['labelled']} labelled images of {images['labelled_patients']} patients."
+    shares = "- Unlabelled and synthetic images: not recorded."
+    if "synthetic" in images:
+        total = sum(images[part] for part in ("labelled", "unlabelled", "synthetic"))
+        share = images["synthetic"] / total if total else 0
+        shares = (
+            f"- Beside them {images['unlabelled']} unlabelled and {images['synthetic']} synthetic images "
+            f"({share:.0%} of all are synthetic)."
+        )
+    teacher = {None: "not recorded", "": "none"}.get(provenance["teacher"], provenance["teacher"])
+    seed = "not recorded" if provenance["seed"] is None else provenance["seed"]
+    configs = ", ".join(f"`{name}`" for name in provenance["config"]) or "not recorded"
+    packages = ", ".join(f"{name} {number}" for name, number in provenance["packages"].items()) or "not recorded"
+    device = f", on {versions['device']}" if "device" in versions else ""
+    python = f"Python {provenance['python']}, " if provenance["python"] else ""
+    return [
+        budget,
+        shares,
+        f"- Teacher: {teacher}. Configuration: {configs}; seed {seed}.",
+        f"- Versions of the training: {python}{packages}{device}.",
+        f"- SHA-256 of the training's weights `{provenance['trained_weights_sha256']}`, of its dataset.json "
+        f"`{provenance['dataset_sha256']}`, of its configuration `{provenance['config_sha256'] or 'not recorded'}`.",
+    ]
+
+
+def _dice(run: Path, force: bool) -> tuple[float | None, str]:
+    """Return a run's mean Dice, and how well it did on its evaluation, in a sentence."""
+    file = run / "summary.json"
+    summary = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    mean = summary.get("mean_dice")
+    if mean is None and not force:
+        raise TskdError(
+            f"{file}: expected the evaluation of the model, found none. Evaluate it: tskd evaluate --run {run}, or "
+            "ship it unevaluated with --force"
+        )
+    if mean is not None and mean < MIN_DICE and not force:
+        raise TskdError(
+            f"{file}: expected a model that has learned its task, found a mean Dice of {mean:.3f}. Train it longer, or "
+            "with more labels; --force ships it all the same"
+        )
+    if mean is None:
+        return None, NOT_EVALUATED
+    by_organ = ", ".join(
+        f"{name} {values['dice']['mean']:.3f}" for name, values in summary.get("labels", {}).items() if "dice" in values
+    )
+    patients = summary.get("patients", summary.get("cases"))
+    return mean, f"Mean Dice {mean:.3f} on {patients} patients it was evaluated on ({by_organ})."

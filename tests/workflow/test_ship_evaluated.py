@@ -1,0 +1,107 @@
+"""A shipped README says how well the model does, where it fails and what it was made of; patients have codes."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.bundles.standalone import BUNDLE, IMAGE_SIZE, ship
+from tskd.data.io.identities import code_of
+from tskd.evaluation.rows import MetricRow, write_rows
+from tskd.evaluation.statistics import bootstrap_interval
+from tskd.evaluation.writer import summarise
+from tskd.files import sha256
+from tskd.handlers.provenance import provenance
+from tskd.workflow.export_run import export
+from tskd.workflow.ship_evaluated import accuracy
+from tskd.workflow.ship_evaluated import ship as ship_evaluated
+
+pytestmark = pytest.mark.bundle
+DICE = {"Doe John": (0.9, 0.8), "Roe_Jane": (0.7, 0.2), "p3": (0.95, 0.9), "p4": (0.6, 0.85), "p5": (0.9, 0.9)}
+
+
+def _rows() -> list[MetricRow]:
+    run = ("toy", "16", "mine", "0")
+    rows = []
+    for patient, values in DICE.items():
+        for organ, value in zip(("liver", "spleen"), values, strict=True):
+            rows.append(MetricRow(*run, patient, patient, organ, "dice", value))
+        rows.append(MetricRow(*run, patient, patient, "all organs", "ece_foreground", 0.04))
+    return rows
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run that was trained, with synthetic images, and evaluated."""
+    ship(tmp_path, "nii.gz", provenance={"licence": "CC BY-NC-SA 4.0", "source": "a challenge"})
+    folder, file = tmp_path / "run", tmp_path / "dataset.json"
+    (folder / "models").mkdir(parents=True)
+    (tmp_path / "weights.pt").rename(folder / "models/model.pt")
+    data = json.loads(file.read_text())
+    synthetic = {**data, "provenance": {"source": "synthetic: sampled"}, "test": [], "unlabelled": [
+        {"image": f"s{k}.png", "group": "s", "case": f"s{k}"} for k in range(30)]}  # fmt: skip
+    data["training"] = [
+        {"image": f"i{k}.png", "label": f"l{k}.png", "group": f"t{k // 4}", "case": f"c{k}"} for k in range(20)
+    ]
+    file.write_text(json.dumps(data))
+    (tmp_path / "synthetic.json").write_text(json.dumps(synthetic))
+    settings = {"dataset_file": str(file), "num_labelled": 8, "vfm": "mobile_sam"}
+    settings["transfer_files"] = [str(file), str(tmp_path / "synthetic.json")]
+    made = {
+        **provenance(settings), "settings": {"image_size": IMAGE_SIZE, "seed": 3}, "config": ["train.json"],
+        "config_sha256": "c0ffee", "python": "3.11.7", "packages": {"torch": "2.13.0"}, "device": "cpu",
+    }  # fmt: skip
+    (folder / "versions.json").write_text(json.dumps(made))
+    rows = _rows()
+    write_rows(folder / "metrics.csv", rows)
+    (folder / "summary.json").write_text(json.dumps(summarise(rows, DICE, {1: "liver", 2: "spleen"})))
+    return folder
+
+
+def test_the_readme_says_how_well_and_of_what(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shipped = ship_evaluated(BUNDLE, run, tmp_path / "a_segmentation", tmp_path / "dataset.json")
+    readme = (shipped / "docs/README.md").read_text()
+    liver = bootstrap_interval([pair[0] for pair in DICE.values()])
+    assert f"| liver | {liver.mean:.3f} | {liver.low:.3f} to {liver.high:.3f} | 5 | 0.600 |" in readme
+    assert "expected" not in readme.split("Calibration, mean over patients: ")[1][:20]
+    assert "Calibration, mean over patients: of the structures 0.040." in readme
+    assert f"{code_of('Roe_Jane')} 0.450 (lowest spleen, 0.200)" in readme
+    assert f"patient Roe_Jane, in the README {code_of('Roe_Jane')}" in capsys.readouterr().out
+    assert "- Budget: 8 labelled images of 2 patients." in readme
+    assert "- Beside them 12 unlabelled and 30 synthetic images (60% of all are synthetic)." in readme
+    assert "- Teacher: mobile_sam. Configuration: `train.json`; seed 3." in readme
+    assert "Python 3.11.7, torch 2.13.0, on cpu" in readme
+    for file in (shipped / "models/model.pt", run / "models/model.pt", tmp_path / "dataset.json"):
+        assert sha256(file) in readme
+    assert "licence: CC BY-NC-SA 4.0" in readme
+    for file in shipped.rglob("*"):
+        if file.is_file():
+            assert not [name for name in DICE if len(name) > 2 and name.encode() in file.read_bytes()], file
+    metadata = json.loads((shipped / "configs/metadata.json").read_text())
+    assert metadata["eval_metrics"] == {"mean_dice": 0.77}
+    assert metadata["provenance"]["images"] == {
+        "labelled": 8, "labelled_patients": 2, "unlabelled": 12, "synthetic": 30
+    }  # fmt: skip
+    assert metadata["provenance"]["data_licence"] == "CC BY-NC-SA 4.0"
+
+
+def test_a_training_that_starts_from_another_inherits_its_images(run: Path, tmp_path: Path) -> None:
+    settings = {"dataset_file": str(tmp_path / "dataset.json"), "num_labelled": "1 patient"}
+    after = provenance({**settings, "init_weights": str(run / "models/model.pt")})
+    assert after["images"] == {"labelled": 4, "labelled_patients": 1, "unlabelled": 12, "synthetic": 30}
+    assert provenance(settings)["images"]["synthetic"] == 0
+
+
+def test_one_patient_gives_no_interval() -> None:
+    lines = accuracy([row for row in _rows() if row.group == "p3" and row.metric == "dice"])
+    assert "| all | 0.925 | - | 1 | 0.925 |" in lines
+    assert "(one patient gives no interval)" in lines[-3]
+    assert lines[-2] == "Its calibration was not measured."
+
+
+def test_a_run_that_is_shipped_already_is_not_shipped_again(run: Path, tmp_path: Path) -> None:
+    options = {"output": tmp_path / "label", "dataset_file": tmp_path / "dataset.json"}
+    export(run, "label", **options)
+    written = (run / "shipped_segmentation/configs/inference.json").stat().st_mtime_ns
+    export(run, "label", **{**options, "output": tmp_path / "again"})
+    assert (run / "shipped_segmentation/configs/inference.json").stat().st_mtime_ns == written
