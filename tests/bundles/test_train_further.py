@@ -112,6 +112,9 @@ def test_no_config_names_the_project_and_monai_finds_its_properties(
         del sys.modules[module]
 
 
+README = "# A\n\n## Other formats\n\n- `models/model.onnx`\n\n## Accuracy\n\nDice 0.9\n\n## Training\n\nonce\n"
+
+
 def _handler(root: Path, metrics: list[float]) -> tuple[AcceptBetter, torch.nn.Linear]:
     """The handler of a network whose weight is the number of validations, with these results one after the other."""
     network, results = torch.nn.Linear(1, 1), iter(metrics)
@@ -126,7 +129,10 @@ def _handler(root: Path, metrics: list[float]) -> tuple[AcceptBetter, torch.nn.L
     (root / "configs").mkdir()
     torch.save(network.state_dict(), root / "models/model.pt")
     (root / "models/model.onnx").write_text("of the former weights")
-    (root / "configs/metadata.json").write_text(json.dumps({"version": "1.0.9", "changelog": {"1.0.9": "first"}}))
+    (root / "docs").mkdir()
+    metadata = {"version": "1.0.9", "changelog": {"1.0.9": "first"}, "exported": {"models/model.onnx": {}}}
+    (root / "configs/metadata.json").write_text(json.dumps(metadata))
+    (root / "docs/README.md").write_text(README)
     return AcceptBetter(str(root), network, SimpleNamespace(run=run, state=state)), network
 
 
@@ -162,6 +168,14 @@ def test_new_weights_are_taken_only_if_validation_is_not_worse(
         assert (tmp_path / "models/former/model_1.0.9.onnx").is_file()
         assert torch.load(tmp_path / "models/former/model_1.0.9.pt", weights_only=True)["weight"].item() == 0
         assert list(metadata["changelog"]) == ["1.0.10", "1.0.9"]
+    readme = (tmp_path / "docs/README.md").read_text()
+    assert ("exported" in metadata) is (not shipped)
+    if not shipped:
+        assert readme == README
+        return
+    assert "models/model.onnx" not in readme
+    assert "## Accuracy\n\nVersion 1.0.10 was trained further" in readme
+    assert "and the section on training, are of version 1.0.9.\n\nDice 0.9\n\n## Training\n\nonce\n" in readme
 
 
 def test_labels_out_of_range_are_named() -> None:

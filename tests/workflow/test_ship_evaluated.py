@@ -3,9 +3,15 @@
 import json
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
+import torch
+from monai.bundle import load
 
-from tests.bundles.standalone import BUNDLE, IMAGE_SIZE, ship
+from tests.bundles.standalone import BUNDLE, IMAGE_SIZE, ship, student, write_volumes
+from tskd.cli import main
+from tskd.data import write_volume
 from tskd.data.io.identities import code_of
 from tskd.evaluation.rows import MetricRow, write_rows
 from tskd.evaluation.statistics import bootstrap_interval
@@ -105,3 +111,27 @@ def test_a_run_that_is_shipped_already_is_not_shipped_again(run: Path, tmp_path:
     written = (run / "shipped_segmentation/configs/inference.json").stat().st_mtime_ns
     export(run, "label", **{**options, "output": tmp_path / "again"})
     assert (run / "shipped_segmentation/configs/inference.json").stat().st_mtime_ns == written
+
+
+def test_further_formats_lie_beside_the_weights_and_are_named(run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnx", reason="needs onnx, an optional dependency")
+    data = json.loads((tmp_path / "dataset.json").read_text())
+    volume = write_volumes(tmp_path)[0]
+    image = nib.load(volume)
+    write_volume(tmp_path / "empty.nii.gz", np.zeros(image.shape, np.uint8), image.affine)
+    data["validation"] = [{"image": volume.name, "label": "empty.nii.gz", "group": "v", "case": "v"}]
+    (tmp_path / "dataset.json").write_text(json.dumps(data))
+    output = tmp_path / "b_segmentation"
+    command = ["ship", "--run", str(run), "--dataset-file", str(tmp_path / "dataset.json"), "--output", str(output)]
+    assert main([*command, "--force", "--to", "torchscript", "onnx"]) == 0
+    names = {path.name for path in (output / "models").iterdir()}
+    assert names == {"model.pt", "model.ts", "model.onnx", "exported_torchscript.csv", "exported_onnx.csv"}
+    exported = json.loads((output / "configs/metadata.json").read_text())["exported"]
+    assert {name: entry["sha256"] for name, entry in exported.items()} == {
+        name: sha256(output / name) for name in ("models/model.ts", "models/model.onnx")
+    }
+    assert "- `models/model.ts` (torchscript)" in (output / "docs/README.md").read_text()
+    network = load(output.name, bundle_dir=output.parent, load_ts_module=True)[0]
+    x = torch.rand(1, 1, IMAGE_SIZE, IMAGE_SIZE)
+    with torch.no_grad():
+        assert torch.allclose(network(x), student()(x), atol=1e-5)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
 
 from tskd.commands.arguments import Flag, KeyValues, given, key_values, settings
 from tskd.errors import TskdError
+
+Network = Literal["torchscript", "onnx", "onnx-int8", "openvino"]
 
 
 def profile(
@@ -122,25 +126,28 @@ def ship(
     dataset_file: Path | None = None,
     bundle: Path | None = None,
     model: Path | None = None,
+    to: Annotated[tuple[Network, ...], Parameter(show_default=False, consume_multiple=True)] = (),
     force: Flag = False,
 ) -> None:
-    """Write a stand-alone copy of the student bundle with a run's weights and settings.
+    """Write a stand-alone bundle with a run's weights, settings, evaluation and terms.
+
+    A teacher and a diffusion model are shipped, too; their folders need tskd where they run.
 
     Args:
-        run: output_dir of a student's (or a teacher's) training, in a study
+        run: output_dir of a training, of a student in a study
             results/NAME/DATASET/split/finetune/METHOD/budget-B/seed-S.
-        output: new folder with 'segmentation' in its name.
+        output: new folder, of a student or teacher with 'segmentation' in its name.
         dataset_file: the training's dataset.json, for the names; by default where the run's settings say.
-        bundle: bundle that is copied; this project's student_segmentation by default.
+        bundle: bundle that is copied; this project's by default.
         model: model_dir/model.pt of the training; RUN/models/model.pt by default.
+        to: further files of the network beside model.pt, as of `tskd export --to`.
         force: ship a model that was never evaluated, whose Dice is near 0, or whose dataset.json has changed since.
     """
-    from tskd.workflow.commands import BUNDLES, STUDENT
     from tskd.workflow.evaluate_run import find_dataset
     from tskd.workflow.ship_evaluated import ship as ship_evaluated
 
     data = dataset_file or find_dataset(run)
-    print(ship_evaluated(bundle or BUNDLES / STUDENT, run, output, data, model, force))
+    print(ship_evaluated(bundle, run, output, data, model, force, to))
 
 
 def evaluate(*, run: Path, dataset_file: Path | None = None, section: str = "test", keys: KeyValues = ()) -> int:

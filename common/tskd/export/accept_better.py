@@ -1,6 +1,6 @@
 """Train a shipped bundle further without losing what it could: `tskd ship` copies this module into its `scripts/`.
 
-It needs PyTorch and Ignite, and nothing else of tskd.
+It needs PyTorch and Ignite.
 """
 
 import copy
@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
+
+from tskd.export.readme_section import ACCURACY, EXPORTED, replace_section, section
 
 
 def class_indices(num_classes: int) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -37,7 +39,7 @@ class AcceptBetter:
     """Ignite handler: measure before and during a training, and ship its best weights only if they are not worse.
 
     The former weights are kept in models/former/. With new ones the version in metadata.json counts up, and files made
-    of the former weights (TorchScript, ONNX, OpenVINO) go to models/former/, too.
+    of the former weights (TorchScript, ONNX, OpenVINO) go to models/former/, too; the README and metadata.json say so.
 
     Args:
         bundle_root: folder of the bundle.
@@ -88,6 +90,7 @@ class AcceptBetter:
         draft = models / ".model.pt.draft"
         torch.save(self.weights, draft)
         os.replace(draft, models / "model.pt")
+        self._tell(*version)
         print(f"validation Dice {self.best:.4f}, before {self.before:.4f}: models/model.pt is version {version[1]}")
 
     def _measure(self, engine: Engine) -> float:
@@ -105,7 +108,20 @@ class AcceptBetter:
         said = f"trained further on {self.images} images, {datetime.date.today()}; validation Dice {self.best:.4f}"
         metadata["version"] = after
         metadata["changelog"] = {after: f"{said}, before {self.before:.4f}", **metadata.get("changelog", {})}
+        for key in ("eval_metrics", "exported"):  # of the former weights
+            metadata.pop(key, None)
+        metadata.get("provenance", {}).pop("weights_sha256", None)
         draft = path.with_name(f".{path.name}.draft")
         draft.write_text(json.dumps(metadata, indent=4) + "\n", encoding="utf-8")
         os.replace(draft, path)
         return before, after
+
+    def _tell(self, before: str, after: str) -> None:
+        """Let the README say which version its numbers are of, and where the former files are."""
+        readme = self.root / "docs" / "README.md"
+        said = (
+            f"Version {after} was trained further (see `changelog` in metadata.json), with a mean validation Dice of "
+        )
+        said += f"{self.best:.3f}. What follows, and the section on training, are of version {before}."
+        replace_section(readme, ACCURACY, f"{said}\n\n{section(readme, ACCURACY)}")
+        replace_section(readme, EXPORTED, f"None. Those of version {before}, if any, are in `models/former/`.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import torch
 
 from tskd.errors import TskdError
 from tskd.export import network_files
+from tskd.export.readme_section import EXPORTED, replace_section
 from tskd.export.verify_export import ExportComparison, calibration_images, check, run_torch, verify
-from tskd.files import atomic
+from tskd.files import atomic, sha256, write_text
 from tskd.predict.onnx_backend import FILES, OnnxBackend
 from tskd.predict.shipped_bundle import ShippedBundle, read_bundle
 
@@ -55,7 +57,9 @@ def export_network(
     try:
         exported = _write(shipped, network, kind, path, dataset_file)
         if dataset_file is None:
-            return _check_on_random_input(shipped, network, exported, kind, path)
+            said = _check_on_random_input(shipped, network, exported, kind, path)
+            _name(shipped.root, path, kind, said)
+            return f"{path}: {said}; --dataset-file compares masks"
         comparison = verify(shipped, network, exported, dataset_file)
         check(comparison, kind, tolerance)
     except BaseException:
@@ -65,11 +69,27 @@ def export_network(
     _write_rows(path.with_name(f"exported_{kind}.csv"), comparison)
     organ, loss = comparison.worst
     exported_ms, pytorch_ms = comparison.milliseconds
-    return (
-        f"{path}: {path.stat().st_size / 1e6:.1f} MB, largest difference of logits {comparison.difference:.2g}, "
-        f"worst organ {organ} loses {loss:.4f} Dice; {exported_ms:.1f} ms a slice, PyTorch {pytorch_ms:.1f} ms "
-        f"({pytorch_ms / exported_ms:.1f} times as fast)"
+    said = (
+        f"largest difference of logits {comparison.difference:.2g}, worst organ {organ} loses {loss:.4f} Dice; "
+        f"{pytorch_ms / exported_ms:.1f} times as fast as PyTorch"
     )
+    _name(shipped.root, path, kind, said)
+    return (
+        f"{path}: {path.stat().st_size / 1e6:.1f} MB, {said} ({exported_ms:.1f} ms a slice, PyTorch "
+        f"{pytorch_ms:.1f} ms)"
+    )
+
+
+def _name(root: Path, path: Path, kind: str, said: str) -> None:
+    """Name a file in metadata.json and in the README, with how it compares."""
+    file = root / "configs" / "metadata.json"
+    metadata = json.loads(file.read_text(encoding="utf-8"))
+    exported = metadata.setdefault("exported", {})
+    exported[f"models/{path.name}"] = {"format": kind, "sha256": sha256(path), "compared": said}
+    write_text(file, json.dumps(metadata, indent=4) + "\n")
+    lines = [f"- `{name}` ({entry['format']}): {entry['compared']}." for name, entry in exported.items()]
+    body = "The same network, each compared with PyTorch when it was written:\n\n" + "\n".join(lines)
+    replace_section(root / "docs" / "README.md", EXPORTED, body)
 
 
 def pytorch_network(bundle: ShippedBundle) -> torch.nn.Module:
@@ -111,7 +131,7 @@ def _check_on_random_input(
     allowed = 1e-3 * max(1.0, float(np.abs(expected).max()))
     if difference > allowed:
         raise TskdError(f"--to {kind}: expected the logits of PyTorch within {allowed:.2g}, found {difference:.2g}.")
-    return f"{path}: largest difference of logits {difference:.2g} on random numbers; --dataset-file compares masks"
+    return f"largest difference of logits {difference:.2g} on random numbers"
 
 
 def _write_rows(path: Path, comparison: ExportComparison) -> None:

@@ -77,7 +77,7 @@ def ship_run(
             f"{path}: expected a student or a teacher, found a diffusion model, which segments nothing. Its folder "
             "models/pipeline has the network and the schedule it was trained with"
         )
-    _check_data(path, versions.get("data", {}), dataset_file, force)
+    check_data(path, versions.get("data", {}), dataset_file, force)
     model = Path(run) / "models" / "model.pt" if model is None else Path(model)
     if not model.is_file():
         raise TskdError(f"{model}: expected the trained weights, found none. Name the file that has them: --model FILE")
@@ -203,7 +203,7 @@ def ship_student(
             copy_file(model, draft / "models" / "model.pt")
         write_metadata(configs / "metadata.json", dataset, settings, flat, network_def, record or Record())
         write_readme(draft, dataset, settings, flat, network_def, record or Record())
-        write_terms(draft, dataset, teacher)
+        write_terms(draft, dataset, teacher, record.first if record else "")
         for file in set(configs.iterdir()) - {configs / name for name in _CONFIGS}:
             file.unlink()
         if output.exists():
@@ -228,8 +228,18 @@ def _write_plain(draft: Path, network: torch.nn.Module, model: str | Path, flat:
     _write(draft / "configs" / "train.json", find_scripts(train) if needs_scripts(config) else train)
 
 
-def _check_data(path: Path, trained: dict[str, Any], dataset_file: str | Path, force: bool) -> None:
-    """Raise TskdError where a dataset.json is not the one that a run was trained with; `trained` is versions.json's."""
+def check_data(path: Path, trained: dict[str, Any], dataset_file: str | Path, force: bool) -> None:
+    """Refuse a dataset.json that is not the one that a run was trained with.
+
+    Args:
+        path: versions.json of the run.
+        trained: what it says of the data; nothing of an older run.
+        dataset_file: the one that was given.
+        force: let other lists of the same labels and scaling pass.
+
+    Raises:
+        TskdError: saying what differs.
+    """
     present = describe_data(dataset_file)
     for key in ("labels", "channels", "modality", "intensity"):
         if key in trained and trained[key] != present[key]:

@@ -11,6 +11,7 @@ from typing import Any
 from tskd.data.budget import split_training
 from tskd.data.datalist import read
 from tskd.errors import TskdError
+from tskd.export.terms import first_weights
 from tskd.files import sha256
 
 NOT_EVALUATED = "It was not evaluated."
@@ -27,6 +28,7 @@ class Record:
         accuracy: lines of Markdown on its evaluation.
         training: lines of Markdown on its training.
         provenance: the same facts for metadata.json.
+        first: published weights that its own network began with, and their licence.
     """
 
     dice: str = NOT_EVALUATED
@@ -34,6 +36,7 @@ class Record:
     accuracy: Sequence[str] = (NOT_EVALUATED,)
     training: Sequence[str] = ("- How it was trained is not recorded.",)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    first: str = ""
 
 
 def run_record(
@@ -67,7 +70,8 @@ def run_record(
         "packages": versions.get("packages", {}),
     }
     lines = tuple(accuracy) or (dice,)
-    return Record(dice, mean, lines if mean is not None else (dice,), _training(provenance, versions), provenance)
+    training, first = _training(provenance, versions), first_weights(versions)
+    return Record(dice, mean, lines if mean is not None else (dice,), training, provenance, first)
 
 
 def _labelled(versions: Mapping[str, Any], dataset_file: str | Path) -> dict[str, int]:
@@ -97,17 +101,22 @@ def _training(provenance: Mapping[str, Any], versions: Mapping[str, Any]) -> lis
     teacher = {None: "not recorded", "": "none"}.get(provenance["teacher"], provenance["teacher"])
     seed = "not recorded" if provenance["seed"] is None else provenance["seed"]
     configs = ", ".join(f"`{name}`" for name in provenance["config"]) or "not recorded"
-    packages = ", ".join(f"{name} {number}" for name, number in provenance["packages"].items()) or "not recorded"
-    device = f", on {versions['device']}" if "device" in versions else ""
-    python = f"Python {provenance['python']}, " if provenance["python"] else ""
     return [
         budget,
         shares,
         f"- Teacher: {teacher}. Configuration: {configs}; seed {seed}.",
-        f"- Versions of the training: {python}{packages}{device}.",
+        versions_line(versions),
         f"- SHA-256 of the training's weights `{provenance['trained_weights_sha256']}`, of its dataset.json "
         f"`{provenance['dataset_sha256']}`, of its configuration `{provenance['config_sha256'] or 'not recorded'}`.",
     ]
+
+
+def versions_line(versions: Mapping[str, Any]) -> str:
+    """Return a line on the software and the processor of a run, from its versions.json."""
+    packages = ", ".join(f"{name} {number}" for name, number in versions.get("packages", {}).items()) or "not recorded"
+    device = f", on {versions['device']}" if "device" in versions else ""
+    python = f"Python {versions['python']}, " if "python" in versions else ""
+    return f"- Versions of the training: {python}{packages}{device}."
 
 
 def _dice(run: Path, force: bool) -> tuple[float | None, str]:

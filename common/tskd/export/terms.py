@@ -57,12 +57,13 @@ def data_licence(dataset: Mapping[str, Any]) -> str:
     return str(dataset.get("provenance", {}).get("licence") or UNKNOWN)
 
 
-def front_matter(dataset: Mapping[str, Any], tags: list[str]) -> str:
+def front_matter(dataset: Mapping[str, Any], tags: list[str], task: str = "image-segmentation") -> str:
     """Return the head of a model card, in YAML as the Hugging Face hub reads it.
 
     Args:
         dataset: a dataset.json.
         tags: more than those that every model has.
+        task: one of the hub's pipeline tags.
     """
     licence = data_licence(dataset)
     card: dict[str, Any] = {"license": SPDX.get(licence, "other")}
@@ -70,19 +71,34 @@ def front_matter(dataset: Mapping[str, Any], tags: list[str]) -> str:
         card |= {"license_name": licence.lower().replace(" ", "-"), "license_link": "LICENSE"}
     card |= {
         "library_name": "monai",
-        "pipeline_tag": "image-segmentation",
-        "tags": ["monai", "medical", "image-segmentation", "knowledge-distillation", *tags],
+        "pipeline_tag": task,
+        "tags": ["monai", "medical", task, "knowledge-distillation", *tags],
     }
     return f"---\n{yaml.safe_dump(card, sort_keys=False)}---\n\n"
 
 
-def write_terms(draft: Path, dataset: Mapping[str, Any], teacher: str | None) -> None:
+def first_weights(versions: Mapping[str, Any]) -> str:
+    """Return published weights that a student's own network began with, and their licence; "" for none.
+
+    Args:
+        versions: a run's versions.json.
+    """
+    configs, settings = versions.get("config", []), versions.get("settings", {})
+    if "imagenet.json" in configs:
+        return "a published ViT-Tiny trained on ImageNet, licence of its owner"
+    if "lite_unet.json" in configs and settings.get("encoder_weights") != "random":
+        return "EfficientNet-Lite0 trained on ImageNet, Apache-2.0"
+    return ""
+
+
+def write_terms(draft: Path, dataset: Mapping[str, Any], teacher: str | None, first: str = "") -> None:
     """Write LICENSE and docs/data_license.txt of a shipped model.
 
     Args:
         draft: the shipped folder.
         dataset: dataset.json of the training.
         teacher: foundation model of its teacher such as "mobile_sam", "" for none, None where that is not known.
+        first: what its own network began with, as `first_weights` says.
     """
     licence, provenance = data_licence(dataset), dataset.get("provenance", {})
     if teacher is None:
@@ -90,7 +106,8 @@ def write_terms(draft: Path, dataset: Mapping[str, Any], teacher: str | None) ->
     elif teacher:
         said = f"Weights of its teacher: {TEACHERS.get(teacher, teacher + ', licence of its owner')}."
     else:
-        said = "No other weights were used."
+        said = "No teacher taught it." if first else "No other weights were used."
+    said += f"\nIts own network began with {first}." if first else ""
     text = _LICENSE.substitute(
         name=dataset["name"], source=provenance.get("source", "source not stated"), licence=licence, teacher=said
     )

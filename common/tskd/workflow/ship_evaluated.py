@@ -2,32 +2,65 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from tskd.data.io.identities import code_of
+from tskd.errors import TskdError
 from tskd.evaluation.rows import MetricRow, organs, patient_values, read_rows
 from tskd.evaluation.statistics import bootstrap_interval
+from tskd.export.exporter import export_network
 from tskd.export.ship import ship_run
+from tskd.workflow.commands import BUNDLES, DDPM, STUDENT
 
 _CALIBRATION = {"ece": "expected calibration error", "ece_foreground": "of the structures", "brier": "Brier score"}
 WORST = 3  # patients named among the known failures
 
 
 def ship(
-    bundle: str | Path,
+    bundle: str | Path | None,
     run: str | Path,
     output: str | Path,
     dataset_file: str | Path,
     model: str | Path | None = None,
     force: bool = False,
+    formats: Sequence[str] = (),
 ) -> Path:
-    """Ship a run as `ship_run` does, its evaluation in the README; print which patients its codes stand for."""
+    """Ship a run as `ship_run` does, its evaluation in the README; print which patients its codes stand for.
+
+    Args:
+        bundle: folder that is copied; by default this project's student, for a diffusion model ddpm_synthesis.
+        run: output_dir of a training.
+        output: new folder; "segmentation" in its name, but of a diffusion model.
+        dataset_file: the training's dataset.json, on whose validation list the files in other formats are compared.
+        model: weights where they are not the run's models/model.pt.
+        force: ship in spite of what the evaluation says.
+        formats: further files of the network beside model.pt, such as torchscript and onnx.
+
+    Returns:
+        The output folder.
+
+    Raises:
+        TskdError: as `ship_run`, `ship_diffusion` and `export_network`; the folder is complete but for what the last
+            of these refuses.
+    """
+    file = Path(run) / "versions.json"
+    if file.is_file() and "prediction_type" in json.loads(file.read_text(encoding="utf-8")).get("settings", {}):
+        from tskd.workflow.ship_diffusion import ship_diffusion
+
+        if formats or model is not None:
+            raise TskdError(f"{run}: expected neither --to nor --model for a diffusion model, found one. Leave it out.")
+        return ship_diffusion(bundle or BUNDLES / DDPM, run, output, dataset_file, force)
     metrics = Path(run) / "metrics.csv"
     rows = read_rows(metrics) if metrics.is_file() else []
-    written = ship_run(bundle, run, output, dataset_file, model, force, accuracy(rows) if organs(rows) else ())
+    written = ship_run(
+        bundle or BUNDLES / STUDENT, run, output, dataset_file, model, force, accuracy(rows) if organs(rows) else ()
+    )
     for patient in worst_patients(rows):
         print(f"among the worst: patient {patient}, in the README {code_of(patient)}")
+    for kind in dict.fromkeys(formats):
+        print(export_network(written, kind, dataset_file))
     return written
 
 

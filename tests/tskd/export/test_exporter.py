@@ -51,6 +51,11 @@ def test_onnx_gives_the_masks_of_pytorch(bundle: Path, data: Path) -> None:
     assert {row["organ"] for row in rows} == {name for index, name in LABELS.items() if index != "0"}
     with pytest.raises(TskdError, match="--overwrite"):
         export_network(bundle, "onnx", data)
+    named = json.loads((bundle / "configs/metadata.json").read_text())["exported"]["models/model.onnx"]
+    assert named["sha256"] == sha256(bundle / "models/model.onnx")
+    readme = (bundle / "docs/README.md").read_text()
+    assert f"- `models/model.onnx` (onnx): {named['compared']}." in readme
+    assert readme.index("## Other formats") < readme.index("models/model.onnx` (onnx)") < readme.index("## Accuracy")
     backend = OnnxBackend(read_bundle(bundle))
     metadata = backend.session.get_modelmeta().custom_metadata_map
     assert metadata["model_sha256"] == sha256(bundle / "models/model.pt")

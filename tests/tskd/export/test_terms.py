@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from tskd.data.public import chaos, chase_db1
-from tskd.export.terms import SPDX, TEACHERS, front_matter, write_terms
+from tskd.export.terms import SPDX, TEACHERS, first_weights, front_matter, write_terms
 from tskd.networks import VFMS
 
 
@@ -51,3 +51,15 @@ def test_each_known_licence_has_its_consequence(tmp_path: Path, licence: str) ->
 def test_each_preparer_and_foundation_model_is_known() -> None:
     assert {chaos._PROVENANCE["licence"], chase_db1._PROVENANCE["licence"]} <= set(SPDX)
     assert set(TEACHERS) == set(VFMS)
+
+
+def test_weights_that_the_network_began_with_are_named(tmp_path: Path) -> None:
+    """No teacher, but an encoder of others: "no other weights were used" would not be true."""
+    lite = {"config": ["train.json", "lite_unet.json"], "settings": {"encoder_weights": None}}
+    (tmp_path / "docs").mkdir()
+    write_terms(tmp_path, dataset("CC0 1.0"), "", first_weights(lite))
+    licence = (tmp_path / "LICENSE").read_text()
+    assert "Its own network began with EfficientNet-Lite0 trained on ImageNet, Apache-2.0." in licence
+    assert "No other weights" not in licence
+    assert first_weights({**lite, "settings": {"encoder_weights": "random"}}) == ""
+    assert first_weights({"config": ["train.json"]}) == ""

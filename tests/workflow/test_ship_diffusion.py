@@ -1,0 +1,85 @@
+"""A diffusion model ships as a bundle that draws with the network, size and schedule that it was trained with."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers.models.unets.unet_2d import UNet2DModel
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from monai.bundle import ConfigParser
+
+from tests.bundles.standalone import ship as ship_toy_student
+from tskd.cli import main
+from tskd.errors import TskdError
+from tskd.handlers.provenance import provenance
+from tskd.state import load_weights
+from tskd.synthesis import DiffusionUNet, export_model, load_scheduler
+from tskd.workflow.ship_evaluated import ship
+
+pytestmark = pytest.mark.bundle
+SIZE = 16
+
+
+@pytest.fixture
+def network() -> DiffusionUNet:
+    """A network that draws colour images of 16 px to maps of two classes."""
+    torch.manual_seed(0)
+    blocks = {"down_block_types": ("DownBlock2D", "AttnDownBlock2D"), "up_block_types": ("AttnUpBlock2D", "UpBlock2D")}
+    unet = UNet2DModel(SIZE, 5, 3, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, **blocks)
+    return DiffusionUNet(unet).eval()
+
+
+@pytest.fixture
+def run(tmp_path: Path, network: DiffusionUNet) -> Path:
+    ship_toy_student(tmp_path, "png", 3, provenance={"licence": "CC BY 4.0", "source": "a hospital"})
+    folder = tmp_path / "run"
+    scheduler = DDPMScheduler(100, beta_schedule="linear", prediction_type="epsilon")
+    record = {"images": ["a1", "b2"], "label_maps": None, "pretrained_on": []}
+    export_model(network, scheduler, folder / "models", record=record)
+    settings = {"image_size": SIZE, "prediction_type": "epsilon", "beta_schedule": "linear", "num_labelled": 7}
+    made = {**provenance({"dataset_file": str(tmp_path / "dataset.json")}), "settings": settings, "iterations": 12}
+    (folder / "versions.json").write_text(json.dumps({**made, "python": "3.11.7", "packages": {"torch": "2.13.0"}}))
+    return folder
+
+
+def test_the_folder_has_the_values_of_the_training(run: Path, tmp_path: Path, network: DiffusionUNet) -> None:
+    output, data = tmp_path / "shipped", tmp_path / "dataset.json"
+    assert main(["ship", "--run", str(run), "--dataset-file", str(data), "--output", str(output)]) == 0
+    parser = ConfigParser()
+    parser.read_config(str(output / "configs/inference.json"))
+    parser["bundle_root"] = str(output)
+    assert parser["num_labelled"] == 7
+    drawn, described = parser.get_parsed_content("network"), parser.get_parsed_content("network_def")
+    load_weights(described, output / "models/model.pt")
+    x, t = torch.rand(2, 5, SIZE, SIZE), torch.tensor([3, 90])
+    with torch.no_grad():
+        torch.testing.assert_close(drawn(x, t).cpu(), network(x, t), atol=1e-5, rtol=1e-5)
+        assert torch.equal(described.eval()(x, t), network(x, t))
+    metadata = json.loads((output / "configs/metadata.json").read_text())
+    image = metadata["network_data_format"]["inputs"]["image"]
+    assert (image["num_channels"], image["spatial_shape"]) == (5, [SIZE, SIZE])
+    assert list(image["channel_def"].values())[:4] == ["red", "green", "blue", "label map: background"]
+    assert metadata["network_data_format"]["outputs"]["pred"]["format"] == "noise"
+    readme = (output / "docs/README.md").read_text()
+    assert "draws MR images of 16 x 16 pixels to label maps." in readme
+    assert "- Trained on 2 images;" in readme
+    assert "Prediction epsilon, schedule linear" in readme
+    assert "12 steps" in readme
+    assert "$" not in readme.replace("$PWD", "")
+    assert "Licence of the data: CC BY 4.0." in (output / "LICENSE").read_text()
+    scheduler = load_scheduler(output / "models/pipeline")
+    assert (scheduler.config.prediction_type, scheduler.config.beta_schedule) == ("epsilon", "linear")
+
+
+def test_another_data_set_or_no_pipeline_is_refused(run: Path, tmp_path: Path) -> None:
+    data = json.loads((tmp_path / "dataset.json").read_text())
+    (tmp_path / "other.json").write_text(json.dumps({**data, "modality": "CT"}))
+    with pytest.raises(TskdError, match='expected modality "MR", which the training had'):
+        ship(None, run, tmp_path / "shipped", tmp_path / "other.json")
+    with pytest.raises(TskdError, match="expected neither --to nor --model"):
+        ship(None, run, tmp_path / "shipped", tmp_path / "dataset.json", formats=["onnx"])
+    (run / "models/model.pt").unlink()
+    with pytest.raises(TskdError, match=r"found no .*model\.pt"):
+        ship(None, run, tmp_path / "shipped", tmp_path / "dataset.json")
+    assert not (tmp_path / "shipped").exists()
