@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install quickstart test test-fast test-faults label-demo lint docs figures format clean
+.PHONY: install quickstart test test-fast test-faults label-demo label-as-written lint docs figures format clean
 
 install: $(STAMP)
 
@@ -28,6 +28,13 @@ test-faults: $(STAMP)
 # MONAI Label needs an environment of its own (pydicom 2): a student is shipped there and asked for masks
 label-demo: $(STAMP) .venv-label/.installed
 	TSKD_LABEL_PYTHON=.venv-label/bin/python $(BIN)/python -m pytest -v tests/bundles/test_monai_label.py
+
+# the same in the environment that docs/how-to/monai_label.md names: with CUDA and SAM 2, 8 GB
+label-as-written: $(STAMP)
+	$(PYTHON) -m venv .venv-label-written
+	$(BIN)/python -c "from tskd.export.shared_folders import LABEL_PACKAGES; print('\n'.join(LABEL_PACKAGES))" > .venv-label-written/list
+	.venv-label-written/bin/pip install -q --disable-pip-version-check -r .venv-label-written/list
+	TSKD_LABEL_PYTHON=.venv-label-written/bin/python $(BIN)/python -m pytest -v tests/bundles/test_monai_label.py
 
 .venv-label/.installed: tests/label/install.sh
 	sh tests/label/install.sh .venv-label $(PYTHON)
@@ -60,4 +67,4 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) .venv-label quickstart
+	rm -rf $(VENV) .venv-label .venv-label-written quickstart

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,9 +21,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 
 from tests.bundles.standalone import LABELS, run_alone, segmentation, ship, write_picture, write_volumes
 from tests.bundles.test_train_further import write_pairs
+from tskd.data import virtual_patient
+from tskd.data.phantom.dicom_writer import write_series
+from tskd.predict.predict_files import predict
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = {"volumes": ("nii.gz", 1), "grey": ("png", 1), "colour": ("png", 3), "lite": ("png", 3)}
@@ -142,9 +147,12 @@ def _wait(address: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
     raise AssertionError(f"{address} does not answer: {log.read_text()[-4000:]}")
 
 
-def _post(address: str, body: dict[str, Any] | None = None) -> bytes:
+def _post(address: str, body: dict[str, Any] | None = None, **form: str) -> bytes:
+    """What the server answers to a JSON body, or to the fields of a form."""
     content = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(address, content, {"Content-Type": "application/json"}, method="POST")
+    content = urllib.parse.urlencode(form).encode() if form else content
+    kind = "application/x-www-form-urlencoded" if form else "application/json"
+    request = urllib.request.Request(address, content, {"Content-Type": kind}, method="POST")
     with urllib.request.urlopen(request, timeout=300) as answer:
         assert answer.status == 200
         return answer.read()
@@ -159,6 +167,42 @@ def test_over_rest(root: Path, server: Server, tmp_path: Path) -> None:
         assert json.loads(_post(f"{query}&output=json"))["label_names"]
         assert b"Content-Disposition" in _post(f"{query}&output=all")
     _assert_same_masks(root / server.name, output)
+
+
+def test_a_dicom_series_over_rest(root: Path, server: Server, tmp_path: Path) -> None:
+    """The folder of a series gives the mask that the same voxels have in `tskd predict`, in the same place."""
+    if server.name != "volumes":
+        return
+    image, _, affine = virtual_patient(seed=5, number=0, image_size=40, num_slices=4)
+    write_series(tmp_path / "series", image.astype(np.int16), affine, "p1", "label", file_order=[2, 0, 3, 1])
+    assert predict(root / "volumes/student_segmentation", [tmp_path / "series"], tmp_path / "masks") == 0
+    expected = nib.as_closest_canonical(nib.load(next((tmp_path / "masks").glob("*.nii.gz"))))
+    query = f"{server.address}/infer/student_segmentation?image={urllib.parse.quote(str(tmp_path / 'series'))}"
+    (tmp_path / "mask.nii.gz").write_bytes(_post(f"{query}&output=image"))
+    found = nib.as_closest_canonical(nib.load(tmp_path / "mask.nii.gz"))
+    np.testing.assert_allclose(found.affine, expected.affine, atol=1e-3)
+    assert len(np.unique(expected.dataobj)) > 2
+    np.testing.assert_array_equal(np.asarray(found.dataobj), np.asarray(expected.dataobj))
+
+
+def test_options_and_colours_over_rest(root: Path, server: Server, tmp_path: Path) -> None:
+    with urllib.request.urlopen(f"{server.address}/info/", timeout=60) as answer:
+        model = json.load(answer)["models"]["student_segmentation"]
+    assert list(model["config"]["label_colors"]) == list(model["labels"])
+    assert len({tuple(colour) for colour in model["config"]["label_colors"].values()}) == len(model["labels"])
+    assert (model["config"]["keep_largest_component"], model["config"]["average_mirrored"]) == (False, False)
+    path = sorted((root / server.name / "images").iterdir())[0]
+    query = f"{server.address}/infer/student_segmentation?image={path.name.partition('.')[0]}&output=image"
+    masks = []
+    for options in ({}, {"keep_largest_component": True}, {"average_mirrored": True}):
+        (tmp_path / path.name).write_bytes(_post(query, params=json.dumps(options)))
+        image = Image.open(tmp_path / path.name) if server.name == "grey" else nib.load(tmp_path / path.name).dataobj
+        masks.append(np.asarray(image))
+    plain, largest, mirrored = masks
+    for index in range(1, len(LABELS)):
+        assert ndimage.label(largest == index, np.ones((3,) * plain.ndim))[1] == min((plain == index).sum(), 1)
+    assert (largest != plain).any()
+    assert (mirrored != plain).any()
 
 
 def test_train_over_rest(root: Path, server: Server, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from tskd.errors import TskdError
 from tskd.export.bundle_scripts import RUN, write_scripts
 from tskd.export.carried_network import PACKAGE, carry_network, find_scripts, leave_out, needs_scripts
 from tskd.export.plain_training import plain_training
-from tskd.export.shipped_docs import write_metadata, write_readme
+from tskd.export.shipped_docs import label_options, write_metadata, write_readme
 from tskd.export.shipped_record import Record, run_record
 from tskd.export.terms import write_terms
 from tskd.export.unused_modules import unused_modules, without_modules
@@ -191,6 +191,7 @@ def ship_student(
             extra["network_def"] = json.loads((configs / network).read_text())["network_def"]
         elif network is not None:
             extra |= {"network_def": dict(network), "imports": [*config["imports"], f"$import {PACKAGE}"]}
+        extra["displayable_configs"] = config["displayable_configs"] | label_options(dataset, flat)
         config = _with_keys({**config, **settings, **scaling, **extra}, network_keys or {})
         _write(configs / "inference.json", config)
         network_def = _parser([configs / "inference.json"]).get_parsed_content("network_def")

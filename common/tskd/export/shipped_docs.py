@@ -15,6 +15,7 @@ from tskd.export.carried_network import PACKAGE
 from tskd.export.shipped_record import Record
 from tskd.export.terms import data_licence, front_matter
 from tskd.files import sha256
+from tskd.predict.mask_overlay import COLOURS
 
 _WITH_EINOPS = (  # modules of MONAI
     "monai.networks.nets.swin_unetr",
@@ -123,3 +124,14 @@ def required_packages(flat: bool, largest_component: bool, network: torch.nn.Mod
 
 def _structures(dataset: Mapping[str, Any]) -> str:
     return ", ".join(name for index, name in dataset["labels"].items() if index != "0")
+
+
+def label_options(dataset: Mapping[str, Any], flat: bool) -> dict[str, Any]:
+    """Return what MONAI Label's server tells its clients beside the options: a colour of each structure, a file ending.
+
+    The ending is that of masks. Without it the server answers 500 to a folder of DICOM, and writes the mask of a JPEG
+    as JPEG, which changes its values.
+    """
+    names = [name.lower() for index, name in dataset["labels"].items() if index != "0"]
+    colours = {name: list(COLOURS[number % len(COLOURS)]) for number, name in enumerate(names)}
+    return {"label_colors": colours, "result_extension": ".png" if flat else ".nii.gz"}

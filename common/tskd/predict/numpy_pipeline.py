@@ -53,7 +53,11 @@ class NumpyPipeline:
         targets = [step["_target_"] for step in bundle.transforms("postprocessing")]
         if unknown := sorted(set(targets) - _POSTPROCESSING - _READ_ELSEWHERE):
             raise _unknown_transforms(bundle, unknown)
+        options = bundle.config.get("displayable_configs", {})
         self.largest = [int(index) for index in bundle.config.get("largest_component", [])]
+        if isinstance(chosen := options.get("keep_largest_component"), bool):  # else where there are such classes
+            self.largest = (self.largest or list(bundle.structures)) if chosen else []
+        self.mirrored = bool(options.get("average_mirrored", False))
 
     def volume(self, array: np.ndarray, affine: np.ndarray) -> np.ndarray:
         """Return the mask of a volume [X, Y, Z], uint8, in the axis order of the volume."""
@@ -97,6 +101,8 @@ class NumpyPipeline:
         size, (wide, high) = self.bundle.image_size, batch.shape[2:]
         small = self.downsample(wide, size) @ batch @ self.downsample(high, size).T
         logits = self.network(np.ascontiguousarray(small, np.float32))
+        if self.mirrored:
+            logits = (logits + self.network(np.ascontiguousarray(small[:, :, ::-1], np.float32))[:, :, ::-1]) / 2
         exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
         probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
         across, down = resize_matrices.linear(size, wide), resize_matrices.linear(size, high)

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import threading
@@ -114,6 +115,10 @@ def test_the_label_folder_has_the_model_where_the_app_looks(bundle: Path, tmp_pa
     folder = tmp_path / "label"
     assert (folder / "model/student_segmentation/models/model.pt").is_file()
     assert (folder / "requirements.txt").read_text().split() == list(LABEL_PACKAGES)
+    line = next(
+        line for line in (ROOT / "docs/how-to/monai_label.md").read_text().splitlines() if "pip install" in line
+    )
+    assert tuple(shlex.split(line.partition("pip install ")[2])) == LABEL_PACKAGES  # `make label-as-written` tries it
     stand_in = tmp_path / "bin/monailabel"
     stand_in.parent.mkdir()
     stand_in.write_text('#!/bin/sh\necho "$@" >> "$CALLS"\n[ "$1" != apps ] || mkdir -p "$6/monaibundle"\n')

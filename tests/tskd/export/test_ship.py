@@ -35,6 +35,10 @@ SEGMENTS_FILE_BY_FILE = {  # what a shipped inference.json has beyond the bundle
 }
 
 
+COLOURS = {"liver": [230, 60, 60], "right kidney": [70, 160, 255], "left kidney": [80, 210, 100]}
+OPTIONS = {"keep_largest_component": "$bool(@largest_component)", "average_mirrored": False, "label_colors": COLOURS}
+
+
 def _json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text())
 
@@ -177,6 +181,7 @@ def test_images_get_the_configs_for_images(tmp_path: Path) -> None:
     expected = ConfigParser()
     expected.read_config([str(BUNDLE / "configs" / name) for name in ("inference.json", "inference_2d.json")])
     expected.update({"image_size": IMAGE_SIZE, "num_classes": 4, **SEGMENTS_FILE_BY_FILE})
+    expected["displayable_configs"] = {**OPTIONS, "result_extension": ".png"}
     found = _json(configs / "inference.json")
     assert found == {key: value for key, value in expected.get().items() if key != "_meta_"}
     train = _json(configs / "train.json")
@@ -190,6 +195,7 @@ def test_volumes_keep_the_configs_for_volumes(tmp_path: Path) -> None:
         "image_size": IMAGE_SIZE,
         "in_channels": 1,
         "num_classes": 4,
+        "displayable_configs": {**OPTIONS, "result_extension": ".nii.gz"},
     }
     assert _json(ship(tmp_path, "nii.gz") / "configs/inference.json") == {**defaults, **SEGMENTS_FILE_BY_FILE}
 

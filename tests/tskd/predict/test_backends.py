@@ -31,12 +31,15 @@ def _monai_run(bundle: Path, images: Path, output: Path) -> None:
     parser.get_parsed_content("evaluator").run()
 
 
-@pytest.mark.parametrize("largest", [[], [1, 2]])
-def test_volumes(tmp_path: Path, volumes_bundle: Path, largest: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("largest", "options"), [([], {}), ([1, 2], {}), ([], {"keep_largest_component": True, "average_mirrored": True})]
+)
+def test_volumes(tmp_path: Path, volumes_bundle: Path, largest: list[int], options: dict[str, bool]) -> None:
     bundle = tmp_path / "a_segmentation"
     shutil.copytree(volumes_bundle, bundle)
     config = json.loads((bundle / "configs/inference.json").read_text())
-    (bundle / "configs/inference.json").write_text(json.dumps({**config, "largest_component": largest}))
+    config |= {"largest_component": largest, "displayable_configs": {**config["displayable_configs"], **options}}
+    (bundle / "configs/inference.json").write_text(json.dumps(config))
     images = tmp_path / "images"
     images.mkdir()
     paths = write_volumes(images)
@@ -47,7 +50,7 @@ def test_volumes(tmp_path: Path, volumes_bundle: Path, largest: list[int]) -> No
         name = path.name.replace(".nii.gz", "_seg.nii.gz")
         expected, torch_mask, onnx_mask = (nib.load(tmp_path / folder / name) for folder in ("monai", "torch", "onnx"))
         np.testing.assert_array_equal(np.asarray(torch_mask.dataobj), np.asarray(expected.dataobj))
-        if not largest:  # one voxel may join two components of such a mask
+        if not largest and not options:  # one voxel may join two components of such a mask
             assert np.mean(np.asarray(onnx_mask.dataobj) != np.asarray(expected.dataobj)) < ROUNDING
         for mask in (torch_mask, onnx_mask):
             np.testing.assert_allclose(mask.affine, nib.load(path).affine, atol=1e-4)
@@ -115,3 +118,18 @@ def test_a_bundle_without_onnx_says_how_to_make_it(tmp_path: Path, volumes_bundl
     shutil.copytree(volumes_bundle, bundle, ignore=shutil.ignore_patterns("*.onnx"))
     with pytest.raises(TskdError, match="tskd export"):
         OnnxBackend(read_bundle(bundle))
+
+
+def test_options_of_monai_label_change_the_mask(tmp_path: Path, pictures_bundle: Path) -> None:
+    """Averaged with its mirror image, a picture has the mirrored mask of the mirrored one, whichever the backend."""
+    bundle = tmp_path / "a_segmentation"
+    shutil.copytree(pictures_bundle, bundle)
+    config = json.loads((bundle / "configs/inference.json").read_text())
+    config["displayable_configs"]["average_mirrored"] = True
+    (bundle / "configs/inference.json").write_text(json.dumps(config))
+    picture = np.asarray(Image.open(write_picture(tmp_path, 3)))
+    plain = TorchBackend(read_bundle(pictures_bundle), "cpu")
+    for backend in (TorchBackend(read_bundle(bundle), "cpu"), OnnxBackend(read_bundle(bundle))):
+        mask, mirrored = backend.mask(picture, None), backend.mask(picture[:, ::-1].copy(), None)
+        assert np.mean(mask != mirrored[:, ::-1]) < ROUNDING
+        assert np.mean(mask != plain.mask(picture, None)) > ROUNDING
