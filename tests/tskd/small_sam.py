@@ -17,6 +17,7 @@ def fresh(vfm: str, **options: Any) -> PromptFreeSam:
     """The same random network at each call, with no zeros in it."""
     torch.manual_seed(0)
     network = build_sam(vfm, 3, 64, config=VIT if vfm == "sam_vit_b" else None, **options)
+    assert isinstance(network, PromptFreeSam)
     for name, parameter in network.named_parameters():
         if "rel_pos" in name or "attention_biases" in name or name.endswith("qkv.bias"):
             nn.init.normal_(parameter, std=0.1)

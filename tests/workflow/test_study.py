@@ -384,3 +384,14 @@ def test_the_end_table_has_the_mean_of_several_structures_alone(
     assert title == "  mean Dice over 3 test patients"
     assert head.split("labels")[1].split("parameters")[0].split() == " ".join(heads).split()
     assert row.split()[2 : 2 + len(heads)] == [f"0.{5 + labels.index(label)}00" for label in heads]
+
+
+def test_the_student_s_projection_fits_the_embedding_of_an_encoder(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "dinov2", "hidden_size": 24, "num_attention_heads": 2}')
+    for vfm, channels in (("mobile_sam", None), ("dinov3_small", "384"), (str(tmp_path), "24")):
+        config = toy()
+        config["overrides"]["teacher"]["vfm"] = vfm
+        study = check_study(config)
+        distil = next(step for step in study.steps.values() if step.rule == "distil")
+        found = value(distil.command, "embedding_channels") if "--embedding_channels" in distil.command else None
+        assert found == channels

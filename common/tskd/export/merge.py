@@ -12,7 +12,7 @@ from torch import Tensor
 from tskd.errors import TskdError
 from tskd.files import atomic
 from tskd.lora import load_adapter
-from tskd.networks import PromptFreeSam, build_sam, load_pretrained, pretrained_file, read_checkpoint
+from tskd.networks import Teacher, build_sam, load_pretrained, pretrained_file, read_checkpoint
 from tskd.networks.qkv import fuse_qkv
 from tskd.state import load_weights
 
@@ -58,14 +58,14 @@ def merge_adapter(
     return _write({**merged_encoder(network, adapter), **head}, network, output)
 
 
-def merged_encoder(network: PromptFreeSam, adapter: str | Path) -> dict[str, Tensor]:
+def merged_encoder(network: Teacher, adapter: str | Path) -> dict[str, Tensor]:
     """Return stock weights of `network`'s encoder (changed in place) with the adapter merged into them."""
     tuned: Any = load_adapter(network.image_encoder, adapter)
     network.image_encoder = fuse_qkv(tuned.merge_and_unload())  # type: ignore[assignment]
     return encoder_state(network)
 
 
-def encoder_state(network: PromptFreeSam) -> dict[str, Tensor]:
+def encoder_state(network: Teacher) -> dict[str, Tensor]:
     """Return the state dict of the encoder in the stock architecture.
 
     For a ViT the keys are those of `transformers.SamModel().vision_encoder`, for a TinyViT those of the `image_encoder`
@@ -93,7 +93,7 @@ def _run_settings(run: Path) -> dict[str, Any]:
     return settings
 
 
-def _write(state: dict[str, Tensor], network: PromptFreeSam, output: str | Path) -> Path:
+def _write(state: dict[str, Tensor], network: Teacher, output: str | Path) -> Path:
     output = Path(output)
     if output.suffix != ".safetensors":
         raise TskdError(f"{output}: expected a name that ends in .safetensors")

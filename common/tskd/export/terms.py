@@ -30,6 +30,19 @@ TEACHERS = {
     "sam_vit_l": "SAM, Apache-2.0",
     "sam_vit_h": "SAM, Apache-2.0",
     "medsam_vit_b": "MedSAM, Apache-2.0; it was trained on public data sets with terms of their own",
+    "sam2_hiera_tiny": "SAM 2.1, Apache-2.0",
+    "sam2_hiera_small": "SAM 2.1, Apache-2.0",
+    "sam2_hiera_base_plus": "SAM 2.1, Apache-2.0",
+    "sam2_hiera_large": "SAM 2.1, Apache-2.0",
+    "medsam2": "MedSAM2, terms of its page (research and education); trained on data sets with terms of their own",
+    "sam3": "SAM 3, SAM License of Meta, which is passed on with what is derived from it",
+    "dinov2_small": "DINOv2, Apache-2.0",
+    "dinov2_base": "DINOv2, Apache-2.0",
+    "dinov2_large": "DINOv2, Apache-2.0",
+    "dinov3_small": "DINOv3, DINOv3 License of Meta, which is passed on with what is derived from it",
+    "dinov3_base": "DINOv3, DINOv3 License of Meta, which is passed on with what is derived from it",
+    "dinov3_large": "DINOv3, DINOv3 License of Meta, which is passed on with what is derived from it",
+    "c_radio_v4_h": "C-RADIO v4, licence of NVIDIA as its page states it",
 }
 
 _LICENSE = Template(

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from tskd.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from tskd.networks.build import VFMS, build_sam
+    from tskd.networks.build import VFMS, Teacher, build_sam
     from tskd.networks.bundle_teacher import BundleTeacher
+    from tskd.networks.encoders.families import ENCODERS
+    from tskd.networks.encoders.pyramid_teacher import PyramidTeacher
     from tskd.networks.layer_groups import batch_norm_momentum, frozen, parameter_groups
     from tskd.networks.lite_unet import LiteUNet
     from tskd.networks.lite_weights import load_lite_encoder
@@ -25,9 +27,12 @@ if TYPE_CHECKING:
 
 _HOME = {
     "BundleTeacher": "bundle_teacher",
+    "ENCODERS": "encoders.families",
     "LiteUNet": "lite_unet",
     "PromptFreeSam": "sam",
+    "PyramidTeacher": "encoders.pyramid_teacher",
     "TappedNetwork": "taps",
+    "Teacher": "build",
     "TinyViT": "tiny_vit",
     "VFMS": "build",
     "batch_norm_momentum": "layer_groups",
@@ -50,9 +55,12 @@ _HOME = {
 
 __all__ = [
     "BundleTeacher",
+    "ENCODERS",
     "LiteUNet",
     "PromptFreeSam",
+    "PyramidTeacher",
     "TappedNetwork",
+    "Teacher",
     "TinyViT",
     "VFMS",
     "batch_norm_momentum",

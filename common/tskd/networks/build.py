@@ -1,16 +1,17 @@
 """Build a prompt-free SAM from its name, without a checkpoint and without a network connection."""
 
-from typing import Any
+from typing import Any, TypeAlias
 
 from transformers import SamMaskDecoderConfig, SamVisionConfig
 from transformers.models.sam.modeling_sam import SamVisionEncoder
 
 from tskd.errors import TskdError
-from tskd.networks.sam import PixelScale, PromptFreeSam
+from tskd.networks.encoders.build_encoder import build_encoder_teacher, is_encoder
+from tskd.networks.encoders.families import ENCODERS
+from tskd.networks.encoders.pyramid_teacher import PyramidTeacher
+from tskd.networks.pixel_scale import IMAGENET, UNIT, PixelScale
+from tskd.networks.sam import PromptFreeSam
 from tskd.networks.tiny_vit import TinyViT
-
-IMAGENET = PixelScale((123.675 / 255, 116.28 / 255, 103.53 / 255), (58.395 / 255, 57.12 / 255, 57.375 / 255))
-UNIT = PixelScale((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))  # MedSAM and LiteMedSAM are trained on [0, 1] as it is
 
 _VIT_B: dict[str, Any] = {
     "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "global_attn_indexes": [2, 5, 8, 11],
@@ -30,6 +31,7 @@ _VITS: dict[str, tuple[dict[str, Any], PixelScale]] = {
 }
 _TINY_VITS: dict[str, tuple[int, PixelScale]] = {"mobile_sam": (4, IMAGENET), "lite_medsam": (1, UNIT)}
 
+Teacher: TypeAlias = PromptFreeSam | PyramidTeacher
 VFMS: tuple[str, ...] = (*_VITS, *_TINY_VITS)
 
 
@@ -39,14 +41,15 @@ def build_sam(
     image_size: int,
     config: dict[str, Any] | None = None,
     gradient_checkpointing: bool = False,
-) -> PromptFreeSam:
+) -> Teacher:
     """Build the network with random weights; `load_pretrained` fills in the foundation model's.
 
     Args:
-        vfm: foundation model, one of `VFMS`.
+        vfm: foundation model, one of `VFMS` (SAM's encoders with its mask decoder) or of `ENCODERS` (others with a
+            light head), a folder that `transformers` has saved an encoder of these families to, or owner/name@revision.
         num_classes: classes with the background, at least 2.
         image_size: side of the square image in pixels; a multiple of 16 (of 4 for lite_medsam).
-        config: fields of `transformers.SamVisionConfig` to change, for the ViT models only.
+        config: fields of the encoder's configuration to change, for encoders of `transformers` only.
         gradient_checkpointing: recompute the encoder's blocks in the backward pass, to save memory in training.
 
     Returns:
@@ -56,10 +59,15 @@ def build_sam(
         TskdError: unknown name, too few classes, an image size that is no multiple of the stride, or a config that does
             not apply.
     """
-    if vfm not in VFMS:
-        raise TskdError(f"unknown foundation model vfm={vfm!r}; choose one of {', '.join(VFMS)}")
+    if vfm not in VFMS and not is_encoder(vfm):
+        raise TskdError(
+            f"unknown foundation model vfm={vfm!r}; choose one of {', '.join((*VFMS, *ENCODERS))}, a folder with an "
+            "encoder of transformers, or owner/name@revision"
+        )
     if num_classes < 2:
         raise TskdError(f"num_classes must be at least 2 (the background is a class), found {num_classes}")
+    if vfm not in VFMS:
+        return build_encoder_teacher(vfm, num_classes, image_size, config, gradient_checkpointing)
     encoder: SamVisionEncoder | TinyViT
     if vfm in _TINY_VITS:
         if config:

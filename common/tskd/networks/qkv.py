@@ -66,6 +66,28 @@ def attentions(encoder: nn.Module) -> list[tuple[str, Any]]:
     return [(name, module) for name, module in encoder.named_modules() if hasattr(module, "qkv")]
 
 
+def adaptable_layers(encoder: nn.Module) -> list[dict[str, list[str]]]:
+    """Return, for each attention block from the first on, target (q, k, v, proj, mlp) -> names of its linear layers.
+
+    A fused qkv layer is named as `split_qkv` leaves it. `mlp` is that of the block, beside the attention.
+    """
+    blocks = []
+    for name, module in encoder.named_modules():
+        if hasattr(module, "qkv"):
+            layers = {part: [f"{name}.qkv.{part}"] for part in PROJECTIONS}
+        elif all(hasattr(module, f"{part}_proj") for part in PROJECTIONS):
+            layers = {part: [f"{name}.{part}_proj"] for part in PROJECTIONS}
+        else:
+            continue
+        layers["proj"] = [f"{name}.{output}" for output in ("proj", "o_proj") if hasattr(module, output)]
+        parent = name.rpartition(".")[0]
+        mlp = encoder.get_submodule(parent)._modules.get("mlp")
+        inside = mlp.named_modules() if mlp is not None else ()
+        layers["mlp"] = [f"{parent}.mlp.{inner}" for inner, layer in inside if isinstance(layer, nn.Linear)]
+        blocks.append(layers)
+    return blocks
+
+
 def split_qkv(encoder: nn.Module) -> nn.Module:
     """Replace every fused qkv layer of `encoder` in place by a `SplitQKV`; return `encoder`."""
     for _, attention in attentions(encoder):

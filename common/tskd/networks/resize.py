@@ -3,14 +3,18 @@
 import copy
 import re
 from collections.abc import Sequence
-from typing import cast
+from typing import TypeAlias, cast
 
 import torch.nn.functional as F
 from torch import nn
 from transformers.models.sam.modeling_sam import SamVisionEncoder
 
+from tskd.errors import TskdError
 from tskd.networks.conversion import State
+from tskd.networks.encoders.pyramid_teacher import PyramidTeacher
 from tskd.networks.sam import PromptFreeSam
+
+Teacher: TypeAlias = PromptFreeSam | PyramidTeacher
 
 _RELATIVE_POSITION = re.compile(r"image_encoder\.layers\.(\d+)\.attn\.rel_pos_[hw]")
 
@@ -41,15 +45,20 @@ def resize_positions(state: State, expected: State, global_layers: Sequence[int]
     return result
 
 
-def at_size(network: PromptFreeSam, image_size: int) -> PromptFreeSam:
+def at_size(network: Teacher, image_size: int) -> Teacher:
     """Return the network for images of another size: itself where it takes any, else a copy with resized positions.
 
     Args:
         network: network in the stock architecture (adapters merged).
         image_size: side of the square image in pixels, a multiple of the stride.
+
+    Raises:
+        TskdError: an encoder that cannot be resized.
     """
     if network.any_size or image_size == network.image_size:
         return network
+    if isinstance(network, PyramidTeacher):
+        raise TskdError(f"{network.vfm}: answers for images of {network.image_size} px only; leave out tta's scales")
     encoder_before = cast(SamVisionEncoder, network.image_encoder)
     config = copy.deepcopy(encoder_before.config)
     config.image_size = image_size

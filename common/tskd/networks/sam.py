@@ -1,7 +1,7 @@
 """Prompt-free SAM: one image in, one logit map a class out."""
 
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -11,14 +11,8 @@ from transformers import SamMaskDecoderConfig
 from transformers.models.sam.modeling_sam import SamMaskDecoder, SamVisionEncoder
 
 from tskd.errors import TskdError
+from tskd.networks.pixel_scale import PixelScale
 from tskd.networks.tiny_vit import TinyViT
-
-
-class PixelScale(NamedTuple):
-    """Normalisation that the encoder was pretrained with, of intensities in [0, 1], one value a colour."""
-
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
 
 
 class PromptFreeSam(nn.Module):

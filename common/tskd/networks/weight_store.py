@@ -127,6 +127,11 @@ def find_weights(weights: str | Path, name: str) -> Path:
     )
 
 
+def is_hub_id(text: str) -> bool:
+    """Whether a text has the form owner/name@revision."""
+    return _HUB_ID.fullmatch(text) is not None
+
+
 def weights_identity(weights: str | Path | None) -> str | None:
     """Return the identity of weights in a checkpoint: the hash of a file or folder wherever it lies, or a hub id."""
     path = None if weights is None else Path(weights).expanduser()

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import overload
 
 import torch
 from safetensors.torch import load_file
@@ -10,6 +11,9 @@ from torch import Tensor
 
 from tskd.errors import TskdError
 from tskd.networks.conversion import State, is_transformers_layout, to_network_layout
+from tskd.networks.encoders.build_encoder import is_encoder
+from tskd.networks.encoders.encoder_weights import encoder_source, load_encoder
+from tskd.networks.encoders.pyramid_teacher import PyramidTeacher
 from tskd.networks.resize import resize_positions
 from tskd.networks.sam import PromptFreeSam
 from tskd.networks.tiny_vit import TinyViT
@@ -25,7 +29,17 @@ _ROW_PER_TOKEN = (
 _SAME_SETTINGS = ("num_attention_heads", "window_size", "global_attn_indexes", "hidden_act", "patch_size")
 
 
-def load_pretrained(network: PromptFreeSam, weights: str | Path | None = None) -> PromptFreeSam:
+@overload
+def load_pretrained(network: PromptFreeSam, weights: str | Path | None = None) -> PromptFreeSam: ...
+
+
+@overload
+def load_pretrained(network: PyramidTeacher, weights: str | Path | None = None) -> PyramidTeacher: ...
+
+
+def load_pretrained(
+    network: PromptFreeSam | PyramidTeacher, weights: str | Path | None = None
+) -> PromptFreeSam | PyramidTeacher:
     """Fill the network in place with pretrained weights.
 
     SAM's decoder has four mask tokens: 0 for the single mask, 1 to 3 for the three alternatives. Class 0 (background)
@@ -47,6 +61,8 @@ def load_pretrained(network: PromptFreeSam, weights: str | Path | None = None) -
     """
     source = _find_source(network.vfm, weights)
     state = read_checkpoint(source)
+    if isinstance(network, PyramidTeacher):
+        return load_encoder(network, source, state)
     if source.is_dir():
         _check_settings(network, source)
     if is_transformers_layout(state) and network.any_size:
@@ -115,6 +131,8 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _find_source(vfm: str, weights: str | Path | None) -> Path:
+    if weights is None and is_encoder(vfm):
+        return encoder_source(vfm)
     return default_weights(vfm) if weights is None else find_weights(weights, vfm)
 
 

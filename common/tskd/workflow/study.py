@@ -20,6 +20,7 @@ from tskd.workflow.commands import (
     STUDENT,
     TEACHER,
     defines_network,
+    fill,
     merged_config,
     options,
     shared_overrides,
@@ -28,6 +29,7 @@ from tskd.workflow.data_steps import DataSteps
 from tskd.workflow.steps import Cell, Step
 from tskd.workflow.teachers import SAM, STUDENT_RUN, read_teacher
 
+KIN = ("sam_vit_b", "sam_vit_l", "sam_vit_h", "medsam_vit_b", "mobile_sam", "lite_medsam")
 TRAINED = frozenset({"train", "run", "method"})  # one of them is a key of a teacher that has seen labels
 
 
@@ -132,6 +134,20 @@ class Study(DataSteps):
         known = merged_config(STUDENT, ("train", *stage["configs"]))
         return {**known, **shared_overrides(self.config, STUDENT, cell.dataset), **stage["overrides"]}["image_size"]
 
+    def _embedding_channels(self, cell: Cell, name: str) -> int | None:
+        """Channels of a foundation model's embedding, None for SAM and its kin, which have the config's 256."""
+        settings = self.config["teachers"][name]
+        known = shared_overrides(self.config, TEACHER, cell.dataset) | settings.get("overrides", {})
+        known |= settings.get("train", {}).get("overrides", {})
+        if "run" in settings:
+            known = read_teacher(Path(settings["run"])).settings
+        vfm = str(fill(self.config, known.get("vfm", "")))
+        if vfm in KIN or not vfm:
+            return None
+        from tskd.networks.encoders.build_encoder import embedding_channels  # needs torch and transformers
+
+        return embedding_channels(vfm)
+
     # --- students ----------------------------------------------------------------------------------------------------
 
     def pretrain(self, cell: Cell, name: str) -> Step:
@@ -160,6 +176,8 @@ class Study(DataSteps):
             run_keys["soft_labels"] = [str(step.folder) for step in answers[0]]
         if teachers and self._kind(teachers[0]) != SAM:
             run_keys["loss#terms#embedding#weight"] = 0.0  # which only a foundation model writes
+        elif teachers and (channels := self._embedding_channels(cell, teachers[0])) is not None:
+            run_keys["embedding_channels"] = channels
         if len(teachers) == 1 and trained:
             needs.append(self.teacher(cell, teachers[0]))
             run_keys["teacher_model"] = f"{needs[-1].folder}/models/model.pt"

@@ -52,7 +52,9 @@ def description() -> dict[str, int]:
 @pytest.fixture(scope="session")
 def teacher() -> PromptFreeSam:
     torch.manual_seed(0)
-    return build_sam("mobile_sam", 3, 64).eval()
+    network = build_sam("mobile_sam", 3, 64).eval()
+    assert isinstance(network, PromptFreeSam)
+    return network
 
 
 @pytest.fixture

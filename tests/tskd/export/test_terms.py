@@ -8,7 +8,7 @@ import yaml
 
 from tskd.data.public import chaos, chase_db1
 from tskd.export.terms import SPDX, TEACHERS, first_weights, front_matter, write_terms
-from tskd.networks import VFMS
+from tskd.networks import ENCODERS, VFMS
 
 
 def dataset(licence: str | None) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def test_each_known_licence_has_its_consequence(tmp_path: Path, licence: str) ->
 
 def test_each_preparer_and_foundation_model_is_known() -> None:
     assert {chaos._PROVENANCE["licence"], chase_db1._PROVENANCE["licence"]} <= set(SPDX)
-    assert set(TEACHERS) == set(VFMS)
+    assert set(TEACHERS) == {*VFMS, *ENCODERS}
 
 
 def test_weights_that_the_network_began_with_are_named(tmp_path: Path) -> None:

@@ -55,6 +55,8 @@ def tiny_sam():
     """Builds ours like the stock model: (vfm, num_classes, image_size, further fields) to a network."""
 
     def build(vfm: str = "sam_vit_b", num_classes: int = 4, image_size: int = 64, **config) -> PromptFreeSam:
-        return build_sam(vfm, num_classes, image_size, config={**TINY, **config})
+        network = build_sam(vfm, num_classes, image_size, config={**TINY, **config})
+        assert isinstance(network, PromptFreeSam)
+        return network
 
     return build

@@ -18,7 +18,9 @@ def vit(stock_folder, tiny_sam) -> PromptFreeSam:
 @pytest.fixture(scope="module")
 def mobile() -> PromptFreeSam:
     torch.manual_seed(0)
-    return build_sam("mobile_sam", 3, 64).eval()
+    network = build_sam("mobile_sam", 3, 64).eval()
+    assert isinstance(network, PromptFreeSam)
+    return network
 
 
 @torch.no_grad()
