@@ -1,16 +1,21 @@
 """The MONAI Model Zoo's own checks of a bundle: files, metadata, the network's input and output, TorchScript."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from monai.bundle import ckpt_export, verify_metadata, verify_net_in_out
+from monai.bundle import ConfigWorkflow, ckpt_export, verify_metadata, verify_net_in_out
 
-from tests.bundles.standalone import IMAGE_SIZE, ship, student
+from tests.bundles.standalone import IMAGE_SIZE, lite_student, ship, student
+from tskd.export.exporter import export_network
 from tskd.networks import build_sam
+from tskd.networks.bundle_imports import bundle_imports
 from tskd.state import save_weights
 
 pytestmark = [
@@ -83,16 +88,57 @@ def _arguments(bundle: Path) -> dict[str, str]:
     }
 
 
-def test_student_is_verified_and_exported_to_torchscript(tmp_path: Path) -> None:
+def test_the_bundle_as_it_is_here_is_verified() -> None:
     verify_net_in_out(**_arguments(BUNDLES / "student_segmentation"), device="cpu")
-    bundle = ship(tmp_path, "nii.gz")
-    _verify_metadata(bundle, tmp_path)
-    verify_net_in_out(**_arguments(bundle), device="cpu")
-    exported = bundle / "models/verify_model.ts"
-    ckpt_export(**_arguments(bundle), filepath=str(exported), ckpt_file=str(bundle / "models/model.pt"))
-    x = torch.rand(2, 1, IMAGE_SIZE, IMAGE_SIZE)
+
+
+@pytest.fixture(params=["unetr", "lite"])
+def shipped(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A shipped student: a network of MONAI's, and one that the bundle carries."""
+    return ship(tmp_path, "nii.gz", lite=request.param == "lite")
+
+
+def test_a_shipped_student_is_verified_in_full(shipped: Path, tmp_path: Path) -> None:
+    """The properties that the zoo asks of a bundle before it is taken, without exceptions."""
+    assert not [name for name in (*FILES, "models/model.pt") if not (shipped / name).is_file()]
+    metadata = _json(shipped / "configs/metadata.json")
+    assert metadata["version"] in metadata["changelog"]
+    _verify_metadata(shipped, tmp_path)
+    target = _json(shipped / "configs/inference.json")["network_def"]["_target_"]
+    reference = student() if target == "UNETR" else lite_student()
+    x, files = torch.rand(2, 1, IMAGE_SIZE, IMAGE_SIZE), _arguments(shipped)
+    exported = {name: shipped / f"models/{name}.ts" for name in ("verify_model", "model")}
+    with bundle_imports(shipped):  # the zoo's script puts the bundle's folder on the search path of modules
+        workflow = ConfigWorkflow(
+            files["config_file"], files["meta_file"], workflow_type="inference", bundle_root=str(shipped)
+        )
+        workflow.initialize()
+        assert not workflow.check_properties()
+        verify_net_in_out(**files, device="cpu")
+        ckpt_export(**files, filepath=str(exported["verify_model"]), ckpt_file=str(shipped / "models/model.pt"))
+        export_network(shipped, "torchscript")
     with torch.no_grad():
-        torch.testing.assert_close(torch.jit.load(exported)(x), student()(x), atol=1e-5, rtol=1e-5)
+        for file in exported.values():
+            torch.testing.assert_close(torch.jit.load(file)(x), reference(x), atol=1e-5, rtol=1e-5)
+
+
+def test_the_zoos_own_script_takes_a_shipped_student(shipped: Path, tmp_path: Path) -> None:
+    """Its ci/verify_bundle.py, mode full, as its CI calls it."""
+    named = os.environ.get("TSKD_MODEL_ZOO")
+    if not named:
+        pytest.skip("needs a checkout of https://github.com/Project-MONAI/model-zoo: name it with TSKD_MODEL_ZOO")
+    script = Path(named).resolve() / "ci/verify_bundle.py"
+    assert script.is_file(), f"TSKD_MODEL_ZOO={named}: no ci/verify_bundle.py in it"
+    bundle = tmp_path / "models" / shipped.name
+    shutil.copytree(shipped, bundle)
+    (tmp_path / "models/model_info.json").write_text("{}")
+    (bundle / "eval").mkdir()
+    (bundle / "eval/schema.json").write_text(json.dumps(SCHEMA))  # the zoo's CI downloads it before
+    command = [sys.executable, "-W", "ignore", str(script), "-b", shipped.name, "-p", "models", "-m", "full"]
+    environment = {**os.environ, "PYTHONPATH": "", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    assert (bundle / "models/verify_model.ts").is_file()
 
 
 def test_teacher_is_verified_and_exported_by_tracing(tmp_path: Path) -> None:
