@@ -13,7 +13,7 @@ RUN = {  # keys of its inference.json; MONAI makes the bundle's folder importabl
     "segment": {"_target_": "scripts.segment_files.segment", "_mode_": "callable"},
     "check_packages": CHECK,
     "run": [
-        "$@check_packages(@as_given(str(@bundle_root)))",
+        "$@check_packages(@as_given(str(@bundle_root)), @displayable_configs#keep_largest_component)",
         "$@segment(@evaluator, @postprocessing, @datalist, @input_dir, @mask_dir, @in_channels)",
     ],
 }

@@ -74,6 +74,15 @@ def run_record(
     return Record(dice, mean, lines if mean is not None else (dice,), training, provenance, first)
 
 
+def shipped_from(bundle: Path, model: Path) -> bool:
+    """Return whether a shipped folder was made of a training's weights, or of these and trained further."""
+    shipped, metadata = bundle / "models" / "model.pt", bundle / "configs" / "metadata.json"
+    if not all(file.is_file() for file in (shipped, metadata, model)):
+        return False
+    provenance = json.loads(metadata.read_text(encoding="utf-8")).get("provenance", {})
+    return provenance.get("trained_weights_sha256", sha256(shipped)) == sha256(model)
+
+
 def _labelled(versions: Mapping[str, Any], dataset_file: str | Path) -> dict[str, int]:
     """Return the labelled images and patients of a run whose versions.json does not say."""
     try:

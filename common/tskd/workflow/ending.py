@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from tskd.files import sha256
 from tskd.workflow import warm
 from tskd.workflow.choose_student import choose_student
 from tskd.workflow.step import explain
@@ -57,14 +56,15 @@ def _size(study: Study, dataset: str, method: str) -> str:
 
 
 def _ship(study: Study, dataset: str, environment: Mapping[str, str]) -> Iterator[str]:
+    from tskd.export.shipped_record import shipped_from
+
     step, line = choose_student(study, dataset)
     if step is None or step.folder is None:
         return
     if line:
         yield line
     model, bundle = Path(step.folder, "models", "model.pt"), Path(study.output, dataset, f"{dataset}_segmentation")
-    shipped = bundle / "models" / "model.pt"
-    if not (shipped.is_file() and sha256(shipped) == sha256(model)):
+    if not shipped_from(bundle, model):
         if (bundle / "configs" / "metadata.json").is_file():  # of an earlier training
             shutil.rmtree(bundle)
         command = ["tskd.cli", "ship", "--run", step.folder, "--output", str(bundle)]

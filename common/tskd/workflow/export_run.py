@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from tskd.errors import TskdError
-from tskd.files import sha256
-from tskd.workflow.commands import BUNDLES, STUDENT
 from tskd.workflow.evaluate_run import find_dataset
 
 SHIPPED = "shipped_segmentation"  # in a run's folder
@@ -84,18 +82,16 @@ def _shipped(source: Path, run: Path | None, output: Path | None, dataset_file: 
     """Return the bundle itself, or of a run the bundle it was shipped as; an older one of other weights is replaced."""
     if run is None:
         return source
+    from tskd.export.shipped_record import shipped_from
     from tskd.workflow.ship_evaluated import ship
 
     folder, model = output or run / SHIPPED, run / "models" / "model.pt"
-    shipped = folder / "models" / "model.pt"
-    if shipped.is_file() and model.is_file():
-        metadata = json.loads((folder / "configs" / "metadata.json").read_text(encoding="utf-8"))
-        if metadata.get("provenance", {}).get("trained_weights_sha256", sha256(shipped)) == sha256(model):
-            return folder
-        if output is None:
-            shutil.rmtree(folder)
+    if shipped_from(folder, model):
+        return folder
+    if output is None and (folder / "models" / "model.pt").is_file():  # of an earlier training
+        shutil.rmtree(folder)
     assert dataset_file is not None
-    return ship(BUNDLES / STUDENT, run, folder, dataset_file, force=force)
+    return ship(None, run, folder, dataset_file, force=force)
 
 
 def _nnunet(source: Path, run: Path | None, dataset_file: Path | None, output: Path) -> str:

@@ -1,5 +1,6 @@
 """The shipped bundle has the run's values, loads strictly, and appears in one step or not at all."""
 
+import importlib.util
 import json
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from tskd.cli import main
 from tskd.data import datalist
 from tskd.errors import TskdError
 from tskd.export.carried_network import carry_network
+from tskd.export.required_packages import check_packages
 from tskd.export.ship import ship_run, ship_student
 from tskd.handlers.provenance import provenance
 from tskd.networks import build_sam
@@ -29,7 +31,7 @@ SEGMENTS_FILE_BY_FILE = {  # what a shipped inference.json has beyond the bundle
     "segment": {"_target_": "scripts.segment_files.segment", "_mode_": "callable"},
     "check_packages": {"_target_": "scripts.required_packages.check_packages", "_mode_": "callable"},
     "run": [
-        "$@check_packages(@as_given(str(@bundle_root)))",
+        "$@check_packages(@as_given(str(@bundle_root)), @displayable_configs#keep_largest_component)",
         "$@segment(@evaluator, @postprocessing, @datalist, @input_dir, @mask_dir, @in_channels)",
     ],
 }
@@ -446,3 +448,13 @@ def test_a_teacher_ships_with_its_values_and_says_what_it_is(tmp_path: Path) -> 
     x = torch.rand(1, 1, size, size)
     with torch.no_grad():
         assert torch.equal(backend.network(x), network(x))
+
+
+def test_a_package_that_an_option_needs_is_named_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = ship(tmp_path, "nii.gz")
+    check_packages(str(bundle))
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "skimage" else found(name))
+    check_packages(str(bundle))
+    with pytest.raises(SystemExit, match=r"not installed: pip install scikit-image$"):
+        check_packages(str(bundle), largest_component=True)
