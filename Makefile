@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install quickstart test test-fast test-faults label-demo label-as-written lint docs figures format clean
+.PHONY: install quickstart test test-fast test-faults label-demo label-as-written peers lint docs figures format clean
 
 install: $(STAMP)
 
@@ -35,6 +35,14 @@ label-as-written: $(STAMP)
 	$(BIN)/python -c "from tskd.export.shared_folders import LABEL_PACKAGES; print('\n'.join(LABEL_PACKAGES))" > .venv-label-written/list
 	.venv-label-written/bin/pip install -q --disable-pip-version-check -r .venv-label-written/list
 	TSKD_LABEL_PYTHON=.venv-label-written/bin/python $(BIN)/python -m pytest -v tests/bundles/test_monai_label.py
+
+# nnU-Net in an environment of its own: it is trained on a folder that `tskd export --to nnunet` wrote, and scored
+peers: $(STAMP) .venv-peers/.installed
+	TSKD_PEERS_PYTHON=.venv-peers/bin/python $(BIN)/python -m pytest -v tests/bundles/test_nnunet.py
+
+.venv-peers/.installed: tests/peers/install.sh
+	sh tests/peers/install.sh .venv-peers $(PYTHON)
+	@touch $@
 
 .venv-label/.installed: tests/label/install.sh
 	sh tests/label/install.sh .venv-label $(PYTHON)
@@ -67,4 +75,4 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) .venv-label .venv-label-written quickstart
+	rm -rf $(VENV) .venv-label .venv-label-written .venv-peers quickstart

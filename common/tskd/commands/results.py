@@ -15,25 +15,28 @@ def score(
     dataset_file: Path,
     /,
     *,
-    prediction_key: str,
     method: str,
     output: Path,
+    prediction_key: str | None = None,
+    predictions: Path | None = None,
     section: Literal["validation", "test"] = "test",
     budget: str = "no",
 ) -> None:
-    """Score labels of the data set, such as a second observer's, as a method.
+    """Score masks as a method: a second observer's in the data set, or those of another program.
 
     Args:
         dataset_file: dataset.json.
-        prediction_key: key of the entries, for example label_2nd.
-        method: name in the tables, for example second_observer.
+        method: name in the tables, for example second_observer or nnunet.
         output: folder for metrics.csv and summary.json.
+        prediction_key: key of the entries whose files are scored, for example label_2nd.
+        predictions: folder with masks of another program, called CASE.png, CASE.nii.gz or CASE_seg.nii.gz; of a volume
+            also axial slices CASE_000.png, ..., as nnU-Net writes them for a data set of `tskd export --to nnunet`.
         section: list of the data set.
         budget: number of labels of the methods that it is compared with.
     """
     from tskd.evaluation.observers import score_labels
 
-    print(score_labels(dataset_file, prediction_key, method, output, section, budget))
+    print(score_labels(dataset_file, prediction_key, method, output, section, budget, predictions))
 
 
 def report(

@@ -1,6 +1,7 @@
 """A second observer is scored as a network with the same masks would be."""
 
 import json
+import shutil
 
 import nibabel as nib
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tskd.cli import main
-from tskd.data import datalist, write_volume
+from tskd.data import datalist, to_lps, write_volume
 from tskd.errors import TskdError
 from tskd.evaluation import case_metrics, read_rows, write_report
 from tskd.evaluation.observers import score_labels
@@ -90,3 +91,48 @@ def test_a_second_label_in_other_axes_is_not_scored_voxel_by_voxel(tmp_path):
     datalist.write(tmp_path / "dataset.json", {**header, "training": [], "validation": [], "test": [entry]})
     with pytest.raises(Exception, match=r"second\.nii\.gz: expected the axes and the place of its image"):
         score_labels(tmp_path / "dataset.json", "label_2nd", "x", tmp_path / "run")
+
+
+def test_masks_of_another_program_are_found_by_their_case(dataset_file, tmp_path):
+    (tmp_path / "masks").mkdir()
+    for number in range(3):
+        shutil.copy(tmp_path / f"{number}_label_2nd.png", tmp_path / f"masks/c{number}.png")
+    rows = read_rows(score_labels(dataset_file, None, "b", tmp_path / "b", predictions=tmp_path / "masks"))
+    expected = read_rows(score_labels(dataset_file, "label_2nd", "b", tmp_path / "a"))
+    assert rows == expected
+    (tmp_path / "masks/c1.png").rename(tmp_path / "masks/c9.png")
+    with pytest.raises(TskdError, match=r"expected a mask of every case, .* found none of c1 \(1 of 3\)"):
+        score_labels(dataset_file, None, "b", tmp_path / "b", predictions=tmp_path / "masks")
+    (tmp_path / "masks/c0_seg.png").write_bytes((tmp_path / "masks/c0.png").read_bytes())
+    with pytest.raises(TskdError, match="expected one mask of c0, found"):
+        score_labels(dataset_file, None, "b", tmp_path / "b", predictions=tmp_path / "masks")
+    assert main(["score", f"{dataset_file}", "--method", "b", "--output", f"{tmp_path}/b"]) == 2
+
+
+@pytest.mark.parametrize("form", ["turned", "slices"])
+def test_masks_of_volumes_come_in_any_axes_or_as_axial_slices(form, tmp_path):
+    """An oblique corner in a volume whose axes are neither LPS nor in order: any turn or mirror would move it."""
+    truth, affine = (
+        np.zeros((6, 4, 7), np.uint8),
+        np.array([[0, 0, 2.0, 3], [-1.5, 0, 0, 9], [0, 3.0, 0, 1], [0, 0, 0, 1]]),
+    )
+    truth[:2, 1:3, :3] = 1
+    truth[2, 1, 0] = 1
+    write_volume(tmp_path / "image.nii.gz", np.arange(168, dtype=np.int16).reshape(6, 4, 7), affine)
+    write_volume(tmp_path / "label.nii.gz", truth, affine)
+    entry = {"image": "image.nii.gz", "label": "label.nii.gz", "group": "a", "case": "a"}
+    header = {"name": "livers", "modality": "MR", "channels": 1, "labels": LABELS}
+    datalist.write(tmp_path / "dataset.json", {**header, "training": [], "validation": [], "test": [entry]})
+    (tmp_path / "masks/deep").mkdir(parents=True)
+    turned, turned_affine = to_lps(truth, affine)
+    assert turned.shape == (7, 6, 4)
+    if form == "turned":
+        write_volume(tmp_path / "masks/deep/a_seg.nii.gz", turned, turned_affine)
+    else:
+        for k in range(turned.shape[2]):
+            if turned[:, :, k].any():  # a slice without a structure may be left out
+                Image.fromarray(turned[:, :, k].T).save(tmp_path / f"masks/deep/a_{k:03d}.png")
+    rows = read_rows(
+        score_labels(tmp_path / "dataset.json", None, "b", tmp_path / "run", predictions=tmp_path / "masks")
+    )
+    assert {row.value for row in rows if row.metric == "dice"} == {1.0}
