@@ -10,6 +10,7 @@ from tskd.errors import TskdError
 from tskd.export.exporter import pytorch_network
 from tskd.export.network_files import write_torchscript
 from tskd.export.new_folder import new_folder
+from tskd.export.readme_section import EXPORTED, replace_section
 from tskd.files import write_json
 from tskd.predict.organ_codes import code_of, read_codes
 from tskd.predict.shipped_bundle import ShippedBundle
@@ -83,6 +84,8 @@ def write_deploy(bundle: ShippedBundle, output: str | Path, codes: str | Path | 
             if (bundle.root / name).is_file():
                 (draft / name).parent.mkdir(exist_ok=True)
                 shutil.copyfile(bundle.root / name, draft / name)
+        here = "In this application only `model/model.ts`, TorchScript; the bundle that it was made of may have more."
+        replace_section(draft / "docs" / "README.md", EXPORTED, here)
         shutil.copyfile(_APP, draft / "app.py")
         write_json(
             draft / "codes.json",

@@ -10,7 +10,7 @@ from tskd.export.new_folder import new_folder
 from tskd.predict.shipped_bundle import ShippedBundle
 
 LABEL_PACKAGES = ("monailabel==0.8.5", "monai==1.6.1", "pydicom<3", "einops", "scikit-image")
-_IGNORED = shutil.ignore_patterns("__pycache__", "*.onnx", "*.ts", "*.xml", "*.bin", "exported_*.csv", ".*")
+_IGNORED = shutil.ignore_patterns("__pycache__", ".*")
 _START = """#!/bin/sh
 # Serves {name} to 3D Slicer and OHIF. Usage: sh start.sh STUDIES [PORT], where the packages of requirements.txt are.
 # STUDIES is the folder of images, or the address of a DICOMweb server.

@@ -61,6 +61,7 @@ def test_the_deploy_application_has_the_codes_of_its_structures_in_order(bundle:
     with torch.no_grad():
         torch.testing.assert_close(torch.jit.load(app / "model/model.ts")(x), student()(x), atol=1e-5, rtol=0)
     assert "import tskd" not in (app / "app.py").read_text()
+    assert "In this application only `model/model.ts`" in (app / "docs/README.md").read_text()
     with pytest.raises(TskdError, match="new or empty folder"):
         write_deploy(read_bundle(bundle), app)
 
@@ -113,7 +114,12 @@ def test_a_bundle_of_pictures_is_no_deploy_application(tmp_path: Path) -> None:
 def test_the_label_folder_has_the_model_where_the_app_looks(bundle: Path, tmp_path: Path) -> None:
     assert main(["export", str(bundle), "--to", "label", "--output", str(tmp_path / "label")]) == 0
     folder = tmp_path / "label"
-    assert (folder / "model/student_segmentation/models/model.pt").is_file()
+    model = folder / "model/student_segmentation"
+    here, there = (
+        {path.relative_to(root) for path in root.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+        for root in (bundle, model)
+    )
+    assert here == there  # files in other formats, too, which the README names
     assert (folder / "requirements.txt").read_text().split() == list(LABEL_PACKAGES)
     line = next(
         line for line in (ROOT / "docs/how-to/monai_label.md").read_text().splitlines() if "pip install" in line
