@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tskd.errors import TskdError
+from tskd.file_content import sha256 as sha256
 
 try:
     import fcntl
@@ -139,12 +139,3 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 def write_json(path: str | os.PathLike[str], content: Any, default: Callable[[Any], Any] | None = None) -> None:
     """Write a JSON file atomically; `default` makes something of what JSON does not know, as in `json.dumps`."""
     write_text(path, json.dumps(content, indent=1, default=default) + "\n")
-
-
-def sha256(path: str | os.PathLike[str]) -> str:
-    """Return the hexadecimal SHA-256 checksum of a file."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

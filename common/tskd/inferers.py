@@ -2,24 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from monai.inferers import SimpleInferer
+from torch.overrides import TorchFunctionMode
 
 from tskd.errors import TskdError
 
 
 def autocast_dtype(name: str | None) -> torch.dtype | None:
-    """Return the type of `torch.autocast` in training: bfloat16, or None for none.
+    """Return the type of `torch.autocast` in training: bfloat16, or None for none, of the names bfloat16 and float32.
+
+    `monai.bundle run` passes over an override that is None, so that single precision has a name, too.
 
     Raises:
         TskdError: another type; float16 would need a gradient scaler, without which small gradients vanish.
     """
-    if name not in (None, "bfloat16"):
-        raise TskdError(f"amp_dtype: expected bfloat16 or None, found {name!r}")
-    return None if name is None else torch.bfloat16
+    if name not in (None, "float32", "bfloat16"):
+        raise TskdError(f"amp_dtype: expected bfloat16, float32 or None, found {name!r}")
+    return torch.bfloat16 if name == "bfloat16" else None
+
+
+def fastest_dtype(device: str | torch.device) -> str | None:
+    """Return the type to train in: bfloat16 on a GPU and on processors that multiply in it, else None (float32).
+
+    Processors: x86 with AVX512_BF16 or AMX (Zen 4, Cooper Lake, Sapphire Rapids and later). Others emulate it.
+    """
+    if torch.device(device).type != "cpu":
+        return "bfloat16" if torch.device(device).type == "cuda" else None
+    tests = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile"))
+    return "bfloat16" if any(test is not None and test() for test in tests) else None
+
+
+class Float32Depthwise(TorchFunctionMode):
+    """Grouped convolutions in float32 in spite of autocast: a CPU's are up to four times slower in bfloat16.
+
+    The result is rounded to the type of the input again. All else is as autocast has it.
+    """
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        """Call the function, a grouped convolution out of autocast."""
+        if function is not torch.conv2d or len(args) < 7 or args[6] == 1:
+            return function(*args, **(kwargs or {}))
+        image, weight, bias, *rest = args
+        with torch.autocast("cpu", enabled=False):
+            result = function(image.float(), weight.float(), None if bias is None else bias.float(), *rest)
+        return result.to(image.dtype)
+
+
+@contextmanager
+def mixed_precision(
+    device: str, dtype: torch.dtype | None, network: Callable[..., Any] | None = None
+) -> Iterator[None]:
+    """Autocast for the forward of a network, with depthwise convolutions in float32 on a CPU.
+
+    Args:
+        device: kind of device, such as "cpu".
+        dtype: of autocast, or None for float32 throughout.
+        network: what is called; a compiled one chooses its own kernels.
+    """
+    if dtype is None:
+        yield
+        return
+    with torch.autocast(device, dtype=dtype):
+        if device != "cpu" or hasattr(network, "_orig_mod"):
+            yield
+        else:
+            with Float32Depthwise():
+                yield
 
 
 class AutocastInferer(SimpleInferer):
@@ -28,7 +83,7 @@ class AutocastInferer(SimpleInferer):
     MONAI's own `amp` switch is written for CUDA; bfloat16 needs no gradient scaler and runs on CPU as well.
 
     Args:
-        dtype: "bfloat16", or None for no autocast.
+        dtype: "bfloat16", or "float32" or None for no autocast.
         network_args: further arguments of the network's forward.
 
     Raises:
@@ -42,7 +97,7 @@ class AutocastInferer(SimpleInferer):
 
     def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Return `network(inputs)`: a tensor, or a dict of tensors, in float32."""
-        with torch.autocast(inputs.device.type, dtype=self.dtype, enabled=self.dtype is not None):
+        with mixed_precision(inputs.device.type, self.dtype, network):
             outputs = network(inputs, *args, **self.network_args, **kwargs)
         if isinstance(outputs, dict):
             return {name: value.float() for name, value in outputs.items()}

@@ -1,11 +1,11 @@
-"""Autocast inside, float32 outside."""
+"""Autocast inside, float32 outside, depthwise convolutions in float32 on a CPU."""
 
 import pytest
 import torch
 from torch import nn
 
 from tskd.errors import TskdError
-from tskd.inferers import AutocastInferer
+from tskd.inferers import AutocastInferer, fastest_dtype
 
 
 class Seen(nn.Module):
@@ -43,8 +43,59 @@ def test_gradients_reach_the_network_in_float32():
 def test_no_autocast_is_the_network_itself():
     network, x = Seen(), torch.rand(4, 8)
     assert torch.equal(AutocastInferer()(x, network), network(x))
+    assert torch.equal(AutocastInferer("float32")(x, network), network(x))
 
 
 def test_float16_is_refused():
-    with pytest.raises(TskdError, match="amp_dtype: expected bfloat16 or None, found 'float16'"):
+    with pytest.raises(TskdError, match="amp_dtype: expected bfloat16, float32 or None, found 'float16'"):
         AutocastInferer("float16")
+
+
+class Convolutions(nn.Module):
+    """A plain convolution and a depthwise one, which remember the type of their results."""
+
+    def __init__(self):
+        super().__init__()
+        self.plain, self.depthwise = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1, groups=4)
+
+    def forward(self, x):
+        y = self.plain(x)
+        z = self.depthwise(y)
+        self.dtypes, self.between, self.last = (y.dtype, z.dtype), y, z
+        return z
+
+
+def test_depthwise_convolutions_compute_in_float32_on_a_cpu():
+    torch.manual_seed(0)
+    network, x = Convolutions(), torch.rand(2, 4, 8, 8)
+    AutocastInferer("bfloat16")(x, network).sum().backward()
+    assert network.dtypes == (torch.bfloat16, torch.bfloat16)
+    exact = network.depthwise(network.between.float())
+    assert torch.equal(network.last, exact.bfloat16())  # rounded once, at its end
+    assert all(parameter.grad.dtype == torch.float32 for parameter in network.parameters())
+
+
+class Compiled:
+    """Looks as what `torch.compile` returns."""
+
+    def __init__(self, network):
+        self._orig_mod = network
+
+    def __call__(self, x):
+        return self._orig_mod(x)
+
+
+def test_a_compiled_network_keeps_autocast_alone():
+    network, x = Convolutions(), torch.rand(2, 4, 8, 8)
+    AutocastInferer("bfloat16")(x, Compiled(network))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(network.depthwise(network.between), network.last)
+
+
+@pytest.mark.parametrize(("bf16", "amx", "expected"), [(True, False, "bfloat16"), (False, True, "bfloat16"),
+                                                       (False, False, None)])  # fmt: skip
+def test_the_type_follows_the_processor(monkeypatch, bf16, amx, expected):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
+    assert fastest_dtype("cpu") == fastest_dtype(torch.device("cpu")) == expected
+    assert fastest_dtype("cuda:1") == "bfloat16"

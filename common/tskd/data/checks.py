@@ -2,23 +2,25 @@
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from tskd.data.budget import Budget
 from tskd.data.datalist import FILES, IGNORE, load, named_entries, raise_if, read, structure_problems
 from tskd.data.io.geometry import same_grid
-from tskd.data.io.image_files import distinct, palette_problems
+from tskd.data.io.image_files import distinct, palette_problems, stored_mask
 from tskd.data.io.intensity import Intensity
 from tskd.data.io.nifti import NIFTI, as_label, load_label, load_volume
+from tskd.data.io.picture_header import as_stored, open_picture
 from tskd.data.plain_reading import refuse_misread_image, refuse_misread_label, refuse_truncated, refuse_unscaled_volume
 from tskd.data.plausibility import Shown, cut_warnings, intensity_range, structure_warnings, unit_warnings, warn
 from tskd.data.prepare.patients import warn_of_several
 from tskd.data.prepare.volume_checks import refuse_unplaced_pair, set_aside_by_slice
 from tskd.errors import TskdError
+from tskd.file_content import read_ahead, settled
 
 
 def check(dataset_file: str | os.PathLike[str], labelled: bool = True, num_labelled: Budget = None) -> None:
@@ -111,7 +113,7 @@ def file_problems(
         and (folder / entry[key]).exists()
         and not Path(os.path.normpath(folder / entry[key])).is_relative_to(folder)
     ]
-    for name, entry in named_entries(data):
+    for name, entry in read_ahead(named_entries(data), partial(_read_pictures, folder)):
         problems += _entry_problems(entry, name, folder, len(labels) or IGNORE, data.get("channels"), seen)
         if name in ("training", "unlabelled") and str(entry.get("image")).endswith(NIFTI):
             problems.append(
@@ -139,6 +141,14 @@ def file_problems(
         warnings += cut_warnings(seen.shown, labels, f"{scaling.kind} {scaling.low:g} to {scaling.high:g}")
         warnings += unit_warnings(seen.pictures, offsets=False) + unit_warnings(seen.volumes)
     return problems
+
+
+def _read_pictures(folder: Path, named: tuple[str, Mapping[str, Any]]) -> None:
+    """Read the pictures of an entry, which are kept until their turn."""
+    for key, read_picture in zip(FILES, (open_picture, stored_mask, stored_mask), strict=True):
+        name = named[1].get(key)
+        if isinstance(name, str) and not name.endswith(NIFTI) and settled(folder / name):
+            read_picture(folder / name)
 
 
 class Seen:
@@ -218,8 +228,7 @@ def _read(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray | None]:
     if path.is_dir() or name.endswith(NIFTI):
         return load_volume(path)
     try:
-        with Image.open(path) as image:
-            return np.swapaxes(np.asarray(image), 0, 1), None
+        return np.swapaxes(np.asarray(as_stored(path)), 0, 1), None
     except (OSError, ValueError, SyntaxError) as error:
         raise TskdError(
             f"{name}: expected a readable image (.png, .jpg, .nii.gz, DICOM folder), found {error}. "
@@ -255,12 +264,12 @@ def _read_label(
 def _refuse_palette(folder: Path, name: str, affine: np.ndarray | None) -> None:
     """Refuse an image whose palette indices, or two values, MONAI's reader would take for grey."""
     if affine is None:
-        with Image.open(folder / name) as image:
-            if image.mode in ("P", "PA", "1"):
-                raise TskdError(
-                    f"{name}: expected grey or RGB pixels, found {'one bit' if image.mode == '1' else 'a palette'} "
-                    f"(mode {image.mode}). Convert the image, as `tskd prepare images-masks` does."
-                )
+        mode = as_stored(folder / name).mode
+        if mode in ("P", "PA", "1"):
+            raise TskdError(
+                f"{name}: expected grey or RGB pixels, found {'one bit' if mode == '1' else 'a palette'} "
+                f"(mode {mode}). Convert the image, as `tskd prepare images-masks` does."
+            )
 
 
 def _refuse_odd_image(name: str, array: np.ndarray, channels: Any) -> None:

@@ -14,6 +14,7 @@ from tskd.data.datalist import read
 from tskd.data.io.intensity import PERCENTILES, Intensity
 from tskd.data.io.nifti import NIFTI, load_volume, to_lps
 from tskd.errors import TskdError
+from tskd.file_content import opened
 
 
 def content_hashes(path: str | os.PathLike[str], intensity: Intensity = PERCENTILES) -> Iterator[str]:
@@ -33,7 +34,7 @@ def content_hashes(path: str | os.PathLike[str], intensity: Intensity = PERCENTI
             yield _hash(Image.fromarray(np.ascontiguousarray(grey.T)))
         return
     try:
-        with Image.open(path) as picture:
+        with Image.open(opened(path)) as picture:
             yield _hash(picture)
     except OSError as error:
         raise TskdError(f"{path}: expected a PNG or JPEG image, found {error}. Prepare the data again.") from error

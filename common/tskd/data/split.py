@@ -18,8 +18,11 @@ def fair_order(items: Sequence[dict[str, str]], seed: int) -> list[dict[str, str
     """
     rng = random.Random(seed)
     queues = []
-    for group in _shuffled({item["group"] for item in items}, rng):
-        queue = sorted((item for item in items if item["group"] == group), key=lambda item: item["case"])
+    of_group: dict[str, list[dict[str, str]]] = {}
+    for item in items:
+        of_group.setdefault(item["group"], []).append(item)
+    for group in _shuffled(of_group, rng):
+        queue = sorted(of_group[group], key=lambda item: item["case"])
         rng.shuffle(queue)
         queues.append(queue)
     longest = max(map(len, queues), default=0)

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import update_bn
 
 from tskd import ranks
-from tskd.inferers import autocast_dtype
+from tskd.inferers import autocast_dtype, mixed_precision
 
 
 class _Autocast(nn.Module):
@@ -26,7 +26,7 @@ class _Autocast(nn.Module):
 
     def forward(self, images: torch.Tensor) -> object:
         """Return the network's output."""
-        with torch.autocast(images.device.type, dtype=self.dtype, enabled=self.dtype is not None):
+        with mixed_precision(images.device.type, self.dtype):
             return self.network(images)
 
 

@@ -27,14 +27,17 @@ class SamePadConv(nn.Conv2d):
     """Convolution padded as TensorFlow pads "same" on even sizes: with stride 2 one more pixel behind than before."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
-        super().__init__(in_channels, out_channels, kernel, stride, groups=groups, bias=False)
+        same = kernel // 2 if stride == 1 else 0
+        super().__init__(in_channels, out_channels, kernel, stride, same, groups=groups, bias=False)
         before = (kernel - stride) // 2
         self.pad = [before, kernel - stride - before] * 2
+        self.pads = stride > 1  # otherwise the convolution pads by itself, without a copy
 
     def forward(self, x: Tensor) -> Tensor:
         """Map B x in_channels x H x W to B x out_channels x H / stride x W / stride."""
-        padded = functional.pad(x, self.pad)
-        return functional.conv2d(padded, self.weight, self.bias, self.stride, 0, 1, self.groups)
+        if self.pads:
+            x = functional.pad(x, self.pad)
+        return functional.conv2d(x, self.weight, self.bias, self.stride, self.padding, 1, self.groups)
 
 
 class InvertedResidual(nn.Module):
@@ -117,15 +120,17 @@ class LiteUNet(nn.Module):
     Args:
         in_channels: 1 (repeated to three) or 3.
         out_channels: classes, with the background.
-        decoder_channels: of the five decoder blocks, from 1/16 of the side to the whole.
+        decoder_channels: of the decoder blocks, from 1/16 of the side to the whole (five), or to the half (four).
         dropout: share of the decoder's last channels that is dropped in training mode, for Monte-Carlo dropout as MONAI
             Label's scores have it: batch norms then keep their running statistics in that mode, too.
+        subpixel: decode at half the side, where the last block reads each 2 x 2 pixels of the image as channels, and
+            the head predicts 2 x 2 pixels at once (arXiv 1609.05158); faster, above all at 256 pixels and more.
 
     Shape:
         B x in_channels x H x W in [0, 1] to logits B x out_channels x H x W; H and W multiples of 32.
 
     Raises:
-        ValueError: another number of channels, or not five decoder blocks.
+        ValueError: another number of channels, or not five decoder blocks (four with `subpixel`).
     """
 
     mean: Tensor
@@ -137,20 +142,25 @@ class LiteUNet(nn.Module):
         out_channels: int = 2,
         decoder_channels: Sequence[int] = (128, 64, 32, 16, 16),
         dropout: float = 0.0,
+        subpixel: bool = False,
     ) -> None:
         super().__init__()
         if in_channels not in (1, 3):
             raise ValueError(f"in_channels: expected 1 or 3, found {in_channels}")
-        if len(decoder_channels) != len(SKIPS) + 1:
-            raise ValueError(f"decoder_channels: expected {len(SKIPS) + 1} numbers, found {list(decoder_channels)}")
+        blocks = len(SKIPS) + (not subpixel)
+        if len(decoder_channels) != blocks:
+            raise ValueError(f"decoder_channels: expected {blocks} numbers, found {list(decoder_channels)}")
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
         self.encoder = LiteEncoder()
+        self.subpixel = subpixel
         skips = [*(BLOCKS[i][3] for i in reversed(SKIPS)), 3]
+        if subpixel:
+            skips = [*skips[:-2], skips[-2] + 4 * in_channels]
         inputs = [BLOCKS[-1][3], *decoder_channels[:-1]]
         self.decoder = nn.ModuleList(map(DecoderBlock, inputs, skips, decoder_channels))
         self.dropout = nn.Dropout2d(dropout)
-        self.head = nn.Conv2d(decoder_channels[-1], out_channels, 1)
+        self.head = nn.Conv2d(decoder_channels[-1], out_channels * 4 if subpixel else out_channels, 1)
 
     def train(self, mode: bool = True) -> "LiteUNet":
         """Set training mode; with `dropout`, the batch norms stay in evaluation mode."""
@@ -165,7 +175,11 @@ class LiteUNet(nn.Module):
         """Return the logits of the image."""
         image = (x.expand(-1, 3, -1, -1) - self.mean) / self.std
         features = [image] + self.encoder(image)  # noqa: RUF005 (TorchScript knows no unpacking)
+        if self.subpixel:
+            pixels = functional.pixel_unshuffle(x, 2).to(features[1].dtype)
+            features[1] = torch.cat([features[1], pixels], dim=1)
         y = features[-1]
         for i, block in enumerate(self.decoder):
             y = block(y, features[-2 - i])
-        return self.head(self.dropout(y))
+        y = self.head(self.dropout(y))
+        return functional.pixel_shuffle(y, 2) if self.subpixel else y

@@ -149,7 +149,7 @@ def fold_qkv_bias(state: State, amp_dtype: str | None = None) -> State:
     Raises:
         TskdError: where W_q is so nearly singular that there is no such shift of reasonable size.
     """
-    largest = _LARGEST_SHIFT if amp_dtype is None else _LARGEST_SHIFT_AUTOCAST
+    largest = _LARGEST_SHIFT if amp_dtype in (None, "float32") else _LARGEST_SHIFT_AUTOCAST
     result = dict(state)
     for key in [key for key in state if re.fullmatch(r"blocks\.\d+\.attn\.qkv\.bias", key)]:
         block = key.removesuffix("attn.qkv.bias")
@@ -162,7 +162,9 @@ def fold_qkv_bias(state: State, amp_dtype: str | None = None) -> State:
         residual = (query @ shift - query_bias).abs().max()
         if residual > 1e-5 or shift.abs().max() > largest:
             remedy = (
-                "" if amp_dtype is None else f", or train in single precision (--amp_dtype None instead of {amp_dtype})"
+                ""
+                if amp_dtype in (None, "float32")
+                else f", or train in single precision (--amp_dtype float32 instead of {amp_dtype})"
             )
             raise TskdError(
                 f"{key}: q's bias cannot be folded into the norm before (largest shift {float(shift.abs().max()):.1e}, "

@@ -98,8 +98,28 @@ def test_every_parameter_learns_and_the_size_is_as_documented():
     assert 3.7e6 < sum(p.numel() for p in network.parameters()) < 3.9e6
 
 
-def test_scripts_exactly_and_needs_only_torch():
-    network = LiteUNet(1, 5).eval()
+SUBPIXEL = {"decoder_channels": (128, 64, 32, 16), "subpixel": True}
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_subpixel_decoder_sees_and_predicts_single_pixels(channels):
+    network = LiteUNet(channels, 2, **SUBPIXEL).eval()
+    x = torch.rand(1, channels, 64, 96)
+    logits = network(x)
+    assert logits.shape == (1, 2, 64, 96)
+    for row, column in ((20, 30), (20, 31), (21, 30)):  # of one cell of 2 x 2
+        changed = x.clone()
+        changed[:, :, row, column] += 1
+        difference = (network(changed) - logits).abs().sum(1)[0]
+        assert difference[row, column] > 0
+        assert len(difference[20:22, 30:32].unique()) == 4
+    network.train()(torch.rand(2, channels, 64, 64)).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+
+
+@pytest.mark.parametrize("options", [{}, SUBPIXEL])
+def test_scripts_exactly_and_needs_only_torch(options):
+    network = LiteUNet(1, 5, **options).eval()
     scripted, image = torch.jit.script(network), torch.rand(2, 1, 64, 64)
     assert torch.equal(scripted(image), network(image))
     tree = ast.parse(Path(lite_unet.__file__).read_text())
@@ -127,6 +147,8 @@ def test_wrong_channels():
         LiteUNet(2, 2)
     with pytest.raises(ValueError, match="expected 5 numbers"):
         LiteUNet(3, 2, (16, 16))
+    with pytest.raises(ValueError, match="expected 4 numbers"):
+        LiteUNet(3, 2, subpixel=True)
     with pytest.raises(TskdError, match="found Linear"):
         load_lite_encoder(torch.nn.Linear(1, 1), "random")
 

@@ -176,7 +176,7 @@ def test_under_autocast_features_are_off_by_a_few_per_cent_at_most(pretrained, t
 def test_a_shift_that_bfloat16_would_not_survive_is_refused(pretrained, folder):
     assert max(query_shift(pretrained, block).abs().max() for block in range(12)) > 100
     message = (
-        r"largest shift 1\.2e\+01, expected 8 or less; .*#qkv_bias` to True in all .*--amp_dtype None instead of bf"
+        r"largest shift 1\.2e\+01, expected 8 or less; .*#qkv_bias` to True in all .*--amp_dtype float32 instead of bf"
     )
     with pytest.raises(TskdError, match=message):
         load_vit(unetr(), folder, amp_dtype="bfloat16")

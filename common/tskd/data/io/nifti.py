@@ -208,6 +208,8 @@ def as_label(array: np.ndarray, where: str | os.PathLike[str]) -> np.ndarray:
     Raises:
         TskdError: values that are not whole numbers from 0 to 255; `where` names the file in the message.
     """
+    if array.dtype == np.uint8:
+        return array.copy()
     label = np.rint(np.clip(array, 0, 255)).astype(np.uint8)
     off = ~(np.abs(label - array) <= ROUNDING)  # NaN is off, too
     if off.any():

@@ -3,6 +3,7 @@
 What a reader would drop or round without a word is refused here, for preparation and `tskd check` alike.
 """
 
+import threading
 import zlib
 from pathlib import Path
 
@@ -11,10 +12,12 @@ from PIL import Image, ImageOps
 
 from tskd.data.io.limits import PICTURE, refuse_larger
 from tskd.errors import TskdError
+from tskd.file_content import content, once_a_file, opened
 
 ORIENTATION = 0x0112  # EXIF tag
 _BITS, _SAMPLE_FORMAT, _SUBFILE = 258, 339, 254  # TIFF tags
 _PNG = b"\x89PNG\r\n\x1a\n"
+_LIMIT = threading.Lock()
 _TURNS = {  # EXIF orientation -> what makes it upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -26,8 +29,13 @@ _TURNS = {  # EXIF orientation -> what makes it upright
 }
 
 
+def _bytes(image: Image.Image) -> int:
+    return image.width * image.height * max(len(image.getbands()), 1)
+
+
+@once_a_file(_bytes)
 def open_picture(path: Path) -> Image.Image:
-    """Return the picture, upright, read to its end.
+    """Return the picture, upright, read to its end; not to be changed, as it is kept for the next call.
 
     Raises:
         TskdError: an unreadable or damaged file, several pages, more than 8 bits a sample of a coloured picture,
@@ -35,33 +43,47 @@ def open_picture(path: Path) -> Image.Image:
     """
     try:
         _refuse_damaged_png(path)
-        with _opened(path) as image:
-            refuse_larger(image.width * image.height * max(len(image.getbands()), 1), PICTURE, path)
+        image = as_stored(path)
+        refuse_larger(_bytes(image), PICTURE, path)
+        if getattr(image, "n_frames", 1) > 1:
+            image = _opened(path)  # of its own, as it is turned over
             _refuse_pages(image, path)
             image.seek(0)
-            _refuse_samples(image, path)
-            upright = ImageOps.exif_transpose(image)
-            _refuse_transparency(upright, path)
-            return upright
+        _refuse_samples(image, path)
+        upright = ImageOps.exif_transpose(image)
+        _refuse_transparency(upright, path)
+        return upright
     except TskdError:
         raise
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise TskdError(f"{path}: expected a readable image, found {error}. Copy or convert it again.") from error
 
 
+@once_a_file(_bytes)
+def as_stored(path: Path) -> Image.Image:
+    """The picture as Pillow reads it, not to be changed: its pixels are read when they are first asked for.
+
+    Raises:
+        OSError, ValueError, SyntaxError: it cannot be read, by Pillow's reasons.
+    """
+    return _opened(path)
+
+
 def _opened(path: Path) -> Image.Image:
     """Open a picture without Pillow's own limit of pixels, which is no key of ours."""
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-    try:
-        return Image.open(path)
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
+    with _LIMIT:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(opened(path))
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
+@once_a_file(lambda _: 0)
 def orientation(path: Path) -> int:
     """Return the EXIF orientation, 1 where there is none; 1 for an unreadable file, which `open_picture` refuses."""
     try:
-        with Image.open(path) as image:
+        with Image.open(opened(path)) as image:
             value = image.getexif().get(ORIENTATION, 1)
     except (OSError, ValueError, SyntaxError):
         return 1
@@ -77,33 +99,32 @@ def turn_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 def sample_bits(path: Path) -> int:
     """Return the bits of a stored sample; 8 where the format has no others."""
-    with open(path, "rb") as file:
-        head = file.read(25)
+    head = content(path)[:25]
     if head.startswith(_PNG):
         return head[24]
-    with Image.open(path) as image:
+    with Image.open(opened(path)) as image:
         tags = getattr(image, "tag_v2", {})
         return max(tags.get(_BITS, (8,)))
 
 
 def _refuse_damaged_png(path: Path) -> None:
     """Verify the checksum of every chunk, which Pillow does for a few, and that nothing follows the last one."""
-    content = path.read_bytes()
-    if not content.startswith(_PNG):
+    png = content(path)
+    if not png.startswith(_PNG):
         return
     at, name = len(_PNG), b""
     while name != b"IEND":
-        size, name = int.from_bytes(content[at : at + 4], "big"), content[at + 4 : at + 8]
-        chunk, check = content[at + 4 : at + 8 + size], content[at + 8 + size : at + 12 + size]
+        size, name = int.from_bytes(png[at : at + 4], "big"), png[at + 4 : at + 8]
+        chunk, check = png[at + 4 : at + 8 + size], png[at + 8 + size : at + 12 + size]
         if len(check) < 4 or zlib.crc32(chunk).to_bytes(4, "big") != check:
             raise TskdError(
                 f"{path}: expected a readable image, found a chunk {name.decode('latin-1')!r} whose checksum does not "
                 "fit. Copy the file again."
             )
         at += 12 + size
-    if content[at:].strip(b"\0"):
+    if png[at:].strip(b"\0"):
         raise TskdError(
-            f"{path}: expected the end of the PNG, found {len(content) - at} bytes after it (another picture?). "
+            f"{path}: expected the end of the PNG, found {len(png) - at} bytes after it (another picture?). "
             "Save each picture into a file of its own."
         )
 

@@ -17,9 +17,10 @@ from tskd.data.io.image_files import (
     read_mask,
     stored_mask,
 )
-from tskd.data.io.picture_header import orientation
+from tskd.data.io.picture_header import open_picture, orientation
 from tskd.data.plausibility import intensity_range, unit_warnings, warn
 from tskd.errors import TskdError
+from tskd.file_content import read_ahead, settled
 
 UNKNOWN_PATIENTS = "unknown: each image counts as a patient of its own, identical images as one"
 
@@ -73,7 +74,7 @@ def inspect_images(
     palettes: dict[Path, Mapping[int, tuple[int, ...]]] = {}
     ranges: dict[str, tuple[float, float]] = {}
     white: dict[str, Path] = {}  # what 255 is -> a file that says so
-    for picture in pictures:
+    for picture in read_ahead(pictures, read_pictures):
         try:
             num_channels = colour_channels(picture.image)
             kinds.setdefault(num_channels, picture.image)
@@ -116,6 +117,13 @@ def inspect_images(
         raise TskdError("\n  - ".join([f"{len(problems)} problem{'s' * (len(problems) > 1)} with the images", *shown]))
     warn(unit_warnings(ranges, offsets=False))
     return Findings(channels or next(iter(kinds)), pixels, masks.hexdigest(), exif)
+
+
+def read_pictures(picture: Picture) -> None:
+    """Read the files of a picture, which are kept until they are used."""
+    for path in (picture.image, picture.label, picture.label_2nd):
+        if path is not None and settled(path):
+            open_picture(path) if path == picture.image else stored_mask(path)
 
 
 def one_group_an_image(pictures: Sequence[Picture], pixels: Mapping[str, str]) -> list[Picture]:

@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -75,13 +76,17 @@ def prepare_images(
     with preparation(output, settings) as needed:
         if needed:
             lists: dict[str, list[dict[str, str]]] = {name: [] for name in datalist.LISTS}
-            for picture in pictures:
-                name = home[picture.group]
-                if name == "training":
-                    section = "training" if picture.label else "unlabelled"
-                    lists[section].append(_write(Path(output), picture, header, findings.exif))
-                elif picture.label is not None:
-                    lists[name].append(_write(Path(output), picture, header, findings.exif, region, name))
+            taken = [picture for picture in pictures if picture.label or home[picture.group] == "training"]
+
+            def write(picture: Picture) -> dict[str, str]:
+                section = home[picture.group]
+                scored = region if section != "training" else None
+                return _write(Path(output), picture, header, findings.exif, scored, section)
+
+            with ThreadPoolExecutor(os.cpu_count()) as pool:  # reading and compressing lets other threads run
+                for picture, entry in zip(taken, pool.map(write, taken), strict=True):
+                    name = home[picture.group]
+                    lists["unlabelled" if name == "training" and not picture.label else name].append(entry)
             lists["training"] = fair_order(lists["training"], seed)
             datalist.write(Path(output, "dataset.json"), {**header, **lists})
     return Path(output, "dataset.json")

@@ -212,7 +212,7 @@ def test_another_preprocessing_is_refused_with_both_values(write, entries, descr
         write(embedding=False)
     with pytest.raises(TskdError, match="autocast: expected bfloat16, found None"):
         write(dtype="bfloat16")
-    with pytest.raises(TskdError, match="amp_dtype: expected bfloat16 or None, found 'float16'"):
+    with pytest.raises(TskdError, match="amp_dtype: expected bfloat16, float32 or None, found 'float16'"):
         write(dtype="float16")
     first, second, _, last = PREPROCESSING.transforms
     brighter = Compose([first, second, ScaleIntensityRanged("image", 0, 200, 0, 1), last])
