@@ -77,7 +77,7 @@ class _Opened(io.BytesIO):
     path: Path
 
     def __repr__(self) -> str:
-        """The path, in quotes."""
+        """Return the path in quotes."""
         return repr(os.fspath(self.path))
 
 
@@ -134,7 +134,7 @@ def settled(path: Path) -> bool:
 
 
 def _identity(path: Path) -> tuple[int, ...] | None:
-    """What changes with a file's content; None for a file that is missing, or was written a moment ago."""
+    """Return what changes with the content; None for a file that is missing or was written a moment ago."""
     try:
         found = os.stat(path)
     except (OSError, ValueError):

@@ -61,7 +61,7 @@ def open_picture(path: Path) -> Image.Image:
 
 @once_a_file(_bytes)
 def as_stored(path: Path) -> Image.Image:
-    """The picture as Pillow reads it, not to be changed: its pixels are read when they are first asked for.
+    """Return the picture as Pillow reads it, not to be changed; its pixels are read when they are first asked for.
 
     Raises:
         OSError, ValueError, SyntaxError: it cannot be read, by Pillow's reasons.

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from tskd.distillation.soft_labels.manifest import MANIFEST, case_file, header_sha256, refuse_difference
@@ -113,16 +112,19 @@ def read_soft_labels(path: str | Path, keys: Sequence[str]) -> dict[str, Tensor]
         TskdError: the file cannot be read, or lacks one of `keys`.
     """
     try:
-        arrays = load_file(path)
+        with safe_open(path, framework="pt") as file:
+            found = set(file.keys())
+            # copies: a tensor of the file keeps its memory map, of which Linux allows a process 65,530
+            arrays = {key: file.get_tensor(key).clone() for key in keys if key in found}
     except (OSError, SafetensorError) as error:
         raise TskdError(f"{path}: cannot read the soft labels ({error}). Delete it and run soft_labels.json") from error
     for key in keys:
-        if key not in arrays:
+        if key not in found:
             raise TskdError(
-                f"{path}: expected {key!r}, found {sorted(arrays)}. Write soft labels with --{key} True, into "
+                f"{path}: expected {key!r}, found {sorted(found)}. Write soft labels with --{key} True, into "
                 f"another folder, or do without: weight 0 for the terms that compare the {key}"
             )
-    return {key: arrays[key] for key in keys}
+    return arrays
 
 
 def soft_labels_identity(folders: Any, weights: Sequence[float] | None = None) -> str:
