@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install quickstart test test-fast test-faults label-demo label-as-written peers lint docs figures format clean
+.PHONY: install quickstart test test-fast test-faults label-demo label-as-written peers bench lint docs figures format clean
 
 install: $(STAMP)
 
@@ -24,6 +24,12 @@ test-faults: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m tests.faults.disk
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m tests.faults.disturb
 	$(BIN)/python -m tests.faults.fuzz --inputs 2000
+
+# the table of docs/performance.md, in CPU seconds: this tree against an older commit, in turn
+TODAY ?= 16d6241
+bench: $(STAMP)
+	test -d build/today || git worktree add --detach build/today $(TODAY)
+	PYTHONPATH=common $(BIN)/python benchmarks/performance.py --today build/today
 
 # MONAI Label needs an environment of its own (pydicom 2): a student is shipped there and asked for masks
 label-demo: $(STAMP) .venv-label/.installed

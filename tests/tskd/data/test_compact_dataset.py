@@ -1,5 +1,6 @@
 """Images of 8 bits are kept in 8 bits, and come out as they went in."""
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from monai.data import Dataset, MetaTensor
 from PIL import Image
 
-from tskd.data.compact_dataset import CompactCacheDataset, pack, unpack
+from tskd.data.compact_dataset import BLOCK, Blocks, CompactCacheDataset, pack, unpack
 from tskd.data.transforms import image_transforms
 
 
@@ -50,6 +51,17 @@ def test_items_are_those_of_a_plain_data_set_in_less_memory(entries, size, kept,
 def test_what_would_lose_something_stays_as_it_is(image):
     assert pack({"image": image})["image"] is image
     assert unpack({"image": image})["image"] is image
+
+
+def test_blocks_hold_equal_tensors_side_by_side():
+    blocks, values = Blocks(), [torch.full((2, 3), k) for k in range(BLOCK + 1)]
+    kept = [blocks.keep(value) for value in values]
+    assert all(torch.equal(one, value) for one, value in zip(kept, values, strict=True))
+    assert len({one.untyped_storage().data_ptr() for one in kept}) == 2
+    assert blocks.keep("text") == "text"
+    assert blocks.keep(values[0].float()).dtype == torch.float32
+    again = pickle.loads(pickle.dumps(blocks))
+    assert torch.equal(again.keep(values[1]), values[1])
 
 
 def test_every_grey_value_is_exact():
