@@ -32,7 +32,8 @@ def test_items_are_those_of_a_plain_data_set_in_less_memory(entries, size, kept,
     transform = image_transforms(["image", "label"], size)
     data = CompactCacheDataset(entries, transform, cache_rate=cache_rate, progress=False)
     for _ in range(2):
-        for item, expected in zip(data, Dataset(entries, transform), strict=True):
+        for k in range(len(entries)):
+            item, expected = data[k], Dataset(entries, transform)[k]
             assert item["image"].dtype == torch.float32
             assert all(torch.equal(item[key], expected[key]) for key in ("image", "label"))
     assert data._cache[0]["image"].dtype == kept  # resized pixels are no multiples of 1/255 any more
