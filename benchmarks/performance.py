@@ -30,8 +30,9 @@ Row = tuple[
 
 def rows(dataset: Path, output: Path, pictures: Path) -> list[Row]:
     """Return the rows of the table."""
-    run = [f"dataset_file={dataset}", f"output_dir={output}", f"model_dir={output}/m", *SHORT]
-    lite = [*run, "encoder_weights=random"]
+    run = [f"dataset_file={dataset}", f"output_dir={output}", f"model_dir={output}/m", "resume=never", *SHORT]
+    other = [part.replace(str(output), f"{output}_new") for part in run]  # a run of other code is not continued
+    lite = [*other, "encoder_weights=random"]
     former, present = ["--configs", "flexible_unet.json", "--"], ["--configs", "lite_unet.json", "--"]
     folders = ["--images", str(pictures / "i"), "--masks", str(pictures / "m")]
     found: list[Row] = []
