@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tskd.errors import TskdError
+from tskd.workflow import warm
 from tskd.workflow.gpus import reserve, visible
 from tskd.workflow.step import Task, explain, main, run
 from tskd.workflow.step_log import command_text, read_history
@@ -197,3 +199,17 @@ def test_steps_side_by_side_get_a_gpu_each(tmp_path: Path, monkeypatch: pytest.M
             assert third == second
     with reserve(["7"]) as only:  # a cluster's job has its own already
         assert only == {}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork") or sys.platform == "darwin", reason="no fork: nothing is warm here")
+def test_a_warm_step_has_the_threads_of_its_rule(tmp_path, monkeypatch):
+    """Snakemake exports a rule's threads: two steps on two cores take one each, though torch was imported before."""
+    (tmp_path / "probe.py").write_text("import torch\nprint(torch.get_num_threads())\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(warm.VARIABLE, raising=False)
+    with warm.server(tmp_path, tmp_path / "server.log", ["torch"]) as environment:
+        for threads in ("1", "2"):
+            with (tmp_path / "out").open("w") as output:
+                asked = {**os.environ, **environment, "OMP_NUM_THREADS": threads}
+                assert warm.start(["probe"], output, asked).wait() == 0
+            assert (tmp_path / "out").read_text().split() == [threads]
