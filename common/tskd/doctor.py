@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,7 +33,7 @@ def doctor(bundle: Path, settings: Mapping[str, Any], memory_limit: float | None
     process, on CUDA what torch has allocated there.
 
     Args:
-        bundle: folder of a bundle whose train.json has the keys of `teacher_segmentation`.
+        bundle: folder of a bundle with a train.json: the teacher, the student or the diffusion model.
         settings: keys of train.json to override, such as vfm, image_size, batch_size and device.
         memory_limit: GiB to stay below; None for what the machine has.
 
@@ -52,10 +52,13 @@ def doctor(bundle: Path, settings: Mapping[str, Any], memory_limit: float | None
     limit = round(memory_limit * GIB) if memory_limit is not None else facts["memory"]
 
     def measure(batch_size: int, checkpointing: bool) -> Step:
-        chosen = {**settings, "batch_size": batch_size, "gradient_checkpointing": checkpointing}
+        chosen = {**settings, "batch_size": batch_size}
+        if facts["checkpointing"]:
+            chosen["gradient_checkpointing"] = checkpointing
         return Step(batch_size, checkpointing, **_run_step_in_subprocess(config, chosen))
 
-    steps, chosen = search(measure, facts["batch_size"], round(MARGIN * limit))
+    ways = (False, True) if facts["checkpointing"] else (False,)
+    steps, chosen = search(measure, facts["batch_size"], round(MARGIN * limit), ways)
     title = (
         f"{facts['name']}, {facts['image_size']} px, on {facts['device']}; limit {limit / GIB:.2f} GiB, of which "
         f"{MARGIN:.0%} may be used"
@@ -65,7 +68,9 @@ def doctor(bundle: Path, settings: Mapping[str, Any], memory_limit: float | None
     )
 
 
-def search(measure: Callable[[int, bool], Step], batch_size: int, limit: int) -> tuple[list[Step], Step | None]:
+def search(
+    measure: Callable[[int, bool], Step], batch_size: int, limit: int, ways: Sequence[bool] = (False, True)
+) -> tuple[list[Step], Step | None]:
     """Find the largest divisor of `batch_size` whose step stays within `limit` bytes; checkpointing only if needed.
 
     Begins with one image and stops where the next batch would not fit, as far as the last two tell.
@@ -74,12 +79,13 @@ def search(measure: Callable[[int, bool], Step], batch_size: int, limit: int) ->
         measure: (batch size, gradient checkpointing) -> the measured step.
         batch_size: images an update of the weights is to see.
         limit: bytes.
+        ways: without and with gradient checkpointing, in the order in which they are tried.
 
     Returns:
         All steps that were measured, and the one to choose, or None.
     """
     steps: list[Step] = []
-    for checkpointing in (False, True):
+    for checkpointing in ways:
         fitting: list[Step] = []
         for size in (n for n in range(1, batch_size + 1) if batch_size % n == 0):
             if len(fitting) > 1 and _extrapolate_peak(fitting[-2], fitting[-1], size) > limit:
@@ -117,18 +123,27 @@ def _table(steps: list[Step], batch_size: int, limit: float) -> str:
 def _proposal(step: Step | None, facts: Mapping[str, Any]) -> str:
     if step is None:
         return (
-            "Nothing fits. Choose a smaller image_size, a smaller vfm (mobile_sam), or fewer adapted blocks "
-            "(--set fine_tuning#blocks=2), or train on a machine with more memory."
+            "Nothing fits. Choose a smaller image_size, a smaller network (of a teacher: vfm mobile_sam, or "
+            "--set fine_tuning#blocks=2), or train on a machine with more memory."
         )
     parts = facts["batch_size"] // step.batch_size
-    proposal = (
-        f"Proposed: --batch_size {step.batch_size} --accumulation_steps {parts} "
-        f"--gradient_checkpointing {step.checkpointing}"
-    )
+    proposal = f"Proposed: --batch_size {step.batch_size} --accumulation_steps {parts}"
+    if facts["checkpointing"]:
+        proposal += f" --gradient_checkpointing {step.checkpointing}"
+    updates, batch = facts["max_epochs"] * facts["iterations_per_epoch"], facts["batch_size"]
+    time_left = _duration(updates * parts * (step.seconds or 0))
+    whole = f"\nThe whole training, {updates:,} updates of {batch} images: {time_left} here, and validation"
     if parts == 1:
-        return proposal
+        return proposal + whole
     keys = " ".join(f"--{key} {parts * facts[key]}" for key in ("iterations_per_epoch", "warmup_steps"))
-    return f"{proposal} {keys}\n(an iteration is one batch of {step.batch_size}: {parts} of them make an update)"
+    note = f"(an iteration is one batch of {step.batch_size}: {parts} of them make an update)"
+    return f"{proposal} {keys}\n{note}{whole}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 5400:
+        return f"about {max(round(seconds / 60), 1)} min"
+    return f"about {seconds / 3600:.1f} h" if seconds < 2 * 86400 else f"about {seconds / 86400:.1f} days"
 
 
 def _run_step_in_subprocess(config: str, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,7 +166,7 @@ def _parser(config: str, settings: Mapping[str, Any]) -> Any:
     parser = ConfigParser()
     parser.read_config(config)
     refuse_unknown(settings, parser.get(), config)
-    parser.update({**settings, "pretrained": "@network_def"})
+    parser.update({**settings, **({"pretrained": "@network_def"} if "pretrained" in parser else {})})
     return parser
 
 
@@ -162,7 +177,9 @@ def _machine_and_settings(parser: Any) -> dict[str, Any]:
     device = torch.device(parser.get_parsed_content("device"))
     cuda = device.type == "cuda"
     return {
-        "name": f"{parser['vfm']}, fine-tuning {parser['fine_tuning#mode']}",
+        "name": _network_name(parser),
+        "checkpointing": "gradient_checkpointing" in parser,
+        "max_epochs": parser["max_epochs"],
         "image_size": parser["image_size"],
         "batch_size": parser["batch_size"],
         "iterations_per_epoch": parser["iterations_per_epoch"],
@@ -170,6 +187,14 @@ def _machine_and_settings(parser: Any) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if cuda else "the CPU",
         "memory": torch.cuda.mem_get_info(device)[0] if cuda else _available_memory(),
     }
+
+
+def _network_name(parser: Any) -> str:
+    if "vfm" in parser:
+        return f"{parser['vfm']}, fine-tuning {parser['fine_tuning#mode']}"
+    if "scheduler" in parser:
+        return "diffusion model"
+    return f"student {str(parser['network_def#_target_']).rsplit('.', 1)[-1]}"
 
 
 def _measure_step(parser: Any) -> dict[str, Any]:
@@ -182,24 +207,40 @@ def _measure_step(parser: Any) -> dict[str, Any]:
     network = parser.get_parsed_content("train#trainer#network").train()
     optimizer, inferer = parser.get_parsed_content("optimizer"), parser.get_parsed_content("train#inferer")
     loss_function = parser.get_parsed_content("train#trainer#loss_function")
-    average = parser.get_parsed_content("ema")  # not used here, but there in a training that has one
-    image = torch.rand(batch_size, 1, size, size, device=device)
-    label = torch.randint(0, parser["num_classes"], image.shape, dtype=torch.uint8, device=device)
+    average = parser.get_parsed_content("ema") if "ema" in parser else None  # unused, but there in a training
+    channels = parser.get("in_channels", 1)
+    image = torch.rand(batch_size, channels, size, size, device=device)
+    times = torch.zeros(batch_size, dtype=torch.long, device=device)
+    diffusion = "scheduler" in parser  # it predicts the noise of an image at a time
+    classes = 2 if diffusion else parser["num_classes"]
+    label = torch.randint(0, classes, (batch_size, 1, size, size), dtype=torch.uint8, device=device)
+
+    def loss() -> torch.Tensor:
+        if diffusion:
+            return (_sample(network(image, timesteps=times)) - image).square().mean()
+        return loss_function(inferer(image, network), label)
+
     for _ in range(2):  # the optimizer's state is there from the second step on
         begin = time.perf_counter()
         optimizer.zero_grad(set_to_none=True)
-        loss_function(inferer(image, network), label).backward()
+        loss().backward()
         optimizer.step()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds = time.perf_counter() - begin
     with torch.no_grad():
-        parser.get_parsed_content("network").eval()(image)
+        trained = parser.get_parsed_content("network").eval()
+        trained(image, timesteps=times) if diffusion else trained(image)
     del average
     return {
         "peak": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _peak_memory(),
         "seconds": seconds,
     }
+
+
+def _sample(result: Any) -> Any:
+    """Return the tensor of what a diffusion network returns."""
+    return getattr(result, "sample", result[0] if isinstance(result, tuple) else result)
 
 
 def _peak_memory() -> int:

@@ -52,8 +52,7 @@ def step_cost(build: Callable[[], nn.Module], shape: tuple[int, ...]) -> StepCos
     with torch.device("meta"), _no_autocast():
         network = build().to("meta").train()
         image = torch.rand(1, *shape)
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            network(image)
+        gmac = forward_gmac(network, shape)
         kept: dict[int, int] = {}
         known = {_key(value) for value in (*network.parameters(), *network.buffers())}
 
@@ -73,11 +72,26 @@ def step_cost(build: Callable[[], nn.Module], shape: tuple[int, ...]) -> StepCos
     return StepCost(
         parameters=sum(value.numel() for value in parameters),
         trainable=sum(value.numel() for value in trainable),
-        gmac=counter.get_total_flops() / 2e9,
+        gmac=gmac,
         weights=held,
         states=3 * sum(value.numel() * value.element_size() for value in trainable),
         activations=sum(kept.values()),
     )
+
+
+def forward_gmac(network: nn.Module, shape: tuple[int, ...], **more: Any) -> float:
+    """Count the multiply-adds of a forward pass of one image on the meta device, in 10^9.
+
+    Args:
+        network: its parameters are moved to the meta device.
+        shape: c x H x W of the image.
+        more: further arguments of the network.
+    """
+    with torch.device("meta"), _no_autocast(), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        network, image = network.to("meta"), torch.rand(1, *shape)
+        with FlopCounterMode(display=False) as counter:
+            network(image, **more)
+    return counter.get_total_flops() / 2e9
 
 
 def _key(value: Tensor) -> int:

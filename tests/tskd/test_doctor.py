@@ -1,12 +1,25 @@
 """What fits is found by measuring: plausible numbers, and a proposal that stays below the limit."""
 
 import re
+from pathlib import Path
 
 import pytest
 
 from tskd.cli import main
 from tskd.commands.arguments import settings
-from tskd.doctor import MARGIN, Step, group_limits, search
+from tskd.doctor import (
+    MARGIN,
+    Step,
+    _machine_and_settings,
+    _measure_step,
+    _parser,
+    _proposal,
+    group_limits,
+    search,
+)
+from tskd.installation import NEEDED, check_installation
+from tskd.teacher_advice import advice, card_memory, options
+from tskd.workflow.commands import BUNDLES
 
 pytestmark = pytest.mark.process
 
@@ -102,3 +115,65 @@ def test_an_unknown_key_is_said_from_any_folder(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main([*TOY, "--set", "fine_tuning#rnk=2"]) == 2
     assert "fine_tuning#rnk: no such key in fine_tuning; close names: rank" in capsys.readouterr().err
+
+
+SMALL_DIFFUSION = {
+    "image_size": 32, "network_def#unet#block_out_channels": [16, 16], "network_def#unet#attention_head_dim": 8,
+    "network_def#unet#down_block_types": ["DownBlock2D", "DownBlock2D"], "network_def#unet#layers_per_block": 1,
+    "network_def#unet#up_block_types": ["UpBlock2D", "UpBlock2D"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("bundle", "settings", "name"),
+    [
+        ("student_segmentation", {"image_size": 64, "in_channels": 3}, "student UNETR"),
+        ("ddpm_synthesis", SMALL_DIFFUSION, "diffusion model"),
+    ],
+)
+def test_students_and_diffusion_models_are_measured_too(bundle, settings, name):
+    parser = _parser(str(BUNDLES / bundle / "configs/train.json"), {**settings, "batch_size": 2, "device": "cpu"})
+    facts = _machine_and_settings(parser)
+    assert (facts["name"], facts["checkpointing"], facts["batch_size"]) == (name, False, 2)
+    measured = _measure_step(parser)
+    assert measured["peak"] > 2**28
+    assert measured["seconds"] > 0
+    said = _proposal(Step(1, False, 2**30, 2.0), facts)
+    assert said.startswith("Proposed: --batch_size 1 --accumulation_steps 2 --iterations_per_epoch")
+    updates = facts["max_epochs"] * facts["iterations_per_epoch"]
+    assert f"{updates:,} updates of 2 images: about {duration(updates * 4)} here" in said
+
+
+def duration(seconds):
+    return f"{seconds / 3600:.1f} h" if seconds < 2 * 86400 else f"{seconds / 86400:.1f} days"
+
+
+def test_without_checkpointing_one_way_is_tried():
+    steps, proposed = search(machine(100, 900, 10, 300), 4, 300, (False,))
+    assert proposed is None
+    assert [step.checkpointing for step in steps] == [False]
+
+
+def test_advice_follows_the_memory(capsys):
+    found = options(24, ["mobile_sam", "dinov3_small"], [256])
+    assert [option.image_size for option in found] == [256, 256]
+    assert all(option.images > 8 for option in found)
+    assert options(2, ["mobile_sam"], [256])[0].images < found[0].images
+    text = advice(found, "RTX 4090", 24)
+    assert "--vfm mobile_sam --image_size 256" in text
+    assert "None fits" in advice(options(0.01, ["mobile_sam"], [256]), "a card", 0.01)
+    assert card_memory("rtx4090", None) == ("rtx4090", 24)
+    assert main(["doctor", "--teachers", "--card", "RTX 9"]) == 2
+    assert "close names" in capsys.readouterr().err
+
+
+def test_the_installation_is_described_without_paths(monkeypatch):
+    text, sound = check_installation(compile_seconds=0, hub_seconds=0)
+    assert sound
+    assert re.search(r"^ok {7}torch \d", text, re.MULTILINE)
+    assert re.search(r"^(ok|note) +\d+ GiB free in the working folder$", text, re.MULTILINE)
+    assert str(Path.home()) not in text
+    monkeypatch.setitem(NEEDED, "a-package-that-is-not-there", "training")
+    text, sound = check_installation(compile_seconds=0, hub_seconds=0)
+    assert not sound
+    assert "missing  a-package-that-is-not-there (training)" in text

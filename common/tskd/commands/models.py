@@ -54,7 +54,7 @@ def profile(
 
 def doctor(
     *,
-    stage: Literal["teacher"] = "teacher",
+    stage: Literal["teacher", "student", "diffusion"] = "teacher",
     bundles: Path | None = None,
     vfm: str | None = None,
     image_size: int | None = None,
@@ -63,8 +63,12 @@ def doctor(
     device: str | None = None,
     memory_limit: float | None = None,
     keys: KeyValues = (),
+    install: Flag = False,
+    teachers: Flag = False,
+    study: Path | None = None,
+    card: str | None = None,
 ) -> int:
-    """Measure what batch size and settings fit this machine.
+    """Measure what fits this machine and how long it takes; or look at the installation, a card or a study.
 
     Args:
         stage: training to measure.
@@ -76,12 +80,35 @@ def doctor(
         device: as in train.json; CUDA where there is one.
         memory_limit: in GiB; by default what the machine has free.
         keys: KEY=VALUE ..., other keys of train.json.
+        install: instead, versions, CUDA, compiler, disk and hub, as text to paste into a report.
+        teachers: instead, which foundation model and image size fit a card (--card, or --memory-limit).
+        study: instead, the jobs and GPU-hours of a STUDY.yaml on a card (--card).
+        card: name of a card, such as "RTX 4090".
     """
-    from tskd.doctor import doctor
-    from tskd.workflow.commands import BUNDLES
+    if install:
+        from tskd.installation import check_installation
 
-    values = given(vfm=vfm, image_size=image_size, num_classes=num_classes, batch_size=batch_size, device=device)
-    text, fits = doctor((bundles or BUNDLES) / f"{stage}_segmentation", {**values, **settings(keys)}, memory_limit)
+        text, fits = check_installation()
+    elif study is not None:
+        from tskd.workflow import check_study, read_yaml
+        from tskd.workflow.cards import card_named
+        from tskd.workflow.gpu_hours import gpu_hours, table
+
+        name = card or "A100 40GB"
+        counts = gpu_hours(check_study(read_yaml(study), str(study)), card_named(name))
+        text, fits = f"{study}: {table(counts, name)}", True
+    elif teachers:
+        from tskd.teacher_advice import VFMS, advice, card_memory, options
+
+        name, memory = card_memory(card, memory_limit)
+        text, fits = advice(options(memory, [vfm] if vfm else VFMS), name, memory, batch_size or 8), True
+    else:
+        from tskd.doctor import doctor
+        from tskd.workflow.commands import BUNDLES, DDPM
+
+        bundle = DDPM if stage == "diffusion" else f"{stage}_segmentation"
+        values = given(vfm=vfm, image_size=image_size, num_classes=num_classes, batch_size=batch_size, device=device)
+        text, fits = doctor((bundles or BUNDLES) / bundle, {**values, **settings(keys)}, memory_limit)
     print(text)
     return 0 if fits else 1
 

@@ -49,11 +49,19 @@ def build_encoder_teacher(
 
 
 def embedding_channels(vfm: str) -> int | None:
-    """Channels of the embedding that soft labels keep; None for SAM and its kin, and for names that are no encoder."""
+    """Return the channels of the embedding that soft labels keep; None for SAM, its kin and unknown names."""
     if not is_encoder(vfm):
         return None
     family, fields = _family_and_settings(vfm)
     return family.channels(family.config_class()(**fields))[-1]
+
+
+def side_multiple(vfm: str) -> int:
+    """Return the pixels that a side of an image for this foundation model is a multiple of; 16 for SAM and its kin."""
+    if not is_encoder(vfm):
+        return 16
+    family, fields = _family_and_settings(vfm)
+    return family.multiple(family.config_class()(**fields))
 
 
 def _family_and_settings(vfm: str) -> tuple[Family, dict[str, Any]]:
