@@ -26,17 +26,6 @@ def autocast_dtype(name: str | None) -> torch.dtype | None:
     return torch.bfloat16 if name == "bfloat16" else None
 
 
-def fastest_dtype(device: str | torch.device) -> str | None:
-    """Return the type to train in: bfloat16 on a GPU and on processors that multiply in it, else None (float32).
-
-    Processors: x86 with AVX512_BF16 or AMX (Zen 4, Cooper Lake, Sapphire Rapids and later). Others emulate it.
-    """
-    if torch.device(device).type != "cpu":
-        return "bfloat16" if torch.device(device).type == "cuda" else None
-    tests = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile"))
-    return "bfloat16" if any(test is not None and test() for test in tests) else None
-
-
 class Float32Depthwise(TorchFunctionMode):
     """Grouped convolutions in float32 in spite of autocast: a CPU's are up to four times slower in bfloat16.
 

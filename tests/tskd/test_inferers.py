@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from tskd.errors import TskdError
-from tskd.inferers import AutocastInferer, fastest_dtype
+from tskd.inferers import AutocastInferer
 
 
 class Seen(nn.Module):
@@ -90,12 +90,3 @@ def test_a_compiled_network_keeps_autocast_alone():
     AutocastInferer("bfloat16")(x, Compiled(network))
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(network.depthwise(network.between), network.last)
-
-
-@pytest.mark.parametrize(("bf16", "amx", "expected"), [(True, False, "bfloat16"), (False, True, "bfloat16"),
-                                                       (False, False, None)])  # fmt: skip
-def test_the_type_follows_the_processor(monkeypatch, bf16, amx, expected):
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16, raising=False)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
-    assert fastest_dtype("cpu") == fastest_dtype(torch.device("cpu")) == expected
-    assert fastest_dtype("cuda:1") == "bfloat16"
