@@ -9,6 +9,7 @@ from diffusers import DDPMScheduler
 
 from tskd.synthesis import export_model
 
+pytestmark = pytest.mark.process  # whole programs, and students in processes of their own
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 
 
