@@ -84,8 +84,8 @@ def figure() -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" aria-labelledby="t" '
         'font-family="Segoe UI, Roboto, Helvetica, Arial, sans-serif" font-size="14">',
-        '<title id="t">Mean Dice on test patients with 95% intervals: teacher, student of the labels alone, distilled student'
-        "</title>",
+        '<title id="t">Mean Dice on test patients with 95% intervals: teacher, student of the labels alone, distilled'
+        " student</title>",
         f"<style>{STYLE}</style>",
         f'<rect class="page" width="{WIDTH}" height="{height}" rx="10"/>',
         f'<text x="{LEFT}" y="22" font-weight="600">Mean Dice on test patients, 95% interval over patients</text>',

@@ -72,7 +72,7 @@ def test_an_untrained_teacher_answers_once_for_all_budgets_and_seeds() -> None:
     labels = [step.path for step in study.steps.values() if step.rule == "soft_labels" and "/untuned/" in step.path]
     assert len(labels) == 2 * len(study.config["datasets"]) * len(study.folds)  # real and synthetic
     agnostic = [step for step in study.steps.values() if "/task_agnostic/" in step.path and step.rule == "distil"]
-    assert len(agnostic) == len(study.config["datasets"]) * len(study.config["seeds"])
+    assert len(agnostic) == len(study.config["datasets"]) * len(study.folds) * len(study.config["seeds"])
     assert not [step for step in agnostic if "--teacher_model" in step.command or "--num_labelled" in step.command]
 
 
