@@ -21,8 +21,7 @@ class CompactCacheDataset(CacheDataset):
     whose augmentation is a step of its own. Tensors of one shape lie in common blocks: each
     alone would leave a gap that the next image, read as float32, does not fit into.
 
-    Args:
-        As of `CacheDataset`. An item's `image` is a float32 tensor in [0, 1].
+    Arguments are those of `CacheDataset`. An item's `image` is a float32 tensor in [0, 1].
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
