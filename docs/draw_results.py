@@ -17,7 +17,7 @@ TABLE = re.compile(r"(<!-- results table[^>]*-->\n)(.*?)(<!-- end -->)", re.DOTA
 SHAPES = {"teacher": "square", "labels alone": "circle", "distilled": "diamond"}
 # one line of the figure: title, CSV, number of labels, methods in the order of SHAPES
 LINES: list[tuple[str, str, str, tuple[str, str, str]]] = [
-    ("CHAOS MR, 1 labelled patient", "chaos_mr_whole_patients", "1 patient", ("teacher", "supervised_longer", "semi")),
+    ("CHAOS MR, 1 labelled patient", "chaos_mr_whole_patients", "1 patient", ("teacher", "supervised", "tskd")),
     ("CHAOS MR, 20 labels", "chaos_mr_20_labels", "20",
      ("teacher_full_body_x3", "scratch_flexible_unet_body_x2", "tskd_flexible_unet_body_x2")),
     ("CHAOS MR, 50 labels", "chaos_mr_budgets", "50", ("teacher", "scratch", "tskd")),

@@ -1,9 +1,10 @@
 """Plan, train and predict with nnU-Net's 2-D configuration, for a given number of images, on the CPU.
 
-    python nnunet.py nnUNet_raw/Dataset101_NAME WORK --images 16000 [--size 128]
+    python nnunet.py nnUNet_raw/Dataset101_NAME WORK --images 16000 [--size 128 --spacing 2]
 
 Runs in the environment of install.sh, and imports nothing of this project. The masks of imagesTs are in WORK/masks.
-Everything but the length of the training (and with --size its patches) is nnU-Net's own.
+Everything but the length of the training is nnU-Net's own, and what --size, --spacing and --batch-size set: with
+--size 128 --spacing 2 it resamples slices of 256 x 256 pixels to 128 x 128, and its masks back.
 """
 
 import argparse
@@ -20,6 +21,7 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--images", type=int, required=True, help="images seen in training, repeats counted")
     parser.add_argument("--size", type=int, help="side of the patches in pixels; nnU-Net's plan by default")
+    parser.add_argument("--spacing", type=float, help="pixels of the images in one of the network's; 1 by default")
     parser.add_argument("--batch-size", type=int, help="nnU-Net's plan by default")
     options = parser.parse_args()
     raw, work = options.raw.resolve(), options.work.resolve()
@@ -40,7 +42,10 @@ def main() -> None:
     plan_experiments([number])
     plans = work / "preprocessed" / raw.name / "nnUNetPlans.json"
     content = json.loads(plans.read_text())
-    wanted = {"patch_size": options.size and [options.size] * 2, "batch_size": options.batch_size}
+    wanted = {
+        name: value and [value] * 2 for name, value in (("patch_size", options.size), ("spacing", options.spacing))
+    }
+    wanted |= {"batch_size": options.batch_size}
     content["configurations"]["2d"].update({key: value for key, value in wanted.items() if value})
     plans.write_text(json.dumps(content))
     preprocess([number], configurations=["2d"], num_processes=[1])

@@ -112,13 +112,14 @@ def _stages(config: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{key}: expected teacher alone, found {', '.join(sorted(method.keys() - {'datasets'}))}"
             if "train" not in teachers.get(method["teacher"], {"train": {}}):
                 yield f"{key}/teacher: expected a teacher with the key train, found {method['teacher']} without"
-        elif "finetune" not in method and not any(_has_seen_labels(teachers.get(t, {})) for t in teachers_of(start)):
+        elif "finetune" not in method and "start" not in start and not _taught(start, teachers):
             yield f"{key}: expected finetune, as its model has not seen the task; found {', '.join(sorted(method))}"
     yield from _twice(config["methods"])
 
 
-def _has_seen_labels(teacher: Mapping[str, Any]) -> bool:
-    return not TRAINED.isdisjoint(teacher)
+def _taught(pretraining: Mapping[str, Any], teachers: Mapping[str, Any]) -> bool:
+    """Return whether a teacher of the pretraining has seen labels."""
+    return any(not TRAINED.isdisjoint(teachers.get(name, {})) for name in teachers_of(pretraining))
 
 
 def _given(config: Mapping[str, Any]) -> Iterator[str]:

@@ -3,7 +3,8 @@
 A block stands between `<!-- table of NAME.csv -->` and `<!-- end -->`; the text around it is kept. The opening
 comment may hold options: `methods=a,b`, `budgets=40,80` and `patients=2,10` choose rows, `metrics=dice,hd95` chooses
 columns, `reference=scratch` adds the paired comparison with that method, `show=methods,comparison` leaves other tables
-out.
+out. A block `<!-- label efficiency of A.csv,B.csv methods=... reference=tskd baseline=supervised figure=PATH -->` draws
+Dice against labels as PATH.svg and PATH.png, and holds the table of labels saved.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import pandas as pd
 
 from tskd.errors import TskdError
 from tskd.evaluation.metrics import METRICS
+from tskd.evaluation.report.label_efficiency import draw, labels_saved, labels_saved_table
 from tskd.evaluation.report.runs import Run, collect
 from tskd.evaluation.report.summary import all_numbers, choose_reference, compare
 from tskd.evaluation.report.tables import Table, cells, comparison_table, methods_table, organ_table
@@ -25,9 +27,11 @@ from tskd.files import write_text
 OPTIONS = ("methods", "budgets", "patients", "metrics", "reference", "show", "unit")
 SHOW = ("methods", "organs", "comparison", "patients")
 PATIENT_COLUMNS = 20  # beyond, there is no table of patients
-_OPENING = re.compile(r"^<!-- table of ", re.MULTILINE)
+EFFICIENCY_OPTIONS = ("methods", "reference", "baseline", "figure")
+_OPENING = re.compile(r"^<!-- (?:table|label efficiency) of ", re.MULTILINE)
 _BLOCK = re.compile(
-    r"^(<!-- table of (?P<csv>\S+)(?P<options>[^>\n]*?) -->\n)(?:(?!<!--).)*(<!-- end -->)", re.DOTALL | re.MULTILINE
+    r"^(<!-- (?P<kind>table|label efficiency) of (?P<csv>\S+)(?P<options>[^>\n]*?) -->\n)(?:(?!<!--).)*(<!-- end -->)",
+    re.DOTALL | re.MULTILINE,
 )
 
 
@@ -68,10 +72,14 @@ def write_tables(page: str | Path) -> None:
     page_path = _from_docs(page)
 
     def block(match: re.Match[str]) -> str:
-        content = tables(page.parent / match["csv"], _options(page, match["options"]))
-        csv = _from_docs(page.parent / match["csv"])
+        csvs = [page.parent / csv for csv in match["csv"].split(",")]
+        if match["kind"] == "label efficiency":
+            content = label_efficiency(csvs, _options(page, match["options"], EFFICIENCY_OPTIONS), page.parent)
+        else:
+            content = tables(csvs[0], _options(page, match["options"]))
+        csv = _from_docs(csvs[0])
         command = f"Command: `tskd results {page_path}`; rows are added with `--add RUN... --csv {csv}`.\n\n"
-        return match[1] + content + command + match[4]
+        return match[1] + content + command + match[5]
 
     write_text(page, _BLOCK.sub(block, text))
 
@@ -150,14 +158,38 @@ def _tables(
     return result_tables
 
 
-def _options(page: Path, text: str) -> dict[str, list[str]]:
+def label_efficiency(csvs: Sequence[Path], options: Mapping[str, Sequence[str]], folder: Path) -> str:
+    """Draw Dice against labels, and return the table of labels saved as Markdown.
+
+    Args:
+        csvs: results CSVs, of one data set each or of several.
+        options: `methods` in the order of the legend, `reference` that saves labels, `baseline` that would need more,
+            and `figure`, a path from `folder` without its ending; budgets without a number are left out.
+        folder: that of the page.
+
+    Raises:
+        TskdError: no such file, an option that is missing, or a method without rows.
+    """
+    if missing := [name for name in EFFICIENCY_OPTIONS if name not in options]:
+        raise TskdError(f"label efficiency: expected {', '.join(f'{name}=...' for name in missing)} beside the CSVs")
+    if absent := [str(csv) for csv in csvs if not csv.is_file()]:
+        raise TskdError(f"{', '.join(absent)}: expected a results CSV, found none")
+    rows = [row for csv in csvs for row in read_rows(csv) if row.budget != "all"]
+    methods = _known(csvs[0], "methods", options["methods"], [row.method for row in rows])
+    method, baseline = options["reference"][0], options["baseline"][0]
+    _known(csvs[0], "methods", [method, baseline], methods)
+    arms = collect([Run(path=csvs[0], rows=[row for row in rows if row.method in methods])])
+    draw(arms, methods, folder / options["figure"][0])
+    saved = labels_saved(arms, method, baseline)
+    return "\n" + _markdown(labels_saved_table(saved, method, baseline)) + "\n" if saved else "\n"
+
+
+def _options(page: Path, text: str, known: Sequence[str] = OPTIONS) -> dict[str, list[str]]:
     options = {}
     for option in filter(None, re.split(r"\s+(?=\w+=)", text.strip())):  # a value may have spaces: budgets=3 patients
         name, _, value = option.partition("=")
-        if name not in OPTIONS or not value:
-            raise TskdError(
-                f"{page}: expected options among {', '.join(f'{o}=...' for o in OPTIONS)}; found {option!r}."
-            )
+        if name not in known or not value:
+            raise TskdError(f"{page}: expected options among {', '.join(f'{o}=...' for o in known)}; found {option!r}.")
         options[name] = value.split(",")
     return options
 
