@@ -31,25 +31,25 @@ Row = tuple[
 def rows(dataset: Path, output: Path, pictures: Path) -> list[Row]:
     """Return the rows of the table."""
     run = [f"dataset_file={dataset}", f"output_dir={output}", f"model_dir={output}/m", "resume=never", *SHORT]
-    other = [part.replace(str(output), f"{output}_new") for part in run]  # a run of other code is not continued
-    lite = [*other, "encoder_weights=random"]
+    new_run = [part.replace(str(output), f"{output}_new") for part in run]  # a run of other code is not continued
+    lite = [*new_run, "encoder_weights=random"]
     former, present = ["--configs", "flexible_unet.json", "--"], ["--configs", "lite_unet.json", "--"]
     folders = ["--images", str(pictures / "i"), "--masks", str(pictures / "m")]
-    found: list[Row] = []
+    table: list[Row] = []
     for size in ("128", "256"):
         side = f"image_size={size}"
         name = f"training at {size} px, ms an image: FlexibleUNet, then LiteUNet"
-        found.append((name, "training", "ms", [*former, *run, side], [*present, *lite, side]))
+        table.append((name, "training", "ms", [*former, *run, side], [*present, *lite, side]))
         name = f"training at {size} px, share outside the network"
-        found.append((name, "training", "outside", [*former, *run, side], [*present, *lite, side]))
+        table.append((name, "training", "outside", [*former, *run, side], [*present, *lite, side]))
     for name, extra in (("training", []), ("distillation", ["--distil"])):
         options = ["--images", "400", *extra]
-        found.append((f"memory of a {name} at 256 px, MB an image", "distillation", "MB", options, options))
+        table.append((f"memory of a {name} at 256 px, MB an image", "distillation", "MB", options, options))
     options = ["--images", "400", "--distil"]
-    found.append(("opens of a picture before a distillation", "distillation", "opens", options, options))
-    found.append(("memory maps, 398 soft labels", "distillation", "maps", options, options))
-    found += [(f"{name}, s for 1,000 pictures", "preparation", name, folders, folders) for name in ("prepare", "check")]
-    return found
+    table.append(("opens of a picture before a distillation", "distillation", "opens", options, options))
+    table.append(("memory maps, 398 soft labels", "distillation", "maps", options, options))
+    table += [(f"{name}, s for 1,000 pictures", "preparation", name, folders, folders) for name in ("prepare", "check")]
+    return table
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -75,8 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print("| --- " + "| ---: " * (len(COLUMNS) + 3) + "|")
     for row in options.rows:
         images, time_each = (reference, seconds) if row == options.reference else draw(row)
-        found = compare(real, (_vectors(features, images, options.device) - centre) / spread)
-        values = ["" if found[name] is None else f"{found[name]:.2f}" for name in COLUMNS]
+        distances = compare(real, (_vectors(features, images, options.device) - centre) / spread)
+        values = ["" if distances[name] is None else f"{distances[name]:.2f}" for name in COLUMNS]
         greys = 255 * float((images - reference).square().mean().sqrt())
         print(f"| `{row.replace(':', '` | ')} | {time_each:.2f} | {' | '.join(values)} | {greys:.1f} |", flush=True)
 

@@ -66,9 +66,9 @@ def content(path: Path) -> bytes:
     """
     identity = _identity(path)
     with open(path, "rb") as file:
-        found = file.read()
-    _remember(path, identity, hashlib.sha256(found).hexdigest())
-    return found
+        content = file.read()
+    _remember(path, identity, hashlib.sha256(content).hexdigest())
+    return content
 
 
 class _Opened(io.BytesIO):
@@ -136,13 +136,13 @@ def settled(path: Path) -> bool:
 def _identity(path: Path) -> tuple[int, ...] | None:
     """Return what changes with the content; None for a file that is missing or was written a moment ago."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except (OSError, ValueError):
         return None
-    changed = max(found.st_mtime, found.st_ctime)
+    changed = max(status.st_mtime, status.st_ctime)
     if not 0 <= changed <= time.time() - _SETTLED:
         return None
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev
 
 
 def _remember(path: Path, identity: tuple[int, ...] | None, checksum: str) -> None:

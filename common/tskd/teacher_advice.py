@@ -65,37 +65,37 @@ def options(
         num_classes: classes with the background.
         half: activations in 16 bits, as under autocast; else single precision.
     """
-    found = []
+    fitting = []
     for vfm in vfms:
         for size in sizes:
             side = round(size / side_multiple(vfm)) * side_multiple(vfm)
             cost = step_cost(partial(_teacher, vfm, num_classes, side), (1, side, side))
             free = MARGIN * memory * GIB - cost.memory(0, half)
             images = int(free // max(cost.memory(1, half) - cost.memory(0, half), 1))
-            found.append(Option(vfm, side, cost, max(images, 0)))
-    return found
+            fitting.append(Option(vfm, side, cost, max(images, 0)))
+    return fitting
 
 
-def advice(found: Sequence[Option], card: str, memory: float, batch_size: int = 8) -> str:
+def advice(fitting: Sequence[Option], card: str, memory: float, batch_size: int = 8) -> str:
     """Return the options as a table, with what to choose below.
 
     Args:
-        found: of `options`.
+        fitting: of `options`.
         card: its name.
         memory: of the card, GiB.
         batch_size: images of an update of the weights.
     """
     rows = [f"LoRA, rank 4, on {card} with {memory:g} GiB, of which {MARGIN:.0%} are used (counted, not measured)"]
     rows += [f"  {'vfm':<22}{'px':>6}{'million':>9}{'GMAC':>8}{'images a step':>15}  accumulation_steps"]
-    for option in found:
+    for option in fitting:
         fits = max((n for n in range(1, batch_size + 1) if batch_size % n == 0 and n <= option.images), default=0)
         parts = str(batch_size // fits) if fits else "does not fit"
         rows.append(
             f"  {option.vfm:<22}{option.image_size:>6}{option.cost.parameters / 1e6:>9.0f}{option.cost.gmac:>8.0f}"
             f"{option.images:>15}  {parts}"
         )
-    whole = [option for option in found if option.images >= batch_size]
-    some = whole or [option for option in found if option.images]
+    whole = [option for option in fitting if option.images >= batch_size]
+    some = whole or [option for option in fitting if option.images]
     if not some:
         return "\n".join([*rows, "None fits: take vfm mobile_sam with image_size 256, or a card with more memory."])
     best = max(some, key=lambda option: option.cost.gmac)

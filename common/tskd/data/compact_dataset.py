@@ -50,8 +50,8 @@ class Blocks:
             free = self._free.setdefault((value.dtype, tuple(value.shape)), [])
             if not free:
                 free.extend(torch.empty((BLOCK, *value.shape), dtype=value.dtype).unbind())
-            place = free.pop(0)
-        return place.copy_(value)
+            buffer = free.pop(0)
+        return buffer.copy_(value)
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: a copy in another process starts blocks of its own."""

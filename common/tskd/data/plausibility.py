@@ -105,9 +105,9 @@ def intensity_range(array: np.ndarray) -> tuple[float, float]:
         low, high = np.percentile(values, [1, 99])
         return float(low), float(high)
     below = np.bincount(values, minlength=256).cumsum()  # counting 256 values is faster than ordering all pixels
-    places = np.array([0.01, 0.99]) * (values.size - 1)
-    floor, ceiling = (np.searchsorted(below, np.floor(places) + up, side="right") for up in (0, 1))
-    low, high = floor + (np.minimum(ceiling, 255) - floor) * (places % 1)
+    ranks = np.array([0.01, 0.99]) * (values.size - 1)
+    floor, ceiling = (np.searchsorted(below, np.floor(ranks) + up, side="right") for up in (0, 1))
+    low, high = floor + (np.minimum(ceiling, 255) - floor) * (ranks % 1)
     return float(low), float(high)
 
 

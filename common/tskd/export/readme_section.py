@@ -18,12 +18,12 @@ def replace_section(readme: Path, heading: str, body: str) -> None:
     if readme.is_file():
         text = readme.read_text(encoding="utf-8")
         pattern = rf"^(## {re.escape(heading)}\n).*?(?=^## |\Z)"
-        new = re.sub(pattern, lambda found: f"{found[1]}\n{body}\n\n", text, count=1, flags=re.MULTILINE | re.DOTALL)
+        new = re.sub(pattern, lambda match: f"{match[1]}\n{body}\n\n", text, count=1, flags=re.MULTILINE | re.DOTALL)
         readme.write_text(new, encoding="utf-8")
 
 
 def section(readme: Path, heading: str) -> str:
     """Return what follows a heading, stripped; "" where there is no such file or heading."""
     text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
-    found = re.search(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
-    return found[1].strip() if found else ""
+    section = re.search(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    return section[1].strip() if section else ""

@@ -34,7 +34,7 @@ def segment(evaluator: Any, postprocessing: Any, files: Sequence[str], folder: s
     """
     names = mask_names([Path(file).name for file in files])
     listed = sorted(Path(folder).iterdir()) if Path(folder).is_dir() else []
-    others = [path.name for path in listed if path.name not in names]
+    unused = [path.name for path in listed if path.name not in names]
     saver = next(step.saver for step in postprocessing.transforms if type(step).__name__ == "SaveImaged")
     dataset, failed = evaluator.data_loader.dataset, []
     evaluator.state.epoch_length = 1  # each run is one file
@@ -43,15 +43,15 @@ def segment(evaluator: Any, postprocessing: Any, files: Sequence[str], folder: s
         saver.fname_formatter = _named(f"{name}.image")  # MONAI cuts an ending off
         evaluator.data_loader = DataLoader(Subset(dataset, [number]), batch_size=1)
         try:
-            place = _checked(file, channels)
+            geometry = _checked(file, channels)
             evaluator.run()
-            if place is not None:
-                _give_place(Path(output, f"{name}_seg.nii.gz"), *place)
+            if geometry is not None:
+                _set_geometry(Path(output, f"{name}_seg.nii.gz"), *geometry)
         except Exception as error:  # one file must not end the others' run
             failed.append(_line(file, error))
             print(failed[-1], file=sys.stderr)
-    print(f"{len(files) + len(others)} found, {len(files) - len(failed)} segmented, {len(failed)} failed", end="")
-    print(f"; not used: {len(others)} others ({', '.join(others[:4])})" if others else "")
+    print(f"{len(files) + len(unused)} found, {len(files) - len(failed)} segmented, {len(failed)} failed", end="")
+    print(f"; not used: {len(unused)} others ({', '.join(unused[:4])})" if unused else "")
     if failed:
         sys.exit("\n".join([f"{len(failed)} of {len(files)} files are not segmented:", *failed]))
 
@@ -92,7 +92,7 @@ def _checked(file: str, channels: int) -> tuple[tuple[int, ...], np.ndarray] | N
     return array.shape, affine
 
 
-def _give_place(path: Path, shape: tuple[int, ...], affine: np.ndarray) -> None:
+def _set_geometry(path: Path, shape: tuple[int, ...], affine: np.ndarray) -> None:
     """Write the mask anew with the axes of its image (a single slice stays a volume), one geometry and the unit mm."""
     import nibabel as nib
 

@@ -40,18 +40,18 @@ def unused_modules(network: nn.Module, image: torch.Tensor) -> list[str]:
     with torch.enable_grad():
         output = network(image)
         output.square().sum().backward()
-    found: list[str] = []
+    unused: list[str] = []
     for name, module in network.named_modules():
         parameters = list(module.parameters())
-        inside = any(name.startswith(f"{outer}.") for outer in found)
+        inside = any(name.startswith(f"{outer}.") for outer in unused)
         if name and parameters and not inside and all(value.grad is None for value in parameters):
-            found.append(name)
+            unused.append(name)
     count = sum(value.numel() for value in network.parameters())
     try:
-        reduced = without_modules(network, found)
+        reduced = without_modules(network, unused)
         with torch.no_grad():
             same = torch.equal(reduced(image), output)
     except (RuntimeError, TypeError, AttributeError):
         return []
     saved = count - sum(value.numel() for value in reduced.parameters())
-    return found if same and saved >= LEAST_SHARE * count else []
+    return unused if same and saved >= LEAST_SHARE * count else []

@@ -164,8 +164,8 @@ def _kept(mask: NDArray, size: int) -> float:
     """Dice of a mask with itself after it was made `size` x `size` and large again."""
     picture = Image.fromarray(mask.astype(np.float32) * 255)
     small = picture.resize((size, size), Image.Resampling.BOX if max(mask.shape) > size else Image.Resampling.BILINEAR)
-    again = np.asarray(small.resize(picture.size, Image.Resampling.BILINEAR)) > 127.5
-    return 2 * float((again & mask).sum()) / float(again.sum() + mask.sum())
+    restored = np.asarray(small.resize(picture.size, Image.Resampling.BILINEAR)) > 127.5
+    return 2 * float((restored & mask).sum()) / float(restored.sum() + mask.sum())
 
 
 def _one_piece(masks: Sequence[NDArray], measured: Look) -> tuple[int, ...]:

@@ -72,7 +72,7 @@ class SyntheticFolder:
         self.labels = labels
         self._bar: FollowedBar | None = None
         self._claim()
-        self._found = self._list_written()
+        self._written_before = self._list_written()
 
     def image_path(self, number: int) -> Path:
         """Return where image `number` is or will be."""
@@ -127,7 +127,7 @@ class SyntheticFolder:
             return False
         try:
             with FileLock(self.path / ".gate.lock", blocking=False):
-                if self._list_written() not in (None, self._found):  # another process was faster
+                if self._list_written() not in (None, self._written_before):  # another process was faster
                     return False
                 gate()
         except Timeout:  # another process is at it

@@ -38,11 +38,11 @@ def card_named(name: str) -> Card:
         TskdError: a card that is not in the table.
     """
     known = {key.casefold().replace(" ", ""): card for key, card in CARDS.items()}
-    found = known.get(name.casefold().replace(" ", "").replace("_", ""))
-    if found is None:
+    card = known.get(name.casefold().replace(" ", "").replace("_", ""))
+    if card is None:
         close = difflib.get_close_matches(name, CARDS, n=3, cutoff=0.3) or list(CARDS)
         raise TskdError(f"card: expected one of {', '.join(CARDS)}, found {name!r}; close names: {', '.join(close)}")
-    return found
+    return card
 
 
 def step_seconds(gmac: float, card: Card) -> float:

@@ -93,7 +93,7 @@ def accuracy(rows: Sequence[MetricRow]) -> list[str]:
 
 def _calibration(rows: Sequence[MetricRow]) -> str:
     values = {metric: patient_values(rows, metric) for metric in _CALIBRATION}
-    known = [f"{_CALIBRATION[key]} {sum(found.values()) / len(found):.3f}" for key, found in values.items() if found]
+    known = [f"{_CALIBRATION[key]} {sum(cases.values()) / len(cases):.3f}" for key, cases in values.items() if cases]
     return f"Calibration, mean over patients: {', '.join(known)}." if known else "Its calibration was not measured."
 
 

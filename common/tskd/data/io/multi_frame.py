@@ -50,13 +50,13 @@ def split_frames(path: Path, image: Dataset) -> list[Dataset]:
         ) from error
     (shared,) = image.get("SharedFunctionalGroupsSequence") or [Dataset()]
     frames = []
-    for own, values in zip(groups, pixels, strict=True):
+    for frame_groups, values in zip(groups, pixels, strict=True):
         frame = Dataset()
         for element in image:
             if element.keyword not in _LEFT:
                 frame.add(element)
         for sequence, tags in _GROUPS.items():
-            for group in (shared, own):
+            for group in (shared, frame_groups):
                 _copy(group.get(sequence), tags, frame)
         frame.PixelData = np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<")).tobytes()
         frame.file_meta = FileMetaDataset()

@@ -240,7 +240,7 @@ def _refuse_missing(source: NnunetFolder, sections: Mapping[str, str], channel: 
             f"--channel {channel}."
         )
     there = {case: any(source.image(case, channel, part).is_file() for part in ("Tr", "Ts")) for case in sections}
-    if missing := [case for case, found in there.items() if not found]:
+    if missing := [case for case, channel_image in there.items() if not channel_image]:
         raise TskdError(
             f"{source.root}: expected an image {source.image(missing[0], channel).name} for each label, found none of "
             f"{len(missing)} ({', '.join(missing[:5])})."

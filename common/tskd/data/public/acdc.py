@@ -85,10 +85,10 @@ def _scans(source: Path) -> list[Patient]:
         missing += [] if mask.is_file() else [mask.name]
         scans.append(Patient(match[2], image, mask, match[1]))
     if not scans or missing:
-        found = f"no {', '.join(missing[:3])}" if missing else "none"
+        defect = f"no {', '.join(missing[:3])}" if missing else "none"
         raise TskdError(
             f"{source}: expected patientNNN/patientNNN_frameMM.nii.gz with a mask patientNNN_frameMM_gt.nii.gz each, "
-            f"found {found}. Unpack the archive again."
+            f"found {defect}. Unpack the archive again."
         )
     return scans
 

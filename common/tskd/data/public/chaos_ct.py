@@ -52,13 +52,13 @@ def prepare_chaos_ct(
     Raises:
         TskdError: patients or masks missing, masks that do not fit, or an output folder that holds something else.
     """
-    found = sorted(path.parent for path in Path(source).rglob("Ground") if any(path.glob("liver_GT_*.png")))
-    if not found:
+    folders = sorted(path.parent for path in Path(source).rglob("Ground") if any(path.glob("liver_GT_*.png")))
+    if not folders:
         raise TskdError(
             f"{source}: expected <patient>/ with DICOM_anon/ and Ground/liver_GT_NNN.png below it, found none. Give "
             "the folder CT of the training archive."
         )
-    patients = [Patient(path.name, path / "DICOM_anon", path / "Ground") for path in found]
+    patients = [Patient(path.name, path / "DICOM_anon", path / "Ground") for path in folders]
     split, rule = draw_lists([patient.group for patient in patients], 0.2, 0.1, seed or 0, fold, folds)
     intensity = Intensity("window", *window)
     settings = {

@@ -62,13 +62,13 @@ def prepare_chaos_t1dual(
         TskdError: subjects, phases or masks missing, masks that do not fit, or an output folder that holds something
             else.
     """
-    places = sorted(path for path in Path(source).rglob("T1DUAL") if (path / "Ground").is_dir())
-    if not places:
+    sequences = sorted(path for path in Path(source).rglob("T1DUAL") if (path / "Ground").is_dir())
+    if not sequences:
         raise TskdError(
             f"{source}: expected <subject>/T1DUAL/ with DICOM_anon/InPhase/, DICOM_anon/OutPhase/ and Ground/ below "
             "it, found none. Give the folder MR of the training archive."
         )
-    subjects = {place.parent.name: place for place in places}
+    subjects = {sequence.parent.name: sequence for sequence in sequences}
     split, rule = choose_lists(subjects, TEST, VALIDATION, seed, fold, folds)
     header: dict[str, Any] = {
         "name": "chaos_t1dual" if phase == "both" else f"chaos_t1dual_{phase}",
@@ -80,11 +80,13 @@ def prepare_chaos_t1dual(
     scaling = preset(intensity)
     with tempfile.TemporaryDirectory() as folder:
         if phase == "both":
-            pictures = [p for name, place in subjects.items() for p in _colours(name, place, Path(folder), scaling)]
+            pictures = [
+                p for name, sequence in subjects.items() for p in _colours(name, sequence, Path(folder), scaling)
+            ]
             findings = inspect_images(pictures, len(LABELS) - 1, channels=3)
             header["provenance"]["channels"] = _COLOURS
             return prepare_images(output, pictures, findings, split, header, seed or 0)
-        patients = [Patient(name, _series(place, phase), place / "Ground") for name, place in subjects.items()]
+        patients = [Patient(name, _series(sequence, phase), sequence / "Ground") for name, sequence in subjects.items()]
         settings = {
             "name": header["name"],
             "seed": seed,
@@ -99,33 +101,33 @@ def prepare_chaos_t1dual(
     return Path(output, "dataset.json")
 
 
-def _series(place: Path, phase: str) -> Path:
-    series = place / "DICOM_anon" / PHASES[phase]
+def _series(sequence: Path, phase: str) -> Path:
+    series = sequence / "DICOM_anon" / PHASES[phase]
     if not series.is_dir():
         raise TskdError(f"{series}: expected a folder with the DICOM files of this phase, found none. Add it.")
     return series
 
 
-def _label(place: Path, folder: Path) -> Path:
+def _label(sequence: Path, folder: Path) -> Path:
     """Return the masks as a volume: named after the files of one phase, or in their order."""
-    ground, stems = place / "Ground", {path.stem for path in (place / "Ground").glob("*.png")}
-    series = [_series(place, phase) for phase in PHASES if (place / "DICOM_anon" / PHASES[phase]).is_dir()]
+    ground, stems = sequence / "Ground", {path.stem for path in (sequence / "Ground").glob("*.png")}
+    series = [_series(sequence, phase) for phase in PHASES if (sequence / "DICOM_anon" / PHASES[phase]).is_dir()]
     named = next((one for one in series if {path.stem for path in series_files(one)} <= stems), None)
-    target = folder / f"{place.parent.name}_label.nii.gz"
+    target = folder / f"{sequence.parent.name}_label.nii.gz"
     if named is not None:
         return label_volume(named, by_name(named, ground), ORGANS, target, IN_WORDS)
     return label_volume(series[0], by_order(series[0], ground), ORGANS, target, IN_WORDS)
 
 
-def _colours(subject: str, place: Path, folder: Path, scaling: Intensity) -> Sequence[Picture]:
+def _colours(subject: str, sequence: Path, folder: Path, scaling: Intensity) -> Sequence[Picture]:
     """Return the slices of a subject as RGB pictures, but for those of one grey everywhere."""
-    volumes, affines = zip(*(load_volume(_series(place, phase)) for phase in PHASES), strict=True)
+    volumes, affines = zip(*(load_volume(_series(sequence, phase)) for phase in PHASES), strict=True)
     if volumes[0].shape != volumes[1].shape or not np.allclose(affines[0], affines[1], atol=1e-2):
         raise TskdError(
-            f"{place}: expected both phases on one grid, found {volumes[0].shape} and {volumes[1].shape} at "
+            f"{sequence}: expected both phases on one grid, found {volumes[0].shape} and {volumes[1].shape} at "
             f"{affines[0][:3, 3].round(1).tolist()} and {affines[1][:3, 3].round(1).tolist()}. Take one phase."
         )
-    label = load_label(_label(place, folder), volumes[0].shape, affines[0])
+    label = load_label(_label(sequence, folder), volumes[0].shape, affines[0])
     label = to_lps(label, affines[0])[0]
     first, second = (np.rint(255 * scaling.scale(to_lps(volume, affines[0])[0])).astype(np.uint8) for volume in volumes)
     pictures = []

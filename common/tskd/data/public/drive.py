@@ -56,16 +56,16 @@ def prepare_drive(
 
 def _part(folder: Path) -> list[Picture]:
     """Return the pictures of training/ or test/: files belong together by the number that their names begin with."""
-    found = {name: _numbered(folder / name) for name in ("1st_manual", "2nd_manual", "mask")}
+    masks = {name: _numbered(folder / name) for name in ("1st_manual", "2nd_manual", "mask")}
     pictures = []
     for image in list_images(folder / "images"):
         number = _number(image)
-        if number not in found["mask"]:
+        if number not in masks["mask"]:
             raise TskdError(
                 f"{folder / 'mask'}: expected the field of view of {image.name}, a file {number}_*_mask.gif; found "
                 "none. Add the file."
             )
-        first, second, region = (found[name].get(number) for name in found)
+        first, second, region = (masks[name].get(number) for name in masks)
         pictures.append(Picture(number, "", image, first, second if first else None, region))
     return pictures
 

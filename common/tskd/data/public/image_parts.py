@@ -104,9 +104,10 @@ def with_groups(pictures: Sequence[Picture], findings: Findings) -> list[Picture
 
     for picture in pictures:
         if picture.group:
-            one, other = patient(first.setdefault(findings.pixels[picture.case], picture.group)), patient(picture.group)
-            if one != other:
-                joined[other] = one
+            listed = patient(picture.group)
+            same_image = patient(first.setdefault(findings.pixels[picture.case], picture.group))
+            if listed != same_image:
+                joined[listed] = same_image
     known = [replace(picture, group=patient(picture.group)) for picture in pictures if picture.group]
     return known + one_group_an_image([picture for picture in pictures if not picture.group], findings.pixels)
 

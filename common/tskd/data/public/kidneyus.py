@@ -83,14 +83,16 @@ def _images(source: Path) -> list[Path]:
 
 def _picture(image: Path, labels: Path, structures: str, folder: Path) -> Picture:
     picture = Picture(image.stem, image.stem.partition("_")[0], image)
-    found: dict[int, Path | None] = {}
+    annotations: dict[int, Path | None] = {}
     for observer in (1, 2):
         masks = {kind: labels / f"reviewed_masks_{observer}" / kind / f"{image.stem}.png" for kind in LABELS}
         if structures == "capsule":
             masks.pop("regions")
         there = all(path.is_file() for path in masks.values())
-        found[observer] = rewritten(folder, picture, str(observer), _values(masks), masks["capsule"]) if there else None
-    return replace(picture, label=found[1], label_2nd=found[2] if found[1] else None)
+        annotations[observer] = (
+            rewritten(folder, picture, str(observer), _values(masks), masks["capsule"]) if there else None
+        )
+    return replace(picture, label=annotations[1], label_2nd=annotations[2] if annotations[1] else None)
 
 
 def _values(masks: Mapping[str, Path]) -> np.ndarray:

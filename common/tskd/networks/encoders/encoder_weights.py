@@ -54,9 +54,9 @@ def load_encoder(network: PyramidTeacher, source: Path, state: State) -> Pyramid
     """
     encoder: Any = network.image_encoder
     expected = encoder.state_dict()
-    found = _part(state, expected) or _part(_renamed(state), expected)
-    if found is not None:
-        encoder.load_state_dict({key: found[key].to(expected[key]) for key in expected}, strict=True)
+    weights = _part(state, expected) or _part(_renamed(state), expected)
+    if weights is not None:
+        encoder.load_state_dict({key: weights[key].to(expected[key]) for key in expected}, strict=True)
         return network
     wrong = [f"{len(expected)} keys such as {next(iter(expected))}"]
     if source.is_dir():  # transformers knows how names have changed
