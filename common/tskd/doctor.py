@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from tskd.errors import TskdError, plain_errors
 from tskd.options import refuse_unknown
+from tskd.workflow import warm
 
 GIB = 2**30
 MARGIN = 0.9  # of the limit: the rest is for the images in memory and fragmentation
@@ -29,8 +31,8 @@ class Step(NamedTuple):
 def doctor(bundle: Path, settings: Mapping[str, Any], memory_limit: float | None = None) -> tuple[str, bool]:
     """Measure training steps of a bundle's train.json and propose what fits.
 
-    Each step runs in a process of its own, with random weights and images. On a CPU its peak is all memory of the
-    process, on CUDA what torch has allocated there.
+    Each step runs in a process of its own (a fork of one that has imported MONAI), with random weights and images. On a
+    CPU its peak is all memory of the process, on CUDA what torch has allocated there.
 
     Args:
         bundle: folder of a bundle with a train.json: the teacher, the student or the diffusion model.
@@ -51,14 +53,18 @@ def doctor(bundle: Path, settings: Mapping[str, Any], memory_limit: float | None
     facts = _machine_and_settings(_parser(config, settings))
     limit = round(memory_limit * GIB) if memory_limit is not None else facts["memory"]
 
-    def measure(batch_size: int, checkpointing: bool) -> Step:
-        chosen = {**settings, "batch_size": batch_size}
-        if facts["checkpointing"]:
-            chosen["gradient_checkpointing"] = checkpointing
-        return Step(batch_size, checkpointing, **_run_step_in_subprocess(config, chosen))
-
     ways = (False, True) if facts["checkpointing"] else (False,)
-    steps, chosen = search(measure, facts["batch_size"], round(MARGIN * limit), ways)
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        with warm.server(folder, folder / "server.log") as environment:
+
+            def measure(batch_size: int, checkpointing: bool) -> Step:
+                chosen = {**settings, "batch_size": batch_size}
+                if facts["checkpointing"]:
+                    chosen["gradient_checkpointing"] = checkpointing
+                return Step(batch_size, checkpointing, **_run_step_in_subprocess(config, chosen, folder, environment))
+
+            steps, chosen = search(measure, facts["batch_size"], round(MARGIN * limit), ways)
     title = (
         f"{facts['name']}, {facts['image_size']} px, on {facts['device']}; limit {limit / GIB:.2f} GiB, of which "
         f"{MARGIN:.0%} may be used"
@@ -146,14 +152,19 @@ def _duration(seconds: float) -> str:
     return f"about {seconds / 3600:.1f} h" if seconds < 2 * 86400 else f"about {seconds / 86400:.1f} days"
 
 
-def _run_step_in_subprocess(config: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Run `_measure_step` in a process of its own."""
-    command = [sys.executable, "-W", "ignore", "-m", "tskd.doctor", config, json.dumps(settings)]
-    process = subprocess.run(command, capture_output=True, text=True, check=False)
-    if process.returncode == 0:
-        return json.loads(process.stdout.splitlines()[-1])
-    message = (process.stderr.strip().splitlines() or ["no message"])[-1]
-    killed = process.returncode in (-9, 137)  # by the system; torch says it in words
+def _run_step_in_subprocess(
+    config: str, settings: Mapping[str, Any], folder: Path, environment: Mapping[str, str]
+) -> dict[str, Any]:
+    """Run `_measure_step` in a process of its own, which writes what it prints into `folder`."""
+    output, errors = folder / "output.txt", folder / "errors.txt"
+    variables = {**os.environ, "PYTHONWARNINGS": "ignore", **environment}
+    with output.open("w") as printed, errors.open("w") as said:
+        process = warm.start(["tskd.doctor", config, json.dumps(settings)], printed, variables, said)
+    status = process.wait()
+    if status == 0:
+        return json.loads(output.read_text().splitlines()[-1])
+    message = (errors.read_text().strip().splitlines() or ["no message"])[-1]
+    killed = status in (-9, 137)  # by the system; torch says it in words
     if killed or "memory" in message.lower() or "ALLOC_FAILED" in message:
         return {"peak": None, "seconds": None}
     raise TskdError(f"the measured step failed: {message.removeprefix('error: ')}")
@@ -255,8 +266,6 @@ def _peak_memory() -> int:
 
 def _available_memory() -> int:
     """Return the memory in bytes that new processes can have."""
-    import os
-
     information = Path("/proc/meminfo")
     if information.is_file():
         available = 1024 * int(information.read_text().split("MemAvailable:")[1].split()[0])

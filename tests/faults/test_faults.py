@@ -1,12 +1,10 @@
 """A part of what `make test-faults` does."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests import forked
 from tests.faults.fuzz import fuzz
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -14,10 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def run_module(*arguments: str) -> dict[str, str]:
     """Title -> what a harness says of it; in a process of its own, whose forks have one thread."""
-    command = [sys.executable, "-W", "ignore", "-m", *arguments]
-    paths = os.pathsep.join([str(ROOT / "common"), str(ROOT), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=900)
+    done = forked.run_module(arguments, cwd=ROOT, env={"PYTHONWARNINGS": "ignore"})
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return dict(line.split(": ", 1) for line in done.stdout.splitlines())
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import forked
 from tskd.cli import main
 from tskd.commands.arguments import settings
 from tskd.doctor import (
@@ -73,7 +74,9 @@ def rows(text: str) -> list[tuple[int, int, str, float, str]]:
     return [(int(b), int(a), c, float(p), fits) for b, a, c, p, fits in re.findall(pattern, text, re.MULTILINE)]
 
 
-def test_measured_on_this_machine(capsys):
+def test_measured_on_this_machine(capsys, monkeypatch):
+    for key, value in forked.environment().items():
+        monkeypatch.setenv(key, value)
     assert main([*TOY, "--batch_size", "2", "--memory-limit", "6", "--set", "fine_tuning#mode=decoder"]) == 0
     text = capsys.readouterr().out
     proposed = rows(text)
