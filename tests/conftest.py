@@ -1,5 +1,6 @@
 """Shared fixtures."""
 
+import gc
 import os
 from collections.abc import Generator
 from pathlib import Path
@@ -7,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from tests import forked
+from tests import bare, forked
 from tests.cpu_seconds import (  # noqa: F401
     pytest_addoption,
     pytest_collection_finish,
@@ -16,6 +17,7 @@ from tests.cpu_seconds import (  # noqa: F401
 )
 
 ROOT = Path(__file__).resolve().parents[1]
+RUN = "TSKD_TEST_RUN"  # environment: folder of this run of the tests
 
 # read when torch is loaded: for tiny tensors a second thread costs more than it gives, on a busy machine far more
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -28,6 +30,14 @@ def shared() -> Path:
     if not (folder / "data").is_dir() or not (folder / "weights").is_dir():
         pytest.skip(f"needs real images and weights in {folder} (set TSKD_SHARED to a folder with data/ and weights/)")
     return folder
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the folder that all processes of this run share."""
+    if not hasattr(config, "workerinput"):
+        folder = TemporaryDirectory(prefix="tskd-", ignore_cleanup_errors=True)
+        os.environ[RUN] = folder.name
+        config.add_cleanup(folder.cleanup)
 
 
 KINDS = {"docs": "unit", "tskd": "unit", "bundles": "bundle", "workflow": "process", "faults": "process"}
@@ -55,7 +65,10 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
     """Have a process that others are forked from, which has seen no test."""
     if not getattr(session, "items", None) or session.config.option.collectonly:  # this process runs none
         return (yield)
-    with TemporaryDirectory(prefix="tskd-") as folder:
+    gc.collect()
+    gc.freeze()  # or each collection visits all modules again
+    gc.set_threshold(10_000, 10, 10)
+    with TemporaryDirectory(prefix="tskd-") as folder, bare.shared(Path(os.environ[RUN])):
         os.environ.setdefault("TSKD_KEY_FILE", f"{folder}/key")  # of codes of patients: not the user's own
         forked.start(Path(folder))
         return (yield)

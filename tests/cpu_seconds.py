@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests import forked
+from tests import bare, forked
 
 KEY = "cpu seconds"
 START = "start and collection"
@@ -18,7 +18,7 @@ _start: list[float] = []
 
 
 def _seconds() -> float:
-    return sum(os.times()[:4]) + forked.cpu_seconds()
+    return sum(os.times()[:4]) + forked.cpu_seconds() + bare.cpu_seconds()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -7,6 +7,7 @@ child has its own arguments, environment, working directory and output, as one o
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -176,6 +177,7 @@ def _serve(listener: socket.socket, parent: int, log: Path) -> NoReturn:
 
 def _forget_pytest(log: Path) -> None:
     """Streams, warnings, logging and module paths as a new process has them, and no temporary folder to remove."""
+    gc.set_threshold(700, 10, 10)
     for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
         finalizer.detach()
     descriptor = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 from torch import nn
@@ -69,11 +69,16 @@ def options(
     for vfm in vfms:
         for size in sizes:
             side = round(size / side_multiple(vfm)) * side_multiple(vfm)
-            cost = step_cost(partial(_teacher, vfm, num_classes, side), (1, side, side))
+            cost = _cost(vfm, num_classes, side)
             free = MARGIN * memory * GIB - cost.memory(0, half)
             images = int(free // max(cost.memory(1, half) - cost.memory(0, half), 1))
             fitting.append(Option(vfm, side, cost, max(images, 0)))
     return fitting
+
+
+@lru_cache
+def _cost(vfm: str, num_classes: int, side: int) -> StepCost:
+    return step_cost(partial(_teacher, vfm, num_classes, side), (1, side, side))
 
 
 def advice(fitting: Sequence[Option], card: str, memory: float, batch_size: int = 8) -> str:

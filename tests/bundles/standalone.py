@@ -1,10 +1,9 @@
 """A shipped student, images to segment, and MONAI without this project: what the tests of the shipped bundle share."""
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import nibabel as nib
@@ -16,6 +15,7 @@ from PIL import ExifTags, Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tests import bare
 from tskd.data import datalist, load_volume, to_lps, virtual_patient, write_volume
 from tskd.data.io.intensity import PERCENTILES
 from tskd.export.ship import ship_student
@@ -26,18 +26,14 @@ BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "student_segmentation
 IMAGE_SIZE = 32
 LABELS = {"0": "background", "1": "liver", "2": "right kidney", "3": "left kidney"}
 
-# Runs `python -m MODULE ARGUMENTS` for each command line of a JSON list, where nothing can be imported that the student
-# must not need. All in one process, because importing MONAI takes longer than the masks of the toy images. The last
-# line of its output has the exit status, the output and the errors of each.
-WITHOUT_PROJECT = """
-import contextlib, importlib.abc, io, json, runpy, sys, traceback
-class Blocker(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("tskd", "peft", "diffusers", "transformers", "torchvision", "timm"):
-            raise ModuleNotFoundError(f"No module named {name!r} (blocked by the test)", name=name)
-sys.meta_path.insert(0, Blocker())
+# Runs `python -m MODULE ARGUMENTS` for each command line of a JSON list, all in one process, in a folder that Python
+# does not look into. The last line of its output has the exit status, the output and the errors of each.
+COMMANDS = """
+import contextlib, io, json, os, runpy, sys, traceback
+os.chdir(sys.argv[1])
+del sys.path[0]
 results, path = [], list(sys.path)
-for sys.argv in json.loads(sys.argv[1]):
+for sys.argv in json.loads(sys.argv[2]):
     sys.path[:] = path
     for name in [name for name in sys.modules if name.partition(".")[0] == "scripts"]:
         del sys.modules[name]  # each bundle has its own
@@ -59,10 +55,10 @@ print(json.dumps(results))
 
 
 def run_alone(*commands: list[str], cwd: Path) -> list[subprocess.CompletedProcess[str]]:
-    """Runs command lines of modules without the project (-I: without PYTHONPATH and the current folder, too)."""
-    program = [sys.executable, "-I", "-W", "ignore", "-c", WITHOUT_PROJECT, json.dumps(commands)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(program, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+    """Runs command lines of modules without the project, PYTHONPATH and the current folder."""
+    with TemporaryDirectory() as folder:
+        Path(folder, "commands.py").write_text(COMMANDS)
+        done = bare.run(["commands", str(cwd), json.dumps(commands)], Path(folder))
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     results = json.loads(done.stdout.splitlines()[-1])
     return [subprocess.CompletedProcess(command, *result) for command, result in zip(commands, results, strict=True)]

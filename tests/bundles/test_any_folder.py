@@ -1,9 +1,8 @@
 """Bundles start in any directory, also beside modules of the user's own with everyday names."""
 
-import subprocess
-import sys
 from pathlib import Path
 
+from tests import bare
 from tests.bundles.conftest import BUNDLES
 
 START = """
@@ -32,10 +31,7 @@ def test_modules_of_the_users_own_do_not_get_in_the_way(tmp_path: Path) -> None:
         (tmp_path / name).write_text("raise SystemExit('the wrong module')\n")
     (tmp_path / "start.py").write_text(START)
     bundles = sorted(path.name for path in BUNDLES.iterdir() if (path / "configs/train.json").is_file())
-    done = subprocess.run(  # the script's folder is the first that Python looks into
-        [sys.executable, "-W", "ignore", "start.py", str(BUNDLES), *bundles],
-        cwd=tmp_path, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    done = bare.run(["start", str(BUNDLES), *bundles], tmp_path, project=True)
     assert done.returncode == 0, done.stderr[-2000:]
     lines = done.stdout.splitlines()
     assert len(bundles) == 3

@@ -85,12 +85,13 @@ def test_torchscript_carries_its_configuration(bundle: Path, data: Path) -> None
     assert json.loads(extra["tskd.json"])["model_sha256"] == sha256(bundle / "models/model.pt")
 
 
-def test_int8_is_kept_or_refused_by_its_worst_organ(bundle: Path, data: Path) -> None:
+def test_int8_is_kept_or_refused_by_its_worst_organ(bundle: Path, tmp_path: Path, data: Path) -> None:
     with pytest.raises(TskdError, match="--dataset-file"):
         export_network(bundle, "onnx-int8")
+    lite = ship(tmp_path, "nii.gz", lite=True)  # a transformer takes ONNX Runtime five times as long
     with pytest.raises(TskdError, match="lose"):
-        export_network(bundle, "onnx-int8", data, tolerance=-1.0)
-    assert [path.name for path in (bundle / "models").iterdir() if "int8" in path.name or path.name[0] == "."] == []
+        export_network(lite, "onnx-int8", data, tolerance=-1.0)
+    assert [path.name for path in (lite / "models").iterdir() if "int8" in path.name or path.name[0] == "."] == []
     export_network(bundle, "onnx-int8", data, tolerance=1.0)
     sizes = [(bundle / "models" / name).stat().st_size for name in ("model_int8.onnx", "model.pt")]
     assert sizes[0] < 0.5 * sizes[1]
