@@ -18,8 +18,8 @@ from tskd.networks import build_sam
 TOY = {
     "image_size": 64,
     "max_epochs": 2,
-    "iterations_per_epoch": 4,
-    "batch_size": 3,
+    "iterations_per_epoch": 2,
+    "batch_size": 2,
     "warmup_steps": 1,
     "val_interval": 1,
 }

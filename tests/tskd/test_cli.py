@@ -25,6 +25,14 @@ def test_help_imports_nothing_heavy():
         assert f" {command} " in done.stdout
 
 
+def test_a_study_is_followed_to_its_end_without_torch():
+    """The steps are processes that share one with MONAI in it; the one that shows how far they are waits for none."""
+    names = ("tskd.workflow.chain", "tskd.workflow.ending", "tskd.export.shipped_record")
+    code = f"import sys, {', '.join(names)}; print({{'torch', 'monai'}} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
 def test_dashes_and_underscores_are_one():
     dashes = parse("doctor", "--image-size", "64", "--memory-limit", "2.5", "--set", "a=1", "b=2", "--set", "c=3")
     assert dashes == parse("doctor", "--image_size", "64", "--memory_limit=2.5", "--set", "a=1", "b=2", "c=3")
