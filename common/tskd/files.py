@@ -9,15 +9,13 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tskd.errors import TskdError
 from tskd.file_content import sha256 as sha256
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 
 @contextmanager
@@ -79,14 +77,15 @@ def remove_drafts(folder: str | os.PathLike[str]) -> None:
             draft.unlink()
 
 
-_LOCKS: dict[str, int] = {}  # file -> its descriptor, of this process
+_LOCKS: dict[str, FileLock] = {}  # those that this process holds, by file
 
 
 def lock_folder(folder: str | os.PathLike[str], part: str = "") -> None:
     """Claim a run's folder for this process until it ends, however it ends.
 
-    The lock is the kernel's, on the file `.lock`, which says host and process for the message. Processes that this one
-    forks do not hold it. Where there is no such lock (Windows, some network drives) nothing is claimed.
+    The lock is the system's, on the file `.lock`, which says host and process for the message. Processes that this one
+    forks do not hold it: a loader that outlives its killed parent by seconds must not keep the folder claimed. Where
+    there is no such lock (some network drives) nothing is claimed.
 
     Args:
         folder: made if needed.
@@ -95,39 +94,32 @@ def lock_folder(folder: str | os.PathLike[str], part: str = "") -> None:
     Raises:
         TskdError: another process has it.
     """
+    from filelock import FileLock, Timeout  # a second, which only a run pays
+
     path = Path(folder).resolve() / f".lock{part}"
-    if str(path) in _LOCKS or fcntl is None:
+    if (held := _LOCKS.get(str(path))) and held.is_locked:
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        path.touch()
     except OSError as error:
         raise TskdError(f"{path.parent}: cannot write it ({error}). Choose another folder") from error
+    lock = FileLock(path, blocking=False, thread_local=False)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        holder = os.read(descriptor, 300).decode(errors="replace") or "another process"
-        os.close(descriptor)
+        lock.acquire()
+    except Timeout as error:
+        holder = ""
+        with suppress(OSError):  # Windows lets nobody else read it
+            holder = path.read_text(encoding="utf-8", errors="replace")[:300]
         raise TskdError(
-            f"{path.parent}: expected no other run in this folder, found {holder}. Wait for it, end it, or choose "
-            "another output_dir."
+            f"{path.parent}: expected no other run in this folder, found {holder or 'another process'}. Wait for it, "
+            "end it, or choose another output_dir."
         ) from error
-    except OSError:  # a file system without locks
-        os.close(descriptor)
+    except (OSError, NotImplementedError):  # a file system without locks
         return
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
-    _LOCKS[str(path)] = descriptor
-
-
-def _forget_locks() -> None:
-    """In a forked process: a loader that outlives its killed parent by seconds must not keep the folder claimed."""
-    while _LOCKS:
-        os.close(_LOCKS.popitem()[1])
-
-
-if fcntl is not None:
-    os.register_at_fork(after_in_child=_forget_locks)
+    with suppress(OSError):
+        path.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+    _LOCKS[str(path)] = lock
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
