@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,6 +43,27 @@ def rows(dataset: Path, output: Path, pictures: Path) -> list[Row]:
         table.append((name, "training", "ms", [*former, *run, side], [*present, *lite, side]))
         name = f"training at {size} px, share outside the network"
         table.append((name, "training", "outside", [*former, *run, side], [*present, *lite, side]))
+    name = "start of a training, s to the first step"
+    table.append((name, "training", "start", [*former, *run, "image_size=128"], [*present, *lite, "image_size=128"]))
+    soft = dataset.parent / "soft"
+    stored = [
+        f"dataset_file={soft}/dataset.json",
+        f"soft_labels={soft}/soft_labels",
+        "image_size=128",
+        "iterations_per_epoch=3",
+    ]
+    for title, vfm in (("MobileSAM", "mobile_sam"), ("SAM ViT-B", "sam_vit_b")):
+        name = f"distillation at 128 px with {title} live at 512 px, over stored soft labels"
+        asked = ["--live-teacher", vfm, "--configs", "distill.json"]
+        table.append(
+            (
+                name,
+                "training",
+                "live",
+                [*asked, "flexible_unet.json", "--", *run, *stored],
+                [*asked, "lite_unet.json", "--", *lite, *stored],
+            )
+        )
     for name, extra in (("training", []), ("distillation", ["--distil"])):
         options = ["--images", "400", *extra]
         table.append((f"memory of a {name} at 256 px, MB an image", "distillation", "MB", options, options))
@@ -102,6 +124,7 @@ def _write_data(folder: Path) -> Path:
     import numpy as np
     from PIL import Image
 
+    from tskd.data import datalist
     from tskd.data.phantom.cohort import prepare_phantom
 
     for name in "im":
@@ -111,7 +134,14 @@ def _write_data(folder: Path) -> Path:
         picture = Image.fromarray(small).resize((256, 256), Image.Resampling.BICUBIC)
         picture.save(folder / f"pictures/i/{k}.jpg", quality=90)
         picture.convert("L").point(lambda grey: 255 * (grey > 150)).convert("1").save(folder / f"pictures/m/{k}.png")
-    return prepare_phantom(folder / "phantom", 12, 0, 256, 12, 1, 1)
+    dataset = prepare_phantom(folder / "phantom", 12, 0, 256, 12, 1, 1)
+    soft = dataset.parent / "soft"
+    soft.mkdir()
+    made = import_module("measure.distillation")  # beside this script
+    entries = made.write_images(soft, 50, 256)
+    made.write_dataset(datalist, soft, entries)
+    made.write_soft_labels(soft, entries, 16)
+    return dataset
 
 
 if __name__ == "__main__":

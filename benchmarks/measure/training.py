@@ -3,7 +3,9 @@
     OMP_NUM_THREADS=1 python benchmarks/measure/training.py --root . --configs distill.json lite_unet.json -- KEY=VALUE
 
 Runs the bundle's own trainer for two epochs, and counts the second. Prints one line of JSON: `ms` an image, `outside`
-(share of what is not forward, loss, backward or optimizer), and the parts in ms an image.
+(share of what is not forward, loss, backward or optimizer), `start` (CPU seconds of the process until the first step),
+and the parts in ms an image. With `--live-teacher mobile_sam --live-size 512` the teacher answers in each step,
+as where soft labels are not stored; `teacher` is its part, and `live` the time of such a step over one without it.
 """
 
 from __future__ import annotations
@@ -24,16 +26,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True, help="of the tree whose code is measured")
     parser.add_argument("--configs", nargs="*", default=[], help="overlays on train.json")
+    parser.add_argument("--live-teacher", help="mobile_sam or sam_vit_b with random weights: answers in each step")
+    parser.add_argument("--live-size", type=int, default=512, help="side of the images that it sees")
     parser.add_argument("overrides", nargs="*", metavar="KEY=JSON")
     options = parser.parse_args()
     sys.path.insert(
         0, str(options.root if (options.root / "common/__init__.py").is_file() else options.root / "common")
     )
     sys.argv = sys.argv[:1]
-    print(json.dumps(measure(options.root, options.configs, dict(pair.split("=", 1) for pair in options.overrides))))
+    overrides = dict(pair.split("=", 1) for pair in options.overrides)
+    live = (options.live_teacher, options.live_size) if options.live_teacher else None
+    print(json.dumps(measure(options.root, options.configs, overrides, live)))
 
 
-def measure(root: Path, configs: list[str], overrides: dict[str, str]) -> dict[str, float]:
+def measure(
+    root: Path, configs: list[str], overrides: dict[str, str], live: tuple[str, int] | None = None
+) -> dict[str, float]:
     """Return CPU milliseconds an image of the training's second epoch, in all and by part."""
     warnings.simplefilter("ignore")
     import torch
@@ -72,9 +80,12 @@ def measure(root: Path, configs: list[str], overrides: dict[str, str]) -> dict[s
     trainer.optimizer.zero_grad = timed("optimizer", trainer.optimizer.zero_grad)
     torch.Tensor.backward = timed("backward", torch.Tensor.backward)  # type: ignore[method-assign]
     trainer.prepare_batch = timed("augmentation", trainer.prepare_batch)
-    began = [0.0]
+    if live:
+        trainer.inferer = _answered(trainer.inferer, timed("teacher", _teacher(root, *live)), live[1])
+    began, started = [0.0], [0.0]
 
     def start(engine: Any) -> None:
+        started[0] = started[0] or clock()
         if engine.state.epoch == 2:
             parts.clear()
             began[0] = clock()
@@ -91,7 +102,34 @@ def measure(root: Path, configs: list[str], overrides: dict[str, str]) -> dict[s
     images = parser.get_parsed_content("iterations_per_epoch") * parser.get_parsed_content("batch_size")
     inside = sum(parts[name] for name in ("forward", "loss", "backward", "optimizer"))
     result = {name: round(1000 * seconds / images, 2) for name, seconds in sorted(parts.items())}
-    return {"ms": round(1000 * whole / images, 2), "outside": round(1 - inside / whole, 4), **result}
+    if live:
+        result["live"] = round(whole / (whole - parts["teacher"]), 2)
+    about = {"outside": round(1 - inside / whole, 4), "start": round(started[0], 2)}
+    return {"ms": round(1000 * whole / images, 2), **about, **result}
+
+
+def _teacher(root: Path, vfm: str, size: int) -> Callable[..., Any]:
+    """Return the teacher's network, as its bundle builds it, with random weights."""
+    import torch
+    from monai.bundle import ConfigParser
+
+    bundle = root / "bundles/teacher_segmentation"
+    parser = ConfigParser()
+    parser.read_config(str(bundle / "configs/train.json"))
+    parser.update({"bundle_root": str(bundle), "vfm": vfm, "image_size": size})
+    network = parser.get_parsed_content("network_def").eval()
+    return torch.inference_mode()(network)
+
+
+def _answered(inferer: Callable[..., Any], teacher: Callable[..., Any], size: int) -> Callable[..., Any]:
+    """Return an inferer that asks the teacher first, for the batch at its own size."""
+    import torch
+
+    def call(inputs: Any, network: Any, *args: Any, **kwargs: Any) -> Any:
+        teacher(torch.nn.functional.interpolate(inputs, (size, size), mode="bilinear"))
+        return inferer(inputs, network, *args, **kwargs)
+
+    return call
 
 
 if __name__ == "__main__":
