@@ -50,12 +50,14 @@ def write_images(folder: Path, number: int, size: int) -> list[dict[str, str]]:
 
     (folder / "slices").mkdir()
     label = Image.fromarray(np.random.default_rng(0).integers(0, 5, (size, size), np.uint8).repeat(1, 0))
-    label.save(folder / "label.png")
     entries = []
     for k in range(number):
+        if k % 10_000 == 0:  # a file system limits the links to a file
+            shared = folder / f"label{k}.png"
+            label.save(shared)
         small = np.random.default_rng(k).integers(0, 256, (16, 16), np.uint8)
         Image.fromarray(small).resize((size, size)).save(folder / f"slices/{k}.png")
-        os.link(folder / "label.png", folder / f"slices/{k}_label.png")
+        os.link(shared, folder / f"slices/{k}_label.png")
         names = {"image": f"slices/{k}.png", "label": f"slices/{k}_label.png"}
         entries.append({**names, "group": f"p{k}", "case": f"p{k}"})
     return entries

@@ -1,9 +1,13 @@
 """Read and write metrics.csv, and average its rows to a value per patient."""
 
 import csv
-from collections.abc import Iterable
+import gzip
+import io
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
+from typing import Literal, TextIO
 
 import numpy as np
 
@@ -32,24 +36,24 @@ COLUMNS = tuple(field.name for field in fields(MetricRow))
 
 
 def write_rows(path: Path, rows: Iterable[MetricRow]) -> None:
-    """Write metrics.csv; an interrupted run leaves the previous file as it was."""
-    with atomic(path) as draft, open(draft, "w", newline="", encoding="utf-8") as stream:
+    """Write metrics.csv, or a compressed one (.csv.gz); an interrupted run leaves the previous file as it was."""
+    with atomic(path) as draft, _open(draft, "w") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(COLUMNS)
         writer.writerows((*astuple(row)[:-1], repr(row.value)) for row in rows)
 
 
 def read_rows(path: Path) -> list[MetricRow]:
-    """Read metrics.csv.
+    """Read metrics.csv, or a compressed one (.csv.gz).
 
     Raises:
         TskdError: missing columns, a value that is no finite number, or no rows.
     """
     try:
-        with open(path, newline="", encoding="utf-8") as stream:
+        with _open(path, "r") as stream:
             reader = csv.DictReader(stream)
             columns, records = list(reader.fieldnames or []), list(reader)
-    except (UnicodeDecodeError, csv.Error) as error:
+    except (UnicodeDecodeError, csv.Error, gzip.BadGzipFile, EOFError) as error:
         raise TskdError(f"{path}: expected a CSV table in UTF-8, found {error}. Evaluate the run again.") from error
     if missing := [name for name in COLUMNS if name not in columns]:
         raise TskdError(f"{path}: expected the columns {', '.join(COLUMNS)}; missing {', '.join(missing)}.")
@@ -119,3 +123,18 @@ def _row(path: Path, number: int, record: dict[str, str]) -> MetricRow:
     if not np.isfinite(value):
         raise TskdError(f"{path}, line {number}: expected a finite number in `value`, found {record['value']!r}.")
     return MetricRow(**{name: record[name] for name in COLUMNS[:-1]}, value=value)
+
+
+@contextmanager
+def _open(path: Path, mode: Literal["r", "w"]) -> Iterator[TextIO]:
+    """Open a table as text; a compressed one has neither name nor time in it, so that equal rows are equal files."""
+    if path.suffix != ".gz":
+        with open(path, mode, newline="", encoding="utf-8") as stream:
+            yield stream
+        return
+    with (
+        open(path, f"{mode}b") as file,
+        gzip.GzipFile("", f"{mode}b", fileobj=file, mtime=0) as packed,
+        io.TextIOWrapper(packed, encoding="utf-8", newline="") as stream,
+    ):
+        yield stream

@@ -1,5 +1,6 @@
 """metrics.csv survives a round trip and becomes one value a patient in one way."""
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,19 @@ def test_round_trip_keeps_every_digit(tmp_path: Path) -> None:
     rows = [row("1", 'odd, "case"', "left kidney", 1 / 3), row("2", "b", "Leber ü", 1e-17)]
     write_rows(tmp_path / "sub" / "metrics.csv", rows)
     assert read_rows(tmp_path / "sub" / "metrics.csv") == rows
+
+
+def test_a_compressed_table_is_the_same_each_time(tmp_path: Path) -> None:
+    rows = [row(str(k), "a", "liver", 1 / (k + 1)) for k in range(200)]
+    for name in ("one.csv", "one.csv.gz", "two.csv.gz"):
+        write_rows(tmp_path / name, rows)
+        assert read_rows(tmp_path / name) == rows
+    packed = (tmp_path / "one.csv.gz").read_bytes()
+    assert packed == (tmp_path / "two.csv.gz").read_bytes()
+    assert gzip.decompress(packed) == (tmp_path / "one.csv").read_bytes()
+    (tmp_path / "two.csv.gz").write_bytes(packed[:-20])
+    with pytest.raises(TskdError, match="expected a CSV table"):
+        read_rows(tmp_path / "two.csv.gz")
 
 
 def test_cases_then_organs_are_averaged_within_a_patient() -> None:
