@@ -279,6 +279,10 @@ def test_a_student_can_be_the_teacher(committee, capsys):
     assert "expected the bundle of" in capsys.readouterr().err
 
 
+def config_names(arguments):
+    return [Path(name).name for name in ast.literal_eval(arguments["config_file"])]
+
+
 def test_joint_training_starts_from_the_student_of_the_labels(study, capsys):
     more = ("--overlay", "lite_unet", "--num-labelled", "1", "--distil", "max_epochs=2")
     assert call(study, *more, "--fine-tune", "max_epochs=1", "--dry-run") == 0
@@ -288,11 +292,16 @@ def test_joint_training_starts_from_the_student_of_the_labels(study, capsys):
     assert joint["init_weights"] == str(study / "out/supervised/models/model.pt")
     assert joint["output_dir"] == str(study / "out/tskd")
     assert (first["max_epochs"], joint["max_epochs"]) == ("1", "2")
-    configs = [Path(name).name for name in ast.literal_eval(joint["config_file"])]
-    assert configs == [f"{name}.json" for name in ("train", "images_2d", "distill", "lite_unet", "averaged", "joint")]
+    stages = ("train", "images_2d", "distill", "lite_unet", "averaged", "joint", "semi")
+    assert config_names(joint) == [f"{name}.json" for name in stages]
     assert "joint.json" not in first["config_file"]
     for command in commands.values():
         check_overrides(command)
+
+
+def test_soft_labels_alone_teach_the_unlabelled_images_when_asked(study, capsys):
+    assert call(study, "--order", "joint", "--dry-run") == 0
+    assert config_names(command_line(named(capsys)["joint training"][2:]))[-2:] == ["averaged.json", "joint.json"]
 
 
 @pytest.mark.parametrize("weights", [["1"], ["1", "0"], ["1", "2", "3"]])

@@ -70,7 +70,7 @@ def distil(
     teacher: Paths,
     output: Path,
     teacher_weight: tuple[float, ...] = (),
-    order: Literal["joint", "paper"] = "joint",
+    order: Literal["semi", "joint", "paper"] = "semi",
     num_labelled: int | None = None,
     num_labelled_groups: int | None = None,
     transfer_file: Paths = (),
@@ -91,8 +91,8 @@ def distil(
         teacher: output_dir of a teacher's or a student's training, or a MONAI bundle; the probabilities of several are
             averaged.
         teacher_weight: weight of each of several teachers, in their order; all alike by default.
-        order: joint trains on the labels, then on labels and soft labels together; paper, as in the publication, on the
-            soft labels, then on the labels.
+        order: semi trains on the labels, then on labels and on pseudo-labels of teacher and student together; joint on
+            labels, then on labels and soft labels; paper, as in the publication, on the soft labels, then on the labels.
         output: folder for the runs.
         num_labelled: number of labelled images that are used; all by default.
         num_labelled_groups: number of patients whose labels are used, in place of --num-labelled.
@@ -115,7 +115,7 @@ def distil(
     budget = num_labelled if num_labelled_groups is None else whole_patients(num_labelled_groups)
     request = chain.Distillation(
         dataset_dir, list(teacher), output, budget, list(transfer_file), list(overlay),
-        weights=list(teacher_weight) or None, joint=order == "joint", every=key_values(keys), distil=key_values(distil),
+        weights=list(teacher_weight) or None, order=order, every=key_values(keys), distil=key_values(distil),
         fine_tune=key_values(fine_tune), soft_label=key_values(soft_label_set), soft_labels=soft_labels,
     )  # fmt: skip
     print(chain.distil(request, dry_run))

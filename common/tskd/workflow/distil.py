@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tskd.data import read
 from tskd.data.budget import Budget, groups_of
@@ -47,8 +47,8 @@ class Distillation:
         transfer_files: more dataset.json files to learn from, such as that of synthetic images.
         overlays: names of overlays of train.json for both trainings, such as segresnet.
         weights: of several teachers, above 0; None for all alike.
-        joint: train on the labels first, then on labels and soft labels together (`joint.json`); False for the paper's
-            order: soft labels first, then fine-tuning on the labels.
+        order: `semi` trains on the labels first, then on labels and on pseudo-labels of teacher and student together
+            (`semi.json`); `joint` on labels and soft labels (`joint.json`); `paper` on soft labels first, then on labels.
         every: keys for both trainings.
         distil: keys for the distillation, or for the joint training.
         fine_tune: keys for the fine-tuning, or for the first training on the labels.
@@ -63,12 +63,17 @@ class Distillation:
     transfer_files: Sequence[Path] = ()
     overlays: Sequence[str] = ()
     weights: Sequence[float] | None = None
-    joint: bool = True
+    order: Literal["semi", "joint", "paper"] = "semi"
     every: Mapping[str, str] = field(default_factory=dict)
     distil: Mapping[str, str] = field(default_factory=dict)
     fine_tune: Mapping[str, str] = field(default_factory=dict)
     soft_label: Mapping[str, str] = field(default_factory=dict)
     soft_labels: Path | None = None
+
+    @property
+    def joint(self) -> bool:
+        """Whether labels and the teacher's answers are learned from together."""
+        return self.order != "paper"
 
     @cached_property
     def steps(self) -> dict[str, Step]:
@@ -121,7 +126,8 @@ class Distillation:
             learn["teacher_weights"] = list(self.weights)
         labels: dict[str, Any] = {"configs": list(self.overlays), "overrides": {**self.every, **self.fine_tune}}
         if self.joint:
-            learn |= {"start": "supervised", "configs": [*learn["configs"], "averaged", "joint"]}
+            stages = ["averaged", "joint", "semi"] if self.order == "semi" else ["averaged", "joint"]
+            learn |= {"start": "supervised", "configs": [*learn["configs"], *stages]}
             labels["configs"].append("averaged")
             methods = {"supervised": {"finetune": labels}, "tskd": {"pretrain": "student"}}
         else:
