@@ -17,6 +17,7 @@ _ENDED = re.compile("killed|exited unexpectedly")
 _UNREAD = re.compile(r"^LoadImage cannot find a suitable reader for file: (?P<file>.+)\.$", re.MULTILINE)
 _DAMAGED = ("cannot identify image file", "image file is truncated", "broken data stream")  # Pillow's words
 _FULL = os.strerror(errno.ENOSPC)
+_COMPILER = ("torch._dynamo.exc", "torch._inductor.exc")
 
 
 class TskdError(ValueError):
@@ -40,6 +41,13 @@ def user_message(error: BaseException) -> str | None:
             name = getattr(cause, "filename", None)
             prefix = f"{name}: " if name else ""
             return f"{prefix}no space left on the disk. Free some and run the command again; what is finished is kept."
+    for cause in _causes(error):
+        if type(cause).__module__.startswith(_COMPILER):
+            said = " ".join(str(cause).split()).removesuffix(".")
+            return (
+                f"compile: expected a network that torch.compile takes on this machine, found {said[:200]}. Train "
+                "with --compile False; tskd doctor --install looks at the compiler."
+            )
     for cause in _causes(error):
         if isinstance(cause, FileNotFoundError) and cause.filename:
             return _gone(cause.filename)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from monai.transforms import LoadImaged
 
 from tskd.errors import user_message
@@ -82,6 +83,26 @@ def test_faults_of_the_machine_are_named(error: Exception, words: str) -> None:
     assert message is not None
     assert re.search(words, message)
     assert user_message(_wrapped(KeyError("x"))) is None
+
+
+def test_a_network_that_does_not_compile_is_named_in_one_line() -> None:
+    """The wrapper that torch gives to whatever stopped its compiler, below the error that MONAI makes of it."""
+
+    def no_compiler(*_: object) -> None:
+        raise ImportError("model.so: file too short")
+
+    try:
+        try:
+            torch.compile(torch.nn.Linear(2, 2), backend=no_compiler)(torch.ones(1, 2))
+        except Exception as error:
+            raise RuntimeError("Failed to evaluate ConfigExpression") from error
+    except RuntimeError as error:
+        message = user_message(error)
+    assert message is not None
+    assert message.startswith("compile: expected a network that torch.compile takes on this machine, found ")
+    assert "file too short" in message
+    assert "--compile False" in message
+    assert "\n" not in message
 
 
 def test_files_that_monai_does_not_read_are_named(tmp_path):

@@ -92,7 +92,7 @@ def distil(
             averaged.
         teacher_weight: weight of each of several teachers, in their order; all alike by default.
         order: semi trains on the labels, then on labels and on pseudo-labels of teacher and student together; joint on
-            labels, then on labels and soft labels; paper, as in the publication, on the soft labels, then on the labels.
+            labels, then on labels and soft labels; paper, as published, on the soft labels, then on the labels.
         output: folder for the runs.
         num_labelled: number of labelled images that are used; all by default.
         num_labelled_groups: number of patients whose labels are used, in place of --num-labelled.

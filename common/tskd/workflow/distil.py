@@ -48,7 +48,7 @@ class Distillation:
         overlays: names of overlays of train.json for both trainings, such as segresnet.
         weights: of several teachers, above 0; None for all alike.
         order: `semi` trains on the labels first, then on labels and on pseudo-labels of teacher and student together
-            (`semi.json`); `joint` on labels and soft labels (`joint.json`); `paper` on soft labels first, then on labels.
+            (`semi.json`); `joint` on labels and soft labels (`joint.json`); `paper` on soft labels first.
         every: keys for both trainings.
         distil: keys for the distillation, or for the joint training.
         fine_tune: keys for the fine-tuning, or for the first training on the labels.
