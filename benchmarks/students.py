@@ -3,8 +3,8 @@ r"""What a shipped student costs where it runs, by network and backend, as a Mar
     OMP_NUM_THREADS=1 python benchmarks/students.py --size 128 --students lite_unet flexible_unet train
 
 Each network has random weights, which cost what trained ones do, and is exported to ONNX and int8 (calibrated on a
-virtual patient). Each row is a process of its own that reads the bundle, and segments slices and one volume of
-256 x 256 x 36 voxels from file to file. Milliseconds are the least of several rounds.
+virtual patient). Each row is a process of its own that reads the bundle, and segments slices and one volume, of
+256 x 256 x 36 voxels by default, from file to file. Milliseconds are the least of several rounds.
 Absolute numbers are this machine's; the ratios to PyTorch are what counts.
 """
 
@@ -25,7 +25,6 @@ ROOT = Path(__file__).resolve().parents[1]
 STUDENTS = ("lite_unet", "flexible_unet", "train", "segresnet", "basic_unet", "swin_unetr")
 BACKENDS = ("torch", "onnx", "onnx-int8")
 COLUMNS = ("student", "backend", "MB", "load s", "ms a slice", "ms of 8", "times as fast", "file to mask s", "peak MiB")
-VOLUME = (256, 256, 36)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -34,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--students", nargs="+", default=STUDENTS, help="configs of the student's bundle")
     parser.add_argument("--size", type=int, default=128, help="pixels along a side of the network's image")
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--volume", nargs=2, type=int, default=(256, 36), help="pixels of a slice's side, and slices")
     parser.add_argument("--measure", nargs=3, metavar=("BUNDLE", "BACKEND", "VOLUME"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.measure:
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     print("| " + " | ".join(COLUMNS) + " |\n|" + " --- |" * len(COLUMNS))
     with tempfile.TemporaryDirectory() as folder:
-        data = _write_data(Path(folder))
+        data = _write_data(Path(folder), *options.volume)
         for student in options.students:
             bundle = _ship(student, data, Path(folder) / student / "bench_segmentation", options.size)
             reference = 0.0
@@ -107,14 +107,14 @@ def _milliseconds(network: Callable[[Any], object], batch: Any) -> float:
     return (time.perf_counter() - began) * 1000
 
 
-def _write_data(folder: Path) -> Path:
+def _write_data(folder: Path, side: int, slices: int) -> Path:
     """Write a dataset.json of one virtual patient's slices, and a volume as a file."""
     import numpy as np
 
     from tskd.data import datalist, virtual_patient, write_slices, write_volume
     from tskd.data.io.intensity import PERCENTILES
 
-    image, label, affine = virtual_patient(seed=1, number=0, image_size=VOLUME[0], num_slices=VOLUME[2])
+    image, label, affine = virtual_patient(seed=1, number=0, image_size=side, num_slices=slices)
     write_volume(folder / "v.nii.gz", image, affine)
     write_volume(folder / "v_label.nii.gz", label.astype(np.uint8), affine)
     entry = {"image": "v.nii.gz", "label": "v_label.nii.gz", "group": "v", "case": "v"}

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -67,14 +66,13 @@ def test_onnx_gives_the_masks_of_pytorch(bundle: Path, data: Path) -> None:
     np.testing.assert_allclose(backend.pipeline.network(image.numpy()), expected, atol=1e-4)
 
 
-def test_weights_that_changed_since_are_noticed(tmp_path: Path, bundle: Path) -> None:
-    copy = tmp_path / "b_segmentation"
-    shutil.copytree(bundle, copy)
-    export_network(copy, "onnx", overwrite=True)
-    state = torch.load(copy / "models/model.pt", weights_only=True)
-    torch.save({name: value + 1 for name, value in state.items()}, copy / "models/model.pt")
+def test_weights_that_changed_since_are_noticed(tmp_path: Path) -> None:
+    bundle = ship(tmp_path, "nii.gz", lite=True)
+    export_network(bundle, "onnx")
+    state = torch.load(bundle / "models/model.pt", weights_only=True)
+    torch.save({name: value + 1 for name, value in state.items()}, bundle / "models/model.pt")
     with pytest.raises(TskdError, match="other ones"):
-        OnnxBackend(read_bundle(copy))
+        OnnxBackend(read_bundle(bundle))
 
 
 def test_torchscript_carries_its_configuration(bundle: Path, data: Path) -> None:

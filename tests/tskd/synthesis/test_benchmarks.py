@@ -26,9 +26,9 @@ def benchmark(capsys: pytest.CaptureFixture):
 
 @pytest.mark.parametrize("features", ["none", "random"])
 def test_gate(benchmark, features):
-    out = benchmark("gate.py", "--synthetic", 40, "--training", 120, "--size", 32, "--features", features)
+    out = benchmark("gate.py", "--synthetic", 20, "--training", 60, "--size", 32, "--features", features)
     report = json.loads(out)
-    assert (report["synthetic"]["images"], report["training_images"], report["training_groups"]) == (40, 120, 6)
+    assert (report["synthetic"]["images"], report["training_images"], report["training_groups"]) == (20, 60, 3)
     assert report["held_out"]["images"] == 40
     assert (report["features"] is None) == (features == "none")
     assert report["seconds"] > 0
@@ -46,7 +46,7 @@ def test_samplers(benchmark, cohort, network, tmp_path):
 
 
 def test_students(benchmark):
-    out = benchmark("students.py", "--size", 32, "--students", "lite_unet", "--rounds", 1)
+    out = benchmark("students.py", "--size", 32, "--students", "lite_unet", "--rounds", 1, "--volume", 64, 6)
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in out.splitlines()[2:]]
     assert [row[:2] for row in rows] == [["lite_unet", name] for name in ("torch", "onnx", "onnx-int8")]
     sizes, peaks = ([float(row[column]) for row in rows] for column in (2, 8))
