@@ -32,7 +32,7 @@ def doctor(bundle: Path, settings: Mapping[str, Any], memory_limit: float | None
     """Measure training steps of a bundle's train.json and propose what fits.
 
     Each step runs in a process of its own (a fork of one that has imported MONAI), with random weights and images. On a
-    CPU its peak is all memory of the process, on CUDA what torch has allocated there.
+    CPU its peak is all memory of the process but shared library files, on CUDA what torch has allocated.
 
     Args:
         bundle: folder of a bundle with a train.json: the teacher, the student or the diffusion model.

@@ -153,8 +153,9 @@ def server(folder: Path, log: Path, modules: Sequence[str] = MODULES) -> Iterato
 def listen(address: str) -> socket.socket:
     """Return the server's socket; a client that comes before `serve` waits."""
     listener = socket.socket(socket.AF_UNIX)
-    listener.bind(address)
+    listener.bind(f"{address}.new")
     listener.listen(64)
+    os.rename(f"{address}.new", address)  # who sees the file can connect
     return listener
 
 
