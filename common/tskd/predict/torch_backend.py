@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
+from monai.transforms import Compose
 
 from tskd.networks.bundle_imports import bundle_imports
 from tskd.predict.shipped_bundle import ShippedBundle
@@ -43,6 +46,9 @@ class TorchBackend:
             self.before = _without_loading(parser.get_parsed_content("preprocessing").transforms)
             after = parser.get_parsed_content("postprocessing").transforms
         self.after = [step for step in after if type(step).__name__ != "SaveImaged"]
+        self.batch_size = batch_size
+        sliced = dict(bundle.config.get("plain_inferer", {})).get("_target_") == "SliceInferer"
+        self.resizing = _first_per_slice(self.before, self.after) if sliced else None
 
     def mask(self, array: np.ndarray, affine: np.ndarray | None) -> np.ndarray:
         """Return class indices of a volume [X, Y, Z] with affine, or of a picture [rows, columns(, 3)] without one."""
@@ -50,15 +56,64 @@ class TorchBackend:
         channels = np.atleast_3d(array).transpose(2, 1, 0) if picture else array[None]
         image = torch.from_numpy(np.ascontiguousarray(channels, np.float32))
         item: dict[str, Any] = {"image": MetaTensor(image, torch.eye(4) if picture else torch.as_tensor(affine))}
-        for step in self.before:
-            item = step(item)
-        with torch.inference_mode():
-            item["pred"] = self.inferer(item["image"][None].to(self.device), self.network)[0].cpu()
-        for step in self.after:
-            item = step(item)
+        item = self._predict(item) if picture or self.resizing is None else self._predict_slices(item, self.resizing)
         mask = np.asarray(item["pred"]).astype(np.uint8)
         mask = mask.reshape(channels.shape[1:])
         return mask.T if picture else mask
+
+    def _predict(self, item: dict[str, Any]) -> dict[str, Any]:
+        """Take an image through all steps at once."""
+        item = self._infer(_through(self.before, item))
+        return _through(self.after, item)
+
+    def _predict_slices(self, item: dict[str, Any], resizing: int) -> dict[str, Any]:
+        """Take a volume through the steps, batch by batch of slices between resizing and argmax.
+
+        So the logits of one batch are kept, not those of the volume in float32 at its own size. The mask is the same.
+        """
+        softmax, invert, argmax, *others = self.after
+        item = _through(self.before[:resizing], item)
+        image = item["image"]
+        mask = torch.empty((1, *image.shape[1:]), dtype=torch.uint8)
+        per_slice = [softmax, _inverse_of(self.before[resizing:], invert), argmax]
+        for start in range(0, image.shape[-1], self.batch_size):
+            stop = start + self.batch_size
+            part = MetaTensor(image.as_tensor()[..., start:stop].contiguous(), image.affine)
+            batch = self._infer(_through(self.before[resizing:], {"image": part}))
+            mask[..., start:stop] = _through(per_slice, batch)["pred"].as_tensor()
+        item["pred"] = MetaTensor(mask, image.affine)
+        return _through([_inverse_of(self.before[:resizing], invert), *others], item)
+
+    def _infer(self, item: dict[str, Any]) -> dict[str, Any]:
+        with torch.inference_mode():
+            item["pred"] = self.inferer(item["image"][None].to(self.device), self.network)[0].cpu()
+        return item
+
+
+def _through(steps: Sequence[Any], item: dict[str, Any]) -> dict[str, Any]:
+    for step in steps:
+        item = step(item)
+    return item
+
+
+def _inverse_of(steps: Sequence[Any], invert: Any) -> Any:
+    """Return an `Invertd` with the options of another one, of these steps alone."""
+    inverse = copy.copy(invert)
+    inverse.transform = Compose(steps)
+    return inverse
+
+
+def _first_per_slice(before: Sequence[Any], after: Sequence[Any]) -> int | None:
+    """Return the index of the first step from which on each slice is by itself, in the transforms of `tskd ship`.
+
+    None for other transforms: they see the whole volume.
+    """
+    names = [type(step).__name__ for step in before]
+    first = names.index("CopyItemsd") if "CopyItemsd" in names else names.index("Resized") if "Resized" in names else -1
+    per_slice = {"CopyItemsd", "Resized", "Lambda", "EnsureTyped"}
+    known = first >= 0 and set(names[first:]) <= per_slice
+    decided = [type(step).__name__ for step in after[:3]] == ["Activationsd", "Invertd", "AsDiscreted"]
+    return first if known and decided else None
 
 
 def _without_loading(transforms: tuple[Any, ...]) -> list[Any]:
