@@ -116,6 +116,11 @@ def _slices(folder: str | os.PathLike[str], files: Sequence[Path] | None) -> lis
     if len(slices) < (2 if files is None else 1):
         raise TskdError(f"{folder}: expected a DICOM series of at least 2 slices, found {len(slices)} DICOM images.")
     _refuse_odd_images(slices)
+    if len(patients := {str(data.get("PatientID") or "").strip() for _, data in slices}) > 1:
+        raise TskdError(
+            f"{folder}: expected the slices of one patient under one SeriesInstanceUID, found those of "
+            f"{len(patients)}. Export the series again, or put the files of each patient into a folder of its own."
+        )
     for tag in _SAME:
         _refuse_mixed(folder, tag, slices)
     normal = np.cross(*np.array(slices[0][1].ImageOrientationPatient, dtype=float).reshape(2, 3))

@@ -130,6 +130,10 @@ IRREGULAR = {
         "even distance",
     ),
     "two series": (lambda s: edit(s / "IM0002.dcm", SeriesInstanceUID="2.25.1"), "same SeriesInstanceUID"),
+    "two patients": (
+        lambda s: edit(s / "IM0002.dcm", PatientID="PHANTOM-001"),
+        "one patient under one SeriesInstanceUID",
+    ),
     "two spacings": (lambda s: edit(s / "IM0002.dcm", PixelSpacing=[1, 1]), "same PixelSpacing"),
     "two orientations": (
         lambda s: edit(s / "IM0002.dcm", ImageOrientationPatient=[1, 0, 0, 0, 0, -1]),
