@@ -19,6 +19,7 @@ from tests import bare
 from tskd.data import datalist, load_volume, to_lps, virtual_patient, write_volume
 from tskd.data.io.intensity import PERCENTILES
 from tskd.export.ship import ship_student
+from tskd.export.unused_modules import without_modules
 from tskd.networks.lite_unet import LiteUNet
 from tskd.state import save_weights
 
@@ -73,8 +74,16 @@ def segmentation(bundle: Path, images: Path, output: Path, *overlays: str) -> li
     ]  # fmt: skip
 
 
-def student(in_channels: int = 1) -> UNETR:
-    """The bundle's network with fixed random weights, at another size and number of classes than its default."""
+def student(in_channels: int = 1) -> nn.Module:
+    """The bundle's network with fixed random weights, at another size and number of classes than its default.
+
+    As it is shipped: without the norms that its masks do not depend on.
+    """
+    return without_modules(trained_student(in_channels), [f"vit.blocks.{i}.norm_cross_attn" for i in range(12)])
+
+
+def trained_student(in_channels: int = 1) -> UNETR:
+    """The same as a training leaves it."""
     torch.manual_seed(3)
     network = UNETR(
         in_channels, len(LABELS), (IMAGE_SIZE, IMAGE_SIZE), 8, 192, 768, 3, spatial_dims=2
@@ -101,9 +110,30 @@ def ship(folder: Path, kind: str, in_channels: int = 1, lite: bool = False, **he
     lists: dict[str, list[dict[str, str]]] = {"training": [], "unlabelled": [], "validation": [], "test": [entry]}
     header = {"name": "toy", "modality": "MR", "channels": in_channels, "labels": LABELS, **header}
     datalist.write(folder / "dataset.json", {"provenance": {}, **header, **lists})
-    save_weights(lite_student(in_channels) if lite else student(in_channels), folder / "weights.pt")
+    save_weights(lite_student(in_channels) if lite else trained_student(in_channels), folder / "weights.pt")
     output, overlay = folder / "student_segmentation", "lite_unet.json" if lite else None
     return ship_student(BUNDLE, folder / "weights.pt", output, folder / "dataset.json", IMAGE_SIZE, overlay)
+
+
+def diffusion_run(folder: Path, size: int = 16) -> Path:
+    """The run of an untrained diffusion model of colour images to maps of two classes, of the folder's dataset.json."""
+    from diffusers.models.unets.unet_2d import UNet2DModel
+    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+
+    from tskd.handlers.provenance import provenance
+    from tskd.synthesis import DiffusionUNet, export_model
+
+    torch.manual_seed(0)
+    blocks = {"down_block_types": ("DownBlock2D", "AttnDownBlock2D"), "up_block_types": ("AttnUpBlock2D", "UpBlock2D")}
+    unet = UNet2DModel(size, 5, 3, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, **blocks)
+    scheduler = DDPMScheduler(100, beta_schedule="linear", prediction_type="epsilon")
+    record = {"images": ["a1", "b2"], "label_maps": None, "pretrained_on": []}
+    export_model(DiffusionUNet(unet).eval(), scheduler, folder / "run/models", record=record)
+    settings = {"image_size": size, "prediction_type": "epsilon", "beta_schedule": "linear", "num_labelled": 7}
+    made = {**provenance({"dataset_file": str(folder / "dataset.json")}), "settings": settings, "iterations": 12}
+    made |= {"python": "3.11.7", "packages": {"torch": "2.13.0"}}
+    (folder / "run/versions.json").write_text(json.dumps(made))
+    return folder / "run"
 
 
 def write_volumes(folder: Path) -> list[Path]:

@@ -220,9 +220,11 @@ def test_train_over_rest(root: Path, server: Server, tmp_path: Path) -> None:
     assert (tmp_path / path.name).stat().st_size > 100
 
 
-def test_images_are_scored_by_their_uncertainty(root: Path, label_python: Path, tmp_path: Path) -> None:
-    images = [str(path) for path in sorted((root / "lite" / "images").iterdir())]
-    command = [str(label_python), str(ROOT / "tests/label/scores.py"), str(root / "lite" / "student_segmentation")]
+@pytest.mark.parametrize("name", ["lite", "colour"])
+def test_images_are_scored_by_their_uncertainty(root: Path, label_python: Path, tmp_path: Path, name: str) -> None:
+    """Of a network with an argument `dropout`, and of one of MONAI's that is given one."""
+    images = [str(path) for path in sorted((root / name / "images").iterdir())]
+    command = [str(label_python), str(ROOT / "tests/label/scores.py"), str(root / name / "student_segmentation")]
     done = subprocess.run(
         [*command, *images], env=ENVIRONMENT, cwd=tmp_path, capture_output=True, text=True, timeout=300
     )

@@ -6,16 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers.models.unets.unet_2d import UNet2DModel
-from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from monai.bundle import ConfigParser
 
+from tests.bundles.standalone import diffusion_run
 from tests.bundles.standalone import ship as ship_toy_student
 from tskd.cli import main
 from tskd.errors import TskdError
-from tskd.handlers.provenance import provenance
 from tskd.state import load_weights
-from tskd.synthesis import DiffusionUNet, export_model, load_scheduler
+from tskd.synthesis import load_network, load_scheduler
 from tskd.workflow.ship_evaluated import ship
 
 pytestmark = pytest.mark.bundle
@@ -23,34 +21,19 @@ SIZE = 16
 
 
 @pytest.fixture
-def network() -> DiffusionUNet:
-    """A network that draws colour images of 16 px to maps of two classes."""
-    torch.manual_seed(0)
-    blocks = {"down_block_types": ("DownBlock2D", "AttnDownBlock2D"), "up_block_types": ("AttnUpBlock2D", "UpBlock2D")}
-    unet = UNet2DModel(SIZE, 5, 3, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, **blocks)
-    return DiffusionUNet(unet).eval()
-
-
-@pytest.fixture
-def run(tmp_path: Path, network: DiffusionUNet) -> Path:
+def run(tmp_path: Path) -> Path:
     ship_toy_student(tmp_path, "png", 3, provenance={"licence": "CC BY 4.0", "source": "a hospital"})
-    folder = tmp_path / "run"
-    scheduler = DDPMScheduler(100, beta_schedule="linear", prediction_type="epsilon")
-    record = {"images": ["a1", "b2"], "label_maps": None, "pretrained_on": []}
-    export_model(network, scheduler, folder / "models", record=record)
-    settings = {"image_size": SIZE, "prediction_type": "epsilon", "beta_schedule": "linear", "num_labelled": 7}
-    made = {**provenance({"dataset_file": str(tmp_path / "dataset.json")}), "settings": settings, "iterations": 12}
-    (folder / "versions.json").write_text(json.dumps({**made, "python": "3.11.7", "packages": {"torch": "2.13.0"}}))
-    return folder
+    return diffusion_run(tmp_path, SIZE)
 
 
-def test_the_folder_has_the_values_of_the_training(run: Path, tmp_path: Path, network: DiffusionUNet) -> None:
+def test_the_folder_has_the_values_of_the_training(run: Path, tmp_path: Path) -> None:
     output, data = tmp_path / "shipped", tmp_path / "dataset.json"
     assert main(["ship", "--run", str(run), "--dataset-file", str(data), "--output", str(output)]) == 0
     parser = ConfigParser()
     parser.read_config(str(output / "configs/inference.json"))
     parser["bundle_root"] = str(output)
     assert parser["num_labelled"] == 7
+    network = load_network(run / "models/pipeline").to(memory_format=torch.contiguous_format)
     drawn, described = parser.get_parsed_content("network"), parser.get_parsed_content("network_def")
     load_weights(described, output / "models/model.pt")
     x, t = torch.rand(2, 5, SIZE, SIZE), torch.tensor([3, 90])

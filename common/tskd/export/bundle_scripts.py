@@ -6,7 +6,10 @@ import re
 from importlib.util import find_spec
 from pathlib import Path
 
-_ENTRIES = tuple(f"tskd.export.{name}" for name in ("segment_files", "accept_better", "required_packages"))
+_ENTRIES = (
+    *(f"tskd.export.{name}" for name in ("segment_files", "accept_better", "required_packages", "unused_modules")),
+    "tskd.networks.lite_unet",  # also where another network ships: MONAI Label has one `scripts` for all its bundles
+)
 CHECK = {"_target_": "scripts.required_packages.check_packages", "_mode_": "callable"}
 _IMPORT = re.compile(r"^( *)from (tskd[\w.]*) import ", re.MULTILINE)
 RUN = {  # keys of its inference.json; MONAI makes the bundle's folder importable just before `run`
@@ -20,7 +23,7 @@ RUN = {  # keys of its inference.json; MONAI makes the bundle's folder importabl
 
 
 def write_scripts(folder: Path) -> None:
-    """Write the modules that inference.json and train.json name, and every module of ours that these need."""
+    """Write the modules that any shipped inference.json and train.json name, and every module that these need."""
     folder.mkdir(parents=True)
     (folder / "__init__.py").write_text('"""Reads and checks files as tskd does; written by `tskd ship`."""\n')
     waiting, done = list(_ENTRIES), set()

@@ -17,12 +17,19 @@ PACKAGE = "tskd"
 
 # MONAI puts a bundle's folder on the search path of modules just before `run`, which is too late for
 # `monai.bundle.load`: that only initialises the workflow. The workflow alone knows where its configs lie.
+# No entry of `imports` is needed, because an overlay may bring a list of its own; MONAI takes an expression with both
+# "import" and a reference for a statement.
 _FOLDER = (
-    "$next((str(call.frame.f_locals['self'].config_root_path.resolve().parent) for call in inspect.stack(0) "
+    "$next((str(call.frame.f_locals['self'].config_root_path.resolve().parent) "
+    "for call in @python_inspect.stack(0) "
     "if isinstance(call.frame.f_locals.get('self'), monai.bundle.ConfigWorkflow)), str(@bundle_root))"
 )
-_FORGET = "$[sys.modules.pop(name) for name in list(sys.modules) if name.split('.')[0] == 'scripts']"
-_SEARCH = "$sys.path.insert(1, @scripts_folder)"
+_FORGET = (
+    "$[modules.pop(name) for modules in [__import__('sys').modules] for name in list(modules) "
+    "if name.split('.')[0] == 'scripts']"
+)
+_SEARCH = "$@python_sys.path.insert(1, @scripts_folder)"
+_MODULES = {"python_sys": "$__import__('sys')", "python_inspect": "$__import__('inspect')"}
 
 
 def find_scripts(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,9 +37,8 @@ def find_scripts(config: Mapping[str, Any]) -> dict[str, Any]:
 
     What an earlier bundle of the process had as `scripts` is forgotten.
     """
-    imports = list(dict.fromkeys([*config["imports"], "$import inspect", "$import sys"]))
     search = {"scripts_folder": _FOLDER, "_desc_scripts_folder": "of this bundle, also for monai.bundle.load"}
-    return {**config, "imports": imports, **search, "initialize": [_FORGET, _SEARCH, *config.get("initialize", [])]}
+    return {**config, **_MODULES, **search, "initialize": [_FORGET, _SEARCH, *config.get("initialize", [])]}
 
 
 def needs_scripts(config: Mapping[str, Any]) -> bool:
@@ -65,28 +71,26 @@ def carry_network(bundle: Path) -> None:
             f"{source}: expected a network that imports torch and MONAI only, so that the bundle can carry it, found "
             f"imports of {', '.join(needed)}"
         )
-    shutil.copyfile(source, bundle / "scripts" / source.name)
+    if not (bundle / "scripts" / source.name).exists():
+        shutil.copyfile(source, bundle / "scripts" / source.name)
     config["network_def"]["_target_"] = f"scripts.{source.stem}.{name}"
     file.write_text(json.dumps(find_scripts(config), indent=4) + "\n", encoding="utf-8")
 
 
 def leave_out(bundle: Path, unused: Sequence[str]) -> None:
-    """Let inference.json's network be built without the named modules; nothing for an empty list.
+    """Let inference.json's network be built without the named modules, and with dropout where that is asked for.
 
     Args:
         bundle: as for `carry_network`, which comes first.
         unused: names of modules, as `unused_modules` gives them.
     """
-    if not unused:
-        return
     source = Path(unused_modules.__file__)
-    shutil.copyfile(source, bundle / "scripts" / source.name)
     file = bundle / "configs" / "inference.json"
     config = json.loads(file.read_text(encoding="utf-8"))
     config = config if needs_scripts(config) else find_scripts(config)
     config["network_def"] = {
         "_target_": f"scripts.{source.stem}.without_modules",
-        "_desc_": "modules that no mask depends on are left out",
+        "_desc_": "modules that no mask depends on are left out; MONAI Label's scores set dropout",
         "network": config["network_def"],
         "unused": list(unused),
     }

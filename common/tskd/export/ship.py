@@ -13,6 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +171,7 @@ def ship_student(
         TskdError: the output's name does not fit or it is not empty, the data set mixes volumes and images, or the
             weights do not fit the network, with the names of the entries.
     """
-    bundle, output = Path(bundle), Path(output).resolve()
+    bundle, given, output = Path(bundle), Path(output), Path(output).resolve()
     _check_folders(bundle, output)
     dataset = read(dataset_file)
     sizes = {"image_size": image_size, "in_channels": dataset["channels"], "num_classes": len(dataset["labels"])}
@@ -210,18 +211,23 @@ def ship_student(
         if output.exists():
             output.rmdir()
         os.rename(draft, output)
-    return output
+    return given
 
 
 def _write_plain(draft: Path, network: torch.nn.Module, model: str | Path, flat: bool) -> None:
-    """Write weights, network and train.json for MONAI alone; modules without use are left out, in `network`, too."""
+    """Write weights, network and train.json for MONAI alone; modules without use are left out, in `network`, too.
+
+    A network without an argument `dropout`, as MONAI Label's scores by Monte-Carlo dropout need it, is given one.
+    """
     carry_network(draft)
     file = draft / "configs" / "inference.json"
     config = json.loads(file.read_text(encoding="utf-8"))
     example = torch.rand(1, config["in_channels"], config["image_size"], config["image_size"])
-    if unused := unused_modules(network, example):
+    unused = unused_modules(network, example)
+    if unused or "dropout" not in signature(type(network)).parameters:
         leave_out(draft, unused)
         config = json.loads(file.read_text(encoding="utf-8"))
+    if unused:
         save_weights(without_modules(network, unused), draft / "models" / "model.pt")
     else:
         copy_file(model, draft / "models" / "model.pt")

@@ -6,20 +6,36 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-LEAST_SHARE = 0.01  # of the parameters: for less, a stock network stays stock
 
-
-def without_modules(network: nn.Module, unused: Sequence[str]) -> nn.Module:
+def without_modules(network: nn.Module, unused: Sequence[str], dropout: float = 0.0) -> nn.Module:
     """Return the network (changed in place) with nothing in the place of the named modules.
 
     Args:
         network: any network.
         unused: names of modules, with dots between the levels.
+        dropout: share of the last convolution's input channels that is dropped in training mode, for Monte-Carlo
+            dropout as MONAI Label's scores have it: batch norms then keep their running statistics in that mode, too.
     """
     for name in unused:
         parent, _, child = name.rpartition(".")
         setattr(network.get_submodule(parent), child, nn.Identity())
+    if dropout > 0:
+        _add_dropout(network, dropout)
     return network
+
+
+def _add_dropout(network: nn.Module, share: float) -> None:
+    modules = list(network.modules())
+    last = [module for module in modules if isinstance(module, nn.Conv2d)][-1]
+
+    def drop(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return (nn.functional.dropout2d(inputs[0], share, module.training), *inputs[1:])
+
+    last.register_forward_pre_hook(drop)
+    for module in modules:
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+            module.train = lambda mode=True, norm=module: norm  # type: ignore[method-assign, misc]
 
 
 def unused_modules(network: nn.Module, image: torch.Tensor) -> list[str]:
@@ -30,8 +46,7 @@ def unused_modules(network: nn.Module, image: torch.Tensor) -> list[str]:
         image: B x channels x H x W that it takes.
 
     Returns:
-        Names, the outermost only; none where they have less than `LEAST_SHARE` of the parameters, or where the network
-        does not give the same output without them.
+        Names, the outermost only; none where the network does not give the same output without them.
     """
     network = copy.deepcopy(network).eval()
     for parameter in network.parameters():
@@ -46,12 +61,10 @@ def unused_modules(network: nn.Module, image: torch.Tensor) -> list[str]:
         inside = any(name.startswith(f"{outer}.") for outer in unused)
         if name and parameters and not inside and all(value.grad is None for value in parameters):
             unused.append(name)
-    count = sum(value.numel() for value in network.parameters())
     try:
         reduced = without_modules(network, unused)
         with torch.no_grad():
             same = torch.equal(reduced(image), output)
     except (RuntimeError, TypeError, AttributeError):
         return []
-    saved = count - sum(value.numel() for value in reduced.parameters())
-    return unused if same and saved >= LEAST_SHARE * count else []
+    return unused if same else []
