@@ -33,7 +33,8 @@ def test_the_folder_has_the_values_of_the_training(run: Path, tmp_path: Path) ->
     parser.read_config(str(output / "configs/inference.json"))
     parser["bundle_root"] = str(output)
     assert parser["num_labelled"] == 7
-    network = load_network(run / "models/pipeline").to(memory_format=torch.contiguous_format)
+    stored: Any = load_network(run / "models/pipeline")
+    network = stored.to(memory_format=torch.contiguous_format)
     drawn, described = parser.get_parsed_content("network"), parser.get_parsed_content("network_def")
     load_weights(described, output / "models/model.pt")
     x, t = torch.rand(2, 5, SIZE, SIZE), torch.tensor([3, 90])

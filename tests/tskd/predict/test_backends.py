@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -65,7 +66,12 @@ def test_the_logits_of_a_volume_are_kept_for_a_batch_of_slices_only(tmp_path: Pa
     array, affine = load_volume(write_volumes(tmp_path)[1])
     backend = TorchBackend(read_bundle(volumes_bundle), "cpu", batch_size=2)
     softmax, slices = backend.after[0], []
-    backend.after[0] = lambda item: slices.append(item["pred"].shape[-1]) or softmax(item)
+
+    def counted(item: dict[str, Any]) -> Any:
+        slices.append(item["pred"].shape[-1])
+        return softmax(item)
+
+    backend.after[0] = counted
     by_batches = backend.mask(array, affine)
     assert slices == [2, 2, 1]
     backend.resizing = None  # as for transforms that may look at more than a slice
