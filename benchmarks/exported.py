@@ -84,7 +84,7 @@ def mean_dice(network: Callable[[np.ndarray], np.ndarray], bundle: object, datas
     from tskd.predict.shipped_bundle import ShippedBundle
 
     assert isinstance(bundle, ShippedBundle)
-    found: dict[str, list[float]] = {organ: [] for organ in bundle.structures.values()}
+    scores: dict[str, list[float]] = {organ: [] for organ in bundle.structures.values()}
     for entry in entries(dataset_file, "test"):
         image = read_case(Case((Path(entry["image"]),), "nifti", entry["image"], entry["group"]), bundle)
         assert image.affine is not None
@@ -92,8 +92,8 @@ def mean_dice(network: Callable[[np.ndarray], np.ndarray], bundle: object, datas
         label = load_label(Path(entry["label"]), mask.shape, image.affine)
         known = label != 255
         for index, organ in bundle.structures.items():
-            found[organ].append(_dice((mask == index)[known], label[known] == index))
-    return {organ: float(np.mean(values)) for organ, values in found.items()}
+            scores[organ].append(_dice((mask == index)[known], label[known] == index))
+    return {organ: float(np.mean(values)) for organ, values in scores.items()}
 
 
 if __name__ == "__main__":

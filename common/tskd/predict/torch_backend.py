@@ -71,7 +71,7 @@ class TorchBackend:
 
         So the logits of one batch are kept, not those of the volume in float32 at its own size. The mask is the same.
         """
-        softmax, invert, argmax, *others = self.after
+        softmax, invert, argmax, *following = self.after
         item = _through(self.before[:resizing], item)
         image = item["image"]
         mask = torch.empty((1, *image.shape[1:]), dtype=torch.uint8)
@@ -82,7 +82,7 @@ class TorchBackend:
             batch = self._infer(_through(self.before[resizing:], {"image": part}))
             mask[..., start:stop] = _through(per_slice, batch)["pred"].as_tensor()
         item["pred"] = MetaTensor(mask, image.affine)
-        return _through([_inverse_of(self.before[:resizing], invert), *others], item)
+        return _through([_inverse_of(self.before[:resizing], invert), *following], item)
 
     def _infer(self, item: dict[str, Any]) -> dict[str, Any]:
         with torch.inference_mode():
