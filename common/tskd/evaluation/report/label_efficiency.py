@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -187,7 +188,11 @@ def _labels(item: LabelsSaved, value: float) -> str:
 
 
 def _panel(axes: Axes, numbers: Sequence[Number], methods: Sequence[str], unit: str) -> None:
-    """Draw one data set; the methods stand a little apart, so that their intervals do not hide one another."""
+    """Draw one data set; the methods stand a little apart, so that their intervals do not hide one another.
+
+    What was tested on fewer patients than the rest is hollow and not joined by a line, as its mean is of others.
+    """
+    most = max(number.patients for number in numbers)
     sizes = sorted({budget_size(number.budget)[0] for number in numbers})
     for index, method in enumerate(methods):
         line = sorted((budget_size(number.budget)[0], number) for number in numbers if number.method == method)
@@ -197,10 +202,18 @@ def _panel(axes: Axes, numbers: Sequence[Number], methods: Sequence[str], unit: 
         low = np.array([number.mean if number.low is None else number.low for _, number in line])
         high = np.array([number.mean if number.high is None else number.high for _, number in line])
         at = np.array([size for size, _ in line]) * 1.035 ** (index - (len(methods) - 1) / 2)
-        axes.errorbar(
-            at, mean, yerr=[mean - low, high - mean], fmt=f"{MARKERS[index]}-", color=COLOURS[index], capsize=2.5,
-            markersize=5, linewidth=1.5, label=method,
-        )  # fmt: skip
+        whole = np.array([number.patients == most for _, number in line])
+        options: dict[str, Any] = {"color": COLOURS[index], "capsize": 2.5, "markersize": 5, "linewidth": 1.5}
+        error = np.array([mean - low, high - mean])
+        axes.errorbar(at[whole], mean[whole], yerr=error[:, whole], fmt=f"{MARKERS[index]}-", label=method, **options)
+        if not whole.all():
+            axes.errorbar(
+                at[~whole], mean[~whole], yerr=error[:, ~whole], fmt=MARKERS[index], markerfacecolor="none", **options
+            )
+    fewer = sorted({number.patients for number in numbers if number.patients < most})
+    if fewer:
+        words = f"hollow: {' or '.join(map(str, fewer))} of {most} tested"
+        axes.text(0.98, 0.03, words, transform=axes.transAxes, ha="right", fontsize=8, color=INK)
     axes.set_xscale("log")
     axes.set_xticks(sizes, [f"{size:g}" for size in sizes])
     axes.minorticks_off()

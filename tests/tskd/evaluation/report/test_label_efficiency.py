@@ -115,6 +115,17 @@ def test_a_page_gets_its_table_and_its_figure(tmp_path: Path) -> None:
     assert (tmp_path / "img/toy.svg").read_text() == svg
 
 
+def test_what_was_tested_on_fewer_patients_is_told_apart(tmp_path: Path) -> None:
+    dice = {("supervised", "10"): _alike(0.6), ("supervised", "40"): _alike(0.8), ("tskd", "10"): _alike(0.7, "ab")}
+    write_rows(tmp_path / "toy.csv", _rows(dice))
+    (tmp_path / "page.md").write_text(BLOCK)
+    write_tables(tmp_path / "page.md")
+    assert ">hollow: 2 of 5 tested<" in (tmp_path / "img/toy.svg").read_text()
+    write_rows(tmp_path / "toy.csv", _rows({**dice, ("tskd", "10"): _alike(0.7)}))
+    write_tables(tmp_path / "page.md")
+    assert "hollow" not in (tmp_path / "img/toy.svg").read_text()
+
+
 @pytest.mark.parametrize(
     ("words", "error"),
     [
