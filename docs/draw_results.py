@@ -34,8 +34,8 @@ LINES: list[tuple[str, str, str, tuple[str, str, str]]] = [
 ROWS = {
     "CHAOS MR, 1 labelled patient": ("CHAOS MR, 4 organs, 1 patient (35 slices)", "patients"),
     "CHAOS MR, 20 labels": ("CHAOS MR, 20 slices", "patients"),
-    "USGRA nerves, vessels, 10 labels": ("USGRA ultrasound, 10 images", "images"),
-    "ISIC 2017 lesions, 10 labels": ("ISIC 2017 skin lesions, 10 images", "images"),
+    "USGRA nerves, vessels, 10 labels": ("USGRA ultrasound, 10 images", "images, fold 0"),
+    "ISIC 2017 lesions, 10 labels": ("ISIC 2017 skin lesions, 10 images", "images, fold 0"),
     "CHAOS MR, 100 labels": ("CHAOS MR, 100 slices", "patients"),
 }
 LEFT, WIDTH, TOP, STEP, LOW, HIGH = 270, 900, 70, 62, 0.3, 1.0

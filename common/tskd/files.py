@@ -104,7 +104,7 @@ def lock_folder(folder: str | os.PathLike[str], part: str = "") -> None:
         path.touch()
     except OSError as error:
         raise TskdError(f"{path.parent}: cannot write it ({error}). Choose another folder") from error
-    lock = FileLock(path, blocking=False, thread_local=False)
+    lock = FileLock(path, blocking=False, thread_local=False, fallback_to_soft=False)
     try:
         lock.acquire()
     except Timeout as error:

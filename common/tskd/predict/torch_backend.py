@@ -110,8 +110,7 @@ def _first_per_slice(before: Sequence[Any], after: Sequence[Any]) -> int | None:
     """
     names = [type(step).__name__ for step in before]
     first = names.index("CopyItemsd") if "CopyItemsd" in names else names.index("Resized") if "Resized" in names else -1
-    per_slice = {"CopyItemsd", "Resized", "Lambda", "EnsureTyped"}
-    known = first >= 0 and set(names[first:]) <= per_slice
+    known = names[first:] in (["CopyItemsd", "Resized", "Lambda", "EnsureTyped"], ["Resized", "EnsureTyped"])
     decided = [type(step).__name__ for step in after[:3]] == ["Activationsd", "Invertd", "AsDiscreted"]
     return first if known and decided else None
 

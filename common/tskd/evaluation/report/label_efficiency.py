@@ -142,7 +142,8 @@ def labels_saved_table(saved: Sequence[LabelsSaved], method: str, baseline: str)
     columns = ["Data set", "Labels", "Tested", f"Dice of {method}", f"{baseline} needs", "95%", "times as many"]
     note = (
         f"Mean Dice of {baseline}, interpolated between its budgets on the log scale, never beyond them. Interval: "
-        "bootstrap over the patients (images, where each is a patient) that both were tested on at every budget."
+        f"bootstrap over the patients (images, where each is one) on which {method} at this budget and {baseline} at "
+        "all of its budgets were tested; with one seed it leaves out the chance of training."
     )
     return Table(f"Labels that {baseline} needs for the Dice of {method}", columns, rows, texts=2, note=note)
 

@@ -1,5 +1,6 @@
 """What a file, an archive or another process must not do: fill the memory, run code, name somebody, share a folder."""
 
+import errno
 import gzip
 import os
 import pickle
@@ -185,6 +186,18 @@ def test_a_second_run_in_a_folder_is_refused_with_host_and_process(tmp_path: Pat
     killed.kill()
     killed.wait()
     lock_folder(tmp_path / "other")  # whoever had it is gone, and left nothing to clear away
+
+
+def test_nothing_is_claimed_where_the_file_system_has_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a network drive without them: a run begins, and so does the next."""
+
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(pytest.importorskip("fcntl", reason="Windows has locks of its own"), "flock", no_locks)
+    for _ in range(2):
+        lock_folder(tmp_path / "run")
+        assert (tmp_path / "run/.lock").read_text() == ""
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
