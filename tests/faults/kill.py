@@ -102,6 +102,7 @@ def child(stage: Stage, run: Path, data: Path, when: float | None = None, output
         try:
             if when is not None and when < 0:
                 _die_in_write(int(-when))
+            torch.set_num_threads(1)  # remakes torch's pool after the fork, which loading threads would do at once
             torch.manual_seed(1)
             stage(run, data)
             status = 0

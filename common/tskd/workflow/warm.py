@@ -260,8 +260,9 @@ def _run(request: Mapping[str, Any]) -> None:
     if torch.cuda._is_in_bad_fork():  # something has looked at the GPU all the same
         os.execv(sys.executable, [sys.executable, "-m", *request["command"]])
     np.random.seed(None)
-    if threads := os.environ.get("OMP_NUM_THREADS"):  # is read when torch is loaded
-        torch.set_num_threads(int(threads))
+    # the variable is read when torch is loaded; and after a fork torch remakes its pool of threads when their number is
+    # next set, where two threads at once find none ("Invalid thread pool!"): so here, while there is one
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or torch.get_num_threads()))
     if os.environ.get("PYTHONWARNINGS") == "ignore":
         warnings.simplefilter("ignore")
     runpy.run_module(module, run_name="__main__", alter_sys=True)
