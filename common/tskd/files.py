@@ -115,7 +115,7 @@ def lock_folder(folder: str | os.PathLike[str], part: str = "") -> None:
             f"{path.parent}: expected no other run in this folder, found {holder or 'another process'}. Wait for it, "
             "end it, or choose another output_dir."
         ) from error
-    except (OSError, NotImplementedError):  # a file system without locks
+    except OSError:  # a file system without locks
         return
     with suppress(OSError):
         path.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
