@@ -7,13 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from tskd.errors import TskdError
-from tskd.networks.encoders.families import ENCODERS, FAMILIES, MODEL_TYPES, PRESETS, Family
+from tskd.networks.encoders.families import ENCODERS, FAMILIES, MODEL_TYPES, NEED_TIMM, PRESETS, Family
 from tskd.networks.encoders.pyramid_teacher import PyramidTeacher
 from tskd.networks.weight_store import find_weights, is_hub_id
 
 
 def is_encoder(vfm: str) -> bool:
-    """Whether `vfm` names an encoder: one of `ENCODERS`, a folder with config.json, or owner/name@revision."""
+    """Whether `vfm` names an encoder: one of `ENCODERS`, a folder with config.json, or owner/name@revision.
+
+    Raises:
+        TskdError: one that cannot be built without timm.
+    """
+    _refuse_timm(vfm, vfm)
     return vfm in ENCODERS or Path(vfm).expanduser().is_dir() or is_hub_id(vfm)
 
 
@@ -73,6 +78,7 @@ def _family_and_settings(vfm: str) -> tuple[Family, dict[str, Any]]:
         raise TskdError(f"{file}: expected the settings of an encoder, found no such file. Download the folder again.")
     saved = json.loads(file.read_text(encoding="utf-8"))
     kind = saved.get("model_type")
+    _refuse_timm(str(kind), str(file))
     if kind not in MODEL_TYPES:
         raise TskdError(
             f"{file}: expected a model_type among {', '.join(MODEL_TYPES)}, found {kind!r}. Choose another vfm; "
@@ -84,3 +90,11 @@ def _family_and_settings(vfm: str) -> tuple[Family, dict[str, Any]]:
     saved = saved.get(family.vision_key, saved)
     left = ("architectures", "model_type", "transformers_version", "dtype", "torch_dtype", "auto_map")
     return family, {key: value for key, value in saved.items() if key not in left}
+
+
+def _refuse_timm(kind: str, where: str) -> None:
+    if kind in NEED_TIMM:
+        raise TskdError(
+            f"{where}: expected an encoder that needs neither timm nor torchvision, found EdgeTAM: {NEED_TIMM[kind]}. "
+            "Choose vfm mobile_sam, whose encoder is as small, or sam2_hiera_tiny."
+        )

@@ -2,6 +2,8 @@
 
 import copy
 import json
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -185,6 +187,18 @@ def test_what_does_not_fit_is_said(folders, tmp_path):
                                                              "backbone_channel_list": [128, 64, 32, 16]}))  # fmt: skip
     with pytest.raises(TskdError, match="settings_that_is_none"):
         build_sam("dinov2_small", 3, 56, config={"settings_that_is_none": 1})
+
+
+@pytest.mark.parametrize("kind", ["edgetam", "edgetam_video", "edgetam_vision_model"])
+def test_an_encoder_that_needs_timm_is_named_with_what_needs_it(kind, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+    for vfm in (str(tmp_path), "edgetam"):
+        with pytest.raises(TskdError, match=r"EdgeTamVisionModel .* TimmWrapperModel, which needs timm"):
+            build_sam(vfm, 3, 64)
+    if find_spec("timm") is None:  # so that the reason is not forgotten when transformers changes
+        module = import_module("transformers.models.edgetam.modeling_edgetam")
+        with pytest.raises(ImportError, match="TimmWrapperModel requires the timm library"):
+            module.EdgeTamVisionModel(module.EdgeTamVisionConfig())
 
 
 @pytest.mark.parametrize(("vfm", "millions"), [
