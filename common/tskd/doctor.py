@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -28,7 +28,58 @@ class Step(NamedTuple):
     seconds: float | None
 
 
-def doctor(bundle: Path, settings: Mapping[str, Any], memory_limit: float | None = None) -> tuple[str, bool]:
+class Fit(NamedTuple):
+    """What a stage's measurement says: a table with the proposal, and the whole training's seconds, None: no fit."""
+
+    text: str
+    name: str
+    seconds: float | None
+
+
+def every_stage(
+    bundles: Mapping[str, Path], settings: Mapping[str, Any], memory_limit: float | None = None
+) -> Iterator[tuple[str, bool]]:
+    """Measure the stages one after the other, and say last how long each one's training takes here.
+
+    Args:
+        bundles: stage -> its bundle's folder.
+        settings: keys of train.json to override, each in the stages that have it.
+        memory_limit: GiB to stay below; None for what the machine has.
+
+    Yields:
+        A text, and whether the stage fits; for the last text, whether all do.
+
+    Raises:
+        TskdError: a key that no stage has, or what `doctor` raises.
+    """
+    roots = {stage: _keys(bundle) for stage, bundle in bundles.items()}
+    if unknown := [key for key in settings if not any(key.partition("#")[0] in keys for keys in roots.values())]:
+        raise TskdError(f"{', '.join(unknown)}: no stage's train.json has such a key. `--stage NAME` names close ones")
+    fits = {}
+    for stage, bundle in bundles.items():
+        chosen = {key: value for key, value in settings.items() if key.partition("#")[0] in roots[stage]}
+        fits[stage] = doctor(bundle, chosen, memory_limit)
+        yield f"{stage}: {fits[stage].text}\n", fits[stage].seconds is not None
+    rows = [f"  {stage:<10}{_finish(fit.seconds):<16}{fit.name}" for stage, fit in fits.items()]
+    times = [fit.seconds for fit in fits.values()]
+    known = [seconds for seconds in times if seconds is not None]
+    rows.append(f"  {'together':<10}{_finish(sum(known))}" + " without what does not fit" * (len(known) < len(times)))
+    yield (
+        "\n".join(["Time to finish here, each with its train.json's steps and the settings above:", *rows]),
+        (len(known) == len(times)),
+    )
+
+
+def _keys(bundle: Path) -> set[str]:
+    file = bundle / "configs" / "train.json"
+    return set(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else set()
+
+
+def _finish(seconds: float | None) -> str:
+    return "does not fit" if seconds is None else _duration(seconds)
+
+
+def doctor(bundle: Path, settings: Mapping[str, Any], memory_limit: float | None = None) -> Fit:
     """Measure training steps of a bundle's train.json and propose what fits.
 
     Each step runs in a process of its own (a fork of one that has imported MONAI), with random weights and images. On a
@@ -40,7 +91,7 @@ def doctor(bundle: Path, settings: Mapping[str, Any], memory_limit: float | None
         memory_limit: GiB to stay below; None for what the machine has.
 
     Returns:
-        A table with the proposal, and whether there is one.
+        A table with the proposal, the network's name, and how long the training takes.
 
     Raises:
         TskdError: for a wrong setting, or when a step fails for another reason than memory.
@@ -69,9 +120,8 @@ def doctor(bundle: Path, settings: Mapping[str, Any], memory_limit: float | None
         f"{facts['name']}, {facts['image_size']} px, on {facts['device']}; limit {limit / GIB:.2f} GiB, of which "
         f"{MARGIN:.0%} may be used"
     )
-    return "\n".join([title, _table(steps, facts["batch_size"], MARGIN * limit), _proposal(chosen, facts)]), bool(
-        chosen
-    )
+    text = "\n".join([title, _table(steps, facts["batch_size"], MARGIN * limit), _proposal(chosen, facts)])
+    return Fit(text, facts["name"], _whole_training(chosen, facts) if chosen else None)
 
 
 def search(
@@ -137,13 +187,19 @@ def _proposal(step: Step | None, facts: Mapping[str, Any]) -> str:
     if facts["checkpointing"]:
         proposal += f" --gradient_checkpointing {step.checkpointing}"
     updates, batch = facts["max_epochs"] * facts["iterations_per_epoch"], facts["batch_size"]
-    time_left = _duration(updates * parts * (step.seconds or 0))
+    time_left = _duration(_whole_training(step, facts))
     whole = f"\nThe whole training, {updates:,} updates of {batch} images: {time_left} here, and validation"
     if parts == 1:
         return proposal + whole
     keys = " ".join(f"--{key} {parts * facts[key]}" for key in ("iterations_per_epoch", "warmup_steps"))
     note = f"(an iteration is one batch of {step.batch_size}: {parts} of them make an update)"
     return f"{proposal} {keys}\n{note}{whole}"
+
+
+def _whole_training(step: Step, facts: Mapping[str, Any]) -> float:
+    """Return the seconds of all updates, each of as many steps as its images need."""
+    steps = facts["batch_size"] // step.batch_size
+    return facts["max_epochs"] * facts["iterations_per_epoch"] * steps * (step.seconds or 0.0)
 
 
 def _duration(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from functools import lru_cache, partial
 from typing import NamedTuple
@@ -78,7 +79,9 @@ def options(
 
 @lru_cache
 def _cost(vfm: str, num_classes: int, side: int) -> StepCost:
-    return step_cost(partial(_teacher, vfm, num_classes, side), (1, side, side))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name of before
+        return step_cost(partial(_teacher, vfm, num_classes, side), (1, side, side))
 
 
 def advice(fitting: Sequence[Option], card: str, memory: float, batch_size: int = 8) -> str:

@@ -1,15 +1,20 @@
 """What fits is found by measuring: plausible numbers, and a proposal that stays below the limit."""
 
+import platform
 import re
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from tests import forked
+from tskd import doctor
 from tskd.cli import main
 from tskd.commands.arguments import settings
 from tskd.doctor import (
     MARGIN,
+    Fit,
     Step,
     _machine_and_settings,
     _measure_step,
@@ -18,13 +23,14 @@ from tskd.doctor import (
     group_limits,
     search,
 )
-from tskd.installation import NEEDED, check_installation
+from tskd.errors import TskdError
+from tskd.installation import NEEDED, _hub, check_installation, without_names
 from tskd.teacher_advice import advice, card_memory, options
 from tskd.workflow.commands import BUNDLES
 
 pytestmark = pytest.mark.process
 
-TOY = ["doctor", "--vfm", "mobile_sam", "--image_size", "64", "--device", "cpu"]
+TOY = ["doctor", "--stage", "teacher", "--vfm", "mobile_sam", "--image_size", "64", "--device", "cpu"]
 
 
 def machine(base: float, plain: float, checkpointed: float, limit: float):
@@ -151,6 +157,46 @@ def duration(seconds):
     return f"{seconds / 3600:.1f} h" if seconds < 2 * 86400 else f"{seconds / 86400:.1f} days"
 
 
+STAGES = {"teacher": "teacher_segmentation", "student": "student_segmentation", "diffusion": "ddpm_synthesis"}
+
+
+def test_every_stage_gets_its_keys_and_the_times_are_added(monkeypatch):
+    asked = {}
+
+    def measure(bundle, settings, memory_limit):
+        asked[bundle.name] = (dict(settings), memory_limit)
+        return Fit(
+            f"table of {bundle.name}",
+            f"network of {bundle.name}",
+            {"teacher_segmentation": 7200}.get(bundle.name, 5400),
+        )
+
+    monkeypatch.setattr(doctor, "doctor", measure)
+    folders = {stage: BUNDLES / name for stage, name in STAGES.items()}
+    given = {"vfm": "mobile_sam", "image_size": 64, "sampler": "ddim", "loss#dice_weight": 1.0}
+    texts = [*doctor.every_stage(folders, given, 3.0)]
+    assert asked == {
+        "teacher_segmentation": ({"vfm": "mobile_sam", "image_size": 64, "loss#dice_weight": 1.0}, 3.0),
+        "student_segmentation": ({"image_size": 64, "loss#dice_weight": 1.0}, 3.0),
+        "ddpm_synthesis": ({"image_size": 64, "sampler": "ddim", "loss#dice_weight": 1.0}, 3.0),
+    }
+    assert [fits for _, fits in texts] == [True] * 4
+    assert re.search(r"teacher +about 2\.0 h +network of teacher_segmentation\n", texts[-1][0])
+    assert texts[-1][0].endswith("together  about 5.0 h")
+    monkeypatch.setattr(doctor, "doctor", lambda *_: Fit("nothing fits", "a network", None))
+    text, fits = [*doctor.every_stage(folders, {})][-1]
+    assert not fits
+    assert "does not fit" in text
+    with pytest.raises(TskdError, match=r"^imagesize: no stage's train.json has such a key"):
+        next(doctor.every_stage(folders, {"imagesize": 64}))
+
+
+def test_seconds_of_a_training_are_those_of_its_updates():
+    facts = {"batch_size": 8, "max_epochs": 3, "iterations_per_epoch": 50}
+    assert doctor._whole_training(Step(8, False, 1, 0.5), facts) == 3 * 50 * 0.5
+    assert doctor._whole_training(Step(2, False, 1, 0.5), facts) == 3 * 50 * 4 * 0.5
+
+
 def test_without_checkpointing_one_way_is_tried():
     steps, proposed = search(machine(100, 900, 10, 300), 4, 300, (False,))
     assert proposed is None
@@ -173,6 +219,8 @@ def test_advice_follows_the_memory(capsys):
 def test_the_installation_is_described_without_paths(monkeypatch):
     text, sound = check_installation(compile_seconds=0, hub_seconds=0)
     assert sound
+    assert re.search(r"^ok {7}\d+ CPU cores.*, threads: \d+$", text, re.MULTILINE)
+    assert platform.node() not in text
     assert re.search(r"^ok {7}torch \d", text, re.MULTILINE)
     assert re.search(r"^(ok|note) +\d+ GiB free in the working folder$", text, re.MULTILINE)
     assert str(Path.home()) not in text
@@ -180,3 +228,31 @@ def test_the_installation_is_described_without_paths(monkeypatch):
     text, sound = check_installation(compile_seconds=0, hub_seconds=0)
     assert not sound
     assert "missing  a-package-that-is-not-there (training)" in text
+
+
+@pytest.mark.parametrize(("text", "kept"), [
+    ("OSError: /home/mia/env/lib/x.so: cannot open", "OSError: x.so: cannot open"),
+    ("see 'C:\\Users\\mia\\cl.exe', or not", "see 'cl.exe', or not"),
+    ("g++ not there: 3/4 of it", "g++ not there: 3/4 of it"),
+])  # fmt: skip
+def test_messages_lose_their_folders(text, kept):
+    assert without_names(text) == kept
+
+
+def test_the_hub_is_asked_as_its_library_asks_it(monkeypatch):
+    class Refuse(BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            self.send_error(401)
+
+        def log_message(self, *_):
+            pass
+
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    with HTTPServer(("127.0.0.1", 0), Refuse) as server:
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        Thread(target=server.handle_request, daemon=True).start()
+        assert _hub(5.0) == "ok       the mirror in HF_ENDPOINT can be reached"
+    assert _hub(5.0).startswith("note     the mirror in HF_ENDPOINT cannot be reached")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert "HF_HUB_OFFLINE is set" in _hub(5.0)

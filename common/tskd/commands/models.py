@@ -54,7 +54,7 @@ def profile(
 
 def doctor(
     *,
-    stage: Literal["teacher", "student", "diffusion"] = "teacher",
+    stage: Literal["all", "teacher", "student", "diffusion"] = "all",
     bundles: Path | None = None,
     vfm: str | None = None,
     image_size: int | None = None,
@@ -71,7 +71,7 @@ def doctor(
     """Measure what fits this machine and how long it takes; or look at the installation, a card or a study.
 
     Args:
-        stage: training to measure.
+        stage: training to measure; all three make a table of the time to finish.
         bundles: folder with the bundles; this project's own by default.
         vfm: foundation model, as in train.json.
         image_size: pixels along a side, as in train.json.
@@ -103,12 +103,25 @@ def doctor(
         name, memory = card_memory(card, memory_limit)
         text, fits = advice(options(memory, [vfm] if vfm else VFMS), name, memory, batch_size or 8), True
     else:
-        from tskd.doctor import doctor
+        from tskd.doctor import doctor, every_stage
         from tskd.workflow.commands import BUNDLES, DDPM
 
-        bundle = DDPM if stage == "diffusion" else f"{stage}_segmentation"
+        root = bundles or BUNDLES
+        folders = {
+            "teacher": root / "teacher_segmentation",
+            "student": root / "student_segmentation",
+            "diffusion": root / DDPM,
+        }
         values = given(vfm=vfm, image_size=image_size, num_classes=num_classes, batch_size=batch_size, device=device)
-        text, fits = doctor((bundles or BUNDLES) / bundle, {**values, **settings(keys)}, memory_limit)
+        values |= settings(keys)
+        if stage == "all":
+            fits = False
+            for text, fits_so_far in every_stage(folders, values, memory_limit):
+                print(text, flush=True)
+                fits = fits_so_far
+            return 0 if fits else 1
+        fit = doctor(folders[stage], values, memory_limit)
+        text, fits = fit.text, fit.seconds is not None
     print(text)
     return 0 if fits else 1
 

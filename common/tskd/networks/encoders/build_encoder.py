@@ -95,6 +95,7 @@ def _family_and_settings(vfm: str) -> tuple[Family, dict[str, Any]]:
 def _refuse_timm(kind: str, where: str) -> None:
     if kind in NEED_TIMM:
         raise TskdError(
-            f"{where}: expected an encoder that needs neither timm nor torchvision, found EdgeTAM: {NEED_TIMM[kind]}. "
-            "Choose vfm mobile_sam, whose encoder is as small, or sam2_hiera_tiny."
+            f"{where}: expected an encoder that needs neither timm nor torchvision, found EdgeTAM: transformers' "
+            "EdgeTamVisionModel builds its RepViT by TimmWrapperModel, which needs timm, and timm torchvision; RepViT "
+            "has no q and v for LoRA either. Choose vfm mobile_sam, whose encoder is as small, or sam2_hiera_tiny."
         )

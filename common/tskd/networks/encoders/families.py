@@ -161,8 +161,4 @@ PLACES = {  # vfm -> repository of its weights on the Hugging Face hub
     "c_radio_v4_h": "nvidia/C-RADIOv4-H",
 }
 ENCODERS: tuple[str, ...] = tuple(PRESETS)
-NEED_TIMM = {  # model_type -> why its encoder cannot be built here
-    kind: "EdgeTamVisionModel of transformers builds its RepViT by TimmWrapperModel, which needs timm, and timm "
-    "torchvision; RepViT has no q and v for LoRA either"
-    for kind in ("edgetam", "edgetam_video", "edgetam_vision_model")
-}
+NEED_TIMM = ("edgetam", "edgetam_video", "edgetam_vision_model")  # `model_type`
