@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -76,7 +77,7 @@ def _devices() -> Iterator[str]:
         return
     import torch
 
-    known = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.13
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.13
     kind = f", {known['cpu_name']}" if known.get("cpu_name") else ""
     yield f"ok       {cores} CPU cores{kind}, threads: {torch.get_num_threads()}"
     if known:
