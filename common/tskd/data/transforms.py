@@ -22,6 +22,7 @@ from monai.transforms import (
 )
 
 from tskd.data.antialias import AntialiasedResized
+from tskd.data.neighbour_slices import NeighbourChannels
 
 MODES = {"image": "bilinear", "label": "nearest-exact"}
 DTYPES = {"image": torch.float32, "label": torch.uint8}
@@ -35,6 +36,7 @@ def image_transforms(
     resize_label: bool = True,
     track_meta: bool = False,
     then: Sequence[Transform] = (),
+    first: Sequence[Transform] = (),
 ) -> Compose:
     """Read 8-bit images (PNG, JPEG) and their labels, as squares.
 
@@ -45,6 +47,7 @@ def image_transforms(
         resize_label: whether the label is resized too; a validation compares at its own size.
         track_meta: whether results know their file and how they were resized.
         then: further transforms of the same chain.
+        first: transforms before it, which may change the files that are read.
 
     Returns:
         A chain to image C x S x S, float32 in [0, 1], and label 1 x S x S, uint8.
@@ -58,18 +61,20 @@ def image_transforms(
         AntialiasedResized(resized, [image_size] * 2, mode=[MODES[key] for key in resized], **missing),
         EnsureTyped(keys, dtype=[DTYPES[key] for key in keys], track_meta=track_meta, **missing),
     ]
-    return Compose([*chain, *then])
+    return Compose([*first, *chain, *then])
 
 
-def volume_transforms(image_size: int, scale_intensity: Transform) -> Compose:
+def volume_transforms(image_size: int, scale_intensity: Transform, neighbours: int = 0) -> Compose:
     """Read volumes (NIfTI) and their labels for a validation slice by slice; inference.json has the same, in the open.
 
     Args:
         image_size: side in pixels of each slice of the image; the label keeps its own size.
         scale_intensity: transform of the key "image" to [0, 1].
+        neighbours: slices on each side that become channels of each slice (2.5-D), or 0.
 
     Returns:
-        A chain to image C x S x S x D, float32, in LPS order, and label 1 x X x Y x D, uint8, as it is stored.
+        A chain to image C x S x S x D, float32, in LPS order, and label 1 x X x Y x D, uint8, as it is stored; with
+        neighbours the image has (2 neighbours + 1) x C channels (`NeighbourChannels`).
     """
     both = ["image", "label"]
     chain: list[Any] = [
@@ -80,6 +85,7 @@ def volume_transforms(image_size: int, scale_intensity: Transform) -> Compose:
         Lambdad("image", func=_clamp),
         AntialiasedResized("image", [image_size, image_size, -1], mode="trilinear"),
         EnsureTyped(both, dtype=[DTYPES[key] for key in both]),
+        *([Lambdad("image", func=NeighbourChannels(neighbours))] if neighbours else []),
     ]
     return Compose(chain)
 

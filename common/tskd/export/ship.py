@@ -61,10 +61,10 @@ def ship_run(
         The output folder.
 
     Raises:
-        TskdError: a diffusion model's run; a dataset.json with other labels, channels, modality or scaling than that
-            of the training (or, without `force`, other lists); the model was not evaluated or has learned nothing
-            (without `force`); versions.json is missing or lacks the image size; there is no such model; or as
-            `ship_student`.
+        TskdError: the run of a diffusion model or of a student that sees several slices; a dataset.json with other
+            labels, channels, modality or scaling than that of the training (or, without `force`, other lists); the
+            model was not evaluated or has learned nothing (without `force`); versions.json is missing or lacks the
+            image size; there is no such model; or as `ship_student`.
     """
     path = Path(run) / "versions.json"
     if not path.is_file():
@@ -78,6 +78,7 @@ def ship_run(
             f"{path}: expected a student or a teacher, found a diffusion model, which segments nothing. Its folder "
             "models/pipeline has the network and the schedule it was trained with"
         )
+    refuse_several_slices(path, settings)
     check_data(path, versions.get("data", {}), dataset_file, force)
     model = Path(run) / "models" / "model.pt" if model is None else Path(model)
     if not model.is_file():
@@ -90,6 +91,24 @@ def ship_run(
     if "vfm" in settings:
         return ship_teacher(bundle, model, output, dataset_file, size, settings["vfm"], components, record)
     return ship_student(bundle, model, output, dataset_file, size, overlay, components, record, **keys)
+
+
+def refuse_several_slices(path: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse a student that sees several slices at once, which a shipped bundle has no way to give it.
+
+    Args:
+        path: versions.json of its run.
+        settings: of the training.
+
+    Raises:
+        TskdError: saying how it can be used.
+    """
+    if count := settings.get("neighbour_slices"):
+        raise TskdError(
+            f"{path}: expected a student that segments each slice by itself, found one that sees {count} neighbouring "
+            "slices on each side (neighbours.json). It cannot be shipped, exported or used by `tskd predict` yet: "
+            "`tskd evaluate --run` writes its masks; ship a student that was trained without neighbours.json"
+        )
 
 
 def ship_teacher(

@@ -118,7 +118,8 @@ class LiteUNet(nn.Module):
     so that thin structures are seen at full resolution.
 
     Args:
-        in_channels: 1 (repeated to three) or 3.
+        in_channels: 1 (repeated to three) or 3: colours, or a grey slice between its neighbours. Three times the same
+            slice gives what the slice alone does, so that weights of one channel are a start for three.
         out_channels: classes, with the background.
         decoder_channels: of the decoder blocks, from 1/16 of the side to the whole (five), or to the half (four).
         dropout: share of the decoder's last channels that is dropped in training mode, for Monte-Carlo dropout as MONAI

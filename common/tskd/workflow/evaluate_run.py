@@ -20,7 +20,8 @@ from tskd.workflow.commands import (
     merged_config,
 )
 
-KEPT = ("vfm", "image_size", "num_classes", "in_channels", "largest_component")  # settings that the model goes on with
+# settings that the model goes on with
+KEPT = ("vfm", "image_size", "num_classes", "in_channels", "largest_component", "neighbour_slices")
 
 
 def evaluate_command(

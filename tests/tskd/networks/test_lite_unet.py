@@ -153,6 +153,16 @@ def test_wrong_channels():
         load_lite_encoder(torch.nn.Linear(1, 1), "random")
 
 
+def test_a_slice_between_neighbours_like_itself_is_seen_as_alone():
+    one, three = LiteUNet(1, 2).eval(), LiteUNet(3, 2).eval()
+    three.load_state_dict(one.state_dict())  # weights of one channel are a start for three
+    x = torch.rand(2, 1, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(three(x.expand(-1, 3, -1, -1)), one(x))
+        different = three(torch.cat([torch.rand_like(x), x, torch.rand_like(x)], dim=1))
+    assert not torch.allclose(different, one(x))
+
+
 def test_dropout_acts_in_training_alone_and_adds_no_weight():
     plain, dropped = LiteUNet(1, 3), LiteUNet(1, 3, dropout=0.5)
     dropped.load_state_dict(plain.state_dict())
