@@ -32,7 +32,8 @@ def merge_run(run: str | Path, output: str | Path, model: str | Path | None = No
         TskdError: when there is no such run, or its weights do not fit its settings.
     """
     settings = _run_settings(Path(run))
-    network = build_sam(settings["vfm"], settings["num_classes"], settings["image_size"])
+    high_res = bool(settings.get("network_def#high_res_features"))
+    network = build_sam(settings["vfm"], settings["num_classes"], settings["image_size"], high_res_features=high_res)
     load_weights(network, model or Path(run) / "models" / "model.pt")
     return _write(encoder_state(network), network, output)
 
@@ -87,7 +88,8 @@ def _run_settings(run: Path) -> dict[str, Any]:
     path = run / "versions.json"
     if not path.is_file():
         raise TskdError(f"{path}: expected the file that a training writes, found none. Give the training's output_dir")
-    settings = json.loads(path.read_text()).get("settings", {})
+    made_with = json.loads(path.read_text())
+    settings = {**made_with.get("settings", {}), **made_with.get("network_keys", {})}
     if missing := [key for key in ("vfm", "num_classes", "image_size") if key not in settings]:
         raise TskdError(f"{path}: expected a teacher's settings, found none for {', '.join(missing)}")
     return settings

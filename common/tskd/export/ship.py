@@ -89,7 +89,9 @@ def ship_run(
     size = int(settings["image_size"])
     keys = {"teacher": versions.get("teacher"), "network_keys": versions.get("network_keys", {})}
     if "vfm" in settings:
-        return ship_teacher(bundle, model, output, dataset_file, size, settings["vfm"], components, record)
+        return ship_teacher(
+            bundle, model, output, dataset_file, size, settings["vfm"], components, record, keys["network_keys"]
+        )
     return ship_student(bundle, model, output, dataset_file, size, overlay, components, record, **keys)
 
 
@@ -120,6 +122,7 @@ def ship_teacher(
     vfm: str,
     largest_component: Sequence[int] = (),
     record: Record | None = None,
+    network_keys: Mapping[str, Any] | None = None,
 ) -> Path:
     """Ship a teacher in the form of a student's bundle: the same preprocessing, scripts and terms, another network.
 
@@ -134,6 +137,7 @@ def ship_teacher(
         vfm: its foundation model.
         largest_component: classes of which only the largest connected component is kept.
         record: what is known of its training and evaluation.
+        network_keys: keys of the network that the training was given, such as network_def#high_res_features.
 
     Raises:
         TskdError: as `ship_student`.
@@ -149,7 +153,9 @@ def ship_teacher(
     )
     record = record or Record()
     record = replace(record, dice=f"{record.dice}\n{said}")
-    return ship_student(bundle, model, output, dataset_file, image_size, network, largest_component, record, vfm)
+    return ship_student(
+        bundle, model, output, dataset_file, image_size, network, largest_component, record, vfm, network_keys
+    )
 
 
 def ship_student(

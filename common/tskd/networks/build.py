@@ -41,6 +41,7 @@ def build_sam(
     image_size: int,
     config: dict[str, Any] | None = None,
     gradient_checkpointing: bool = False,
+    high_res_features: bool = False,
 ) -> Teacher:
     """Build the network with random weights; `load_pretrained` fills in the foundation model's.
 
@@ -51,6 +52,8 @@ def build_sam(
         image_size: side of the square image in pixels; a multiple of 16 (of 4 for lite_medsam).
         config: fields of the encoder's configuration to change, for encoders of `transformers` only.
         gradient_checkpointing: recompute the encoder's blocks in the backward pass, to save memory in training.
+        high_res_features: decode at the image's resolution instead of a quarter of it, for thin structures; for SAM's
+            encoders of stride 16.
 
     Returns:
         Network from B x c x image_size x image_size in [0, 1] to logits B x num_classes x image_size x image_size.
@@ -66,6 +69,11 @@ def build_sam(
         )
     if num_classes < 2:
         raise TskdError(f"num_classes must be at least 2 (the background is a class), found {num_classes}")
+    if high_res_features and (vfm not in VFMS or vfm == "lite_medsam"):
+        raise TskdError(
+            f"high_res_features: expected false with vfm={vfm!r}: they are for SAM's mask decoder at stride 16, as in "
+            "mobile_sam and sam_vit_b"
+        )
     if vfm not in VFMS:
         return build_encoder_teacher(vfm, num_classes, image_size, config, gradient_checkpointing)
     encoder: SamVisionEncoder | TinyViT
@@ -81,7 +89,7 @@ def build_sam(
     # transformers' SAM has 1e-6 in the decoder's layer norms where the published code, and so MobileSAM, has 1e-5
     decoder = SamMaskDecoderConfig(num_multimask_outputs=num_classes - 1, layer_norm_eps=layer_norm_eps)
     decoder._attn_implementation = "sdpa"
-    network = PromptFreeSam(vfm, encoder, decoder, image_size, scale)
+    network = PromptFreeSam(vfm, encoder, decoder, image_size, scale, high_res_features)
     if gradient_checkpointing:
         network.set_gradient_checkpointing(True)
     return network

@@ -11,6 +11,7 @@ from transformers import SamMaskDecoderConfig
 from transformers.models.sam.modeling_sam import SamMaskDecoder, SamVisionEncoder
 
 from tskd.errors import TskdError
+from tskd.networks.high_res import HighResFeatures
 from tskd.networks.pixel_scale import PixelScale
 from tskd.networks.tiny_vit import TinyViT
 
@@ -29,6 +30,7 @@ class PromptFreeSam(nn.Module):
         decoder_config: settings of the mask decoder; classes = num_multimask_outputs + 1.
         image_size: side of the (square) training image in pixels; a ViT takes only this size, TinyViT any size.
         pixel_scale: the pretrained encoder's normalisation.
+        high_res_features: decode at the image's own resolution, for thin structures; not at stride 4, which does so.
     """
 
     pixel_mean: Tensor
@@ -43,6 +45,7 @@ class PromptFreeSam(nn.Module):
         decoder_config: SamMaskDecoderConfig,
         image_size: int,
         pixel_scale: PixelScale,
+        high_res_features: bool = False,
     ) -> None:
         super().__init__()
         self.vfm = vfm
@@ -58,6 +61,7 @@ class PromptFreeSam(nn.Module):
         self.mask_decoder = SamMaskDecoder(decoder_config)
         self.mask_decoder.iou_prediction_head.requires_grad_(False)
         width = decoder_config.hidden_size
+        self.high_res = HighResFeatures(width // 8) if high_res_features else None
         self.register_buffer("positional_embedding", torch.randn(2, width // 2))
         self.no_prompt_embedding = nn.Parameter(torch.randn(1, width))
         self.register_buffer("pixel_mean", torch.tensor(pixel_scale.mean).view(1, 3, 1, 1), persistent=False)
@@ -91,8 +95,8 @@ class PromptFreeSam(nn.Module):
         features = torch.cat([phase.sin(), phase.cos()], dim=-1).permute(2, 0, 1)[None]
         return features.to(self.positional_embedding.dtype)
 
-    def _decode(self, embedding: Tensor) -> Tensor:
-        """Run `SamMaskDecoder.forward` with the masks of all tokens: B x 256 x h x w to B x C x 4h x 4w."""
+    def _decode(self, embedding: Tensor, image: Tensor) -> Tensor:
+        """Run `SamMaskDecoder.forward` with the masks of all tokens: B x 256 x h x w to B x C x 4h x 4w, or H x W."""
         decoder = self.mask_decoder
         batch, channels, height, width = embedding.shape
         tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])  # 1 + C tokens
@@ -106,9 +110,11 @@ class PromptFreeSam(nn.Module):
         pixels = pixels.transpose(2, 3).reshape(batch, channels, height, width)
         pixels = decoder.activation(decoder.upscale_layer_norm(decoder.upscale_conv1(pixels)))
         pixels = decoder.activation(decoder.upscale_conv2(pixels))  # B x C' x 4h x 4w
+        if self.high_res is not None:
+            pixels = self.high_res(pixels, image)  # B x C' x H x W
         kernels = [mlp(tokens[:, 0, 1 + i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)]
         masks = torch.stack(kernels, dim=1) @ pixels.flatten(2)
-        return masks.view(batch, -1, 4 * height, 4 * width)
+        return masks.view(batch, -1, *pixels.shape[-2:])
 
     def forward_features(self, x: Tensor) -> dict[str, Tensor]:
         """Run encoder and decoder without upsampling.
@@ -117,24 +123,27 @@ class PromptFreeSam(nn.Module):
             x: images B x c x H x W in [0, 1], c = 1 (grey) or 3.
 
         Returns:
-            `logits_low`: B x C x 4h x 4w; `embedding`: the encoder's output, B x 256 x h x w, with h = H / stride.
+            `logits_low`: B x C x 4h x 4w, or B x C x H x W with `high_res_features`; `embedding`: the encoder's output,
+            B x 256 x h x w, with h = H / stride.
 
         Raises:
             TskdError: the size is not one that the encoder takes.
         """
         self._check_size(*x.shape[-2:])
-        embedding = self.image_encoder(self._normalise(x))
+        image = self._normalise(x)
+        embedding = self.image_encoder(image)
         if not self.any_size:
             embedding = embedding.last_hidden_state
-        return {"logits_low": self._decode(embedding), "embedding": embedding}
+        return {"logits_low": self._decode(embedding, image), "embedding": embedding}
 
     def forward(self, x: Tensor, low_resolution: bool = False) -> Tensor:
         """Map images B x c x H x W in [0, 1] to class logits B x C x H x W.
 
-        With `low_resolution` the logits are the decoder's own, B x C x 4h x 4w, as SAMed's loss takes them.
+        With `low_resolution` the logits are the decoder's own, B x C x 4h x 4w (H x W with `high_res_features`), as
+        SAMed's loss takes them.
         """
         logits = self.forward_features(x)["logits_low"]
-        if low_resolution or self.stride == 4:  # at stride 4 they are at the image's resolution already
+        if low_resolution or logits.shape[-2:] == x.shape[-2:]:
             return logits
         return F.interpolate(logits, size=x.shape[-2:], mode="bilinear", align_corners=False)
 

@@ -73,6 +73,8 @@ def load_pretrained(
     state = to_network_layout(state, vit=not network.any_size)
     state = _mask_token_per_class(state, network.num_classes)
     expected = network.state_dict()
+    if network.high_res is not None and not any(key.startswith("high_res.") for key in state):
+        state |= {key: value for key, value in expected.items() if key.startswith("high_res.")}  # no model has them
     if not isinstance(network.image_encoder, TinyViT):
         state = resize_positions(state, expected, network.image_encoder.config.global_attn_indexes)
     _check_keys(state, expected, network.vfm, source)

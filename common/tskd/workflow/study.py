@@ -120,7 +120,8 @@ class Study(DataSteps):
             run_keys |= {"model_dir": f"{needs[-1].folder}/models"}
             if "run" in settings:
                 known = read_teacher(Path(settings["run"])).settings
-                overrides = {key: known[key] for key in ("vfm", "image_size")}
+                network = [key for key in known if key.startswith("network_def#")]
+                overrides = {key: known[key] for key in ("vfm", "image_size", *network)}
         stage = {"configs": configs, **settings.get("soft_labels", {})}
         stage["overrides"] = {**overrides, **stage.get("overrides", {})}
         return self._run("soft_labels", TEACHER, folder, needs, cell, stage, run_keys, settings)

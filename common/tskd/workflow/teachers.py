@@ -25,7 +25,7 @@ class Teacher:
     Args:
         folder: `output_dir` of a teacher's or a student's training, or a MONAI bundle.
         kind: SAM, STUDENT_RUN or BUNDLE.
-        settings: of its training, or of the bundle's inference.json.
+        settings: of its training, with the keys that its network was given, or of the bundle's inference.json.
     """
 
     folder: Path
@@ -64,7 +64,8 @@ def read_teacher(folder: Path) -> Teacher:
         content = json.loads(inference.read_text(encoding="utf-8")) if inference.is_file() else {}
         size = content.get("image_size")
         return Teacher(folder, BUNDLE, {"image_size": size} if isinstance(size, int) else {})
-    settings = json.loads(versions.read_text(encoding="utf-8"))["settings"]
+    made_with = json.loads(versions.read_text(encoding="utf-8"))
+    settings = {**made_with["settings"], **made_with.get("network_keys", {})}
     if "image_size" not in settings:
         raise TskdError(f"{versions}: expected a teacher's settings with image_size, found {list(settings)}")
     return Teacher(folder, SAM if "vfm" in settings else STUDENT_RUN, settings)

@@ -154,3 +154,39 @@ def test_positions_keep_single_precision_under_autocast(mobile):
 def test_wrong_inputs(name, shape, message, request):
     with pytest.raises(TskdError, match=message):
         request.getfixturevalue(name)(torch.rand(*shape))
+
+
+@torch.no_grad()
+def test_high_res_features_start_as_the_upsampled_answer_and_are_of_the_images_size():
+    torch.manual_seed(0)
+    plain, fine = build_sam("mobile_sam", 3, 64), build_sam("mobile_sam", 3, 64, high_res_features=True)
+    missing, unexpected = fine.load_state_dict(plain.state_dict(), strict=False)
+    assert not unexpected and {name.split(".")[0] for name in missing} == {"high_res"}
+    x = torch.rand(2, 1, 64, 96)
+    low = plain.eval().forward_features(x)["logits_low"]
+    outputs = fine.eval().forward_features(x)["logits_low"]
+    assert low.shape == (2, 3, 16, 24) and outputs.shape == (2, 3, 64, 96)
+    torch.testing.assert_close(outputs, nn.functional.interpolate(low, (64, 96), mode="bilinear"), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(fine(x, low_resolution=True), outputs)
+
+
+def test_high_res_features_see_the_pixels_that_a_quarter_of_the_side_averages_away():
+    """Two images that differ by a stripe of alternating pixels: their answers differ at pixels, not in blocks of 4."""
+    torch.manual_seed(0)
+    network = build_sam("mobile_sam", 2, 64, high_res_features=True)
+    network.requires_grad_(False).high_res.requires_grad_(True)
+    x = torch.zeros(1, 1, 64, 64)
+    x[..., 32, ::2] = 1
+    label = x[:, 0].long()
+    optimizer = torch.optim.Adam(network.high_res.parameters(), 0.01)
+    for _ in range(60):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(network(x), label, torch.tensor([1.0, 30.0])).backward()
+        optimizer.step()
+    assert torch.equal(network(x).argmax(1), label)
+
+
+@pytest.mark.parametrize("vfm", ["lite_medsam", "sam2_hiera_tiny"])
+def test_high_res_features_are_refused_where_they_have_no_place(vfm):
+    with pytest.raises(TskdError, match="high_res_features: expected false with vfm='" + vfm):
+        build_sam(vfm, 2, 64, high_res_features=True)
