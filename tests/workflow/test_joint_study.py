@@ -96,7 +96,10 @@ def test_data_and_teachers_that_are_there_are_taken_as_they_are(tmp_path: Path) 
     (tmp_path / "a.png").write_bytes(b"image")
     (tmp_path / "run/models").mkdir(parents=True)
     (tmp_path / "run/models/model.pt").write_bytes(b"weights")
-    write_json(tmp_path / "run/versions.json", {"settings": {"vfm": "sam_vit_b", "image_size": 256}})
+    keys = {"network_def#high_res_features": True}
+    write_json(
+        tmp_path / "run/versions.json", {"settings": {"vfm": "sam_vit_b", "image_size": 256}, "network_keys": keys}
+    )
     config = joint()
     config["datasets"]["phantom"] = {
         "dataset_dir": str(tmp_path), "num_classes": 2, "in_channels": 1, "num_labelled_groups": [1]
@@ -108,6 +111,7 @@ def test_data_and_teachers_that_are_there_are_taken_as_they_are(tmp_path: Path) 
     answers = steps[f"{AT}/soft_labels/real/small/budget-1-patient/seed-0/manifest.json"].command
     assert value(answers, "model_dir") == str(tmp_path / "run/models")
     assert (value(answers, "vfm"), value(answers, "image_size")) == ("sam_vit_b", "256")
+    assert value(answers, "network_def#high_res_features") == "True"
     assert value(answers, "dataset_files") == str([str(tmp_path / "dataset.json")])
     assert value(answers, "dataset_dir") == str(tmp_path)
     config["folds"] = {"of": 3}

@@ -72,6 +72,16 @@ def test_tiny_vit_in_mobile_sams_layout(mobile_sam, tmp_path, monkeypatch):
 
 
 @torch.no_grad()
+def test_of_a_run_whose_network_was_given_keys(tmp_path):
+    network = build_sam("mobile_sam", 2, 64, high_res_features=True)
+    save_weights(network, tmp_path / "models" / "model.pt")
+    keys = {"network_def#high_res_features": True}
+    settings = {"vfm": "mobile_sam", "num_classes": 2, "image_size": 64}
+    (tmp_path / "versions.json").write_text(json.dumps({"settings": settings, "network_keys": keys}))
+    TinyViT().load_state_dict(load_file(merge_run(tmp_path, tmp_path / "encoder.safetensors")), strict=True)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("elsewhere", [False, True])
 def test_of_a_run(elsewhere, mobile_sam, tmp_path, capsys):
     _, network = mobile_sam

@@ -341,14 +341,16 @@ def test_a_data_set_of_other_labels_or_scaling_is_refused(tmp_path: Path) -> Non
         ship_run(BUNDLE, run, tmp_path / "y_segmentation", file, force=True)
 
 
-def test_a_teacher_ships_with_its_values_and_says_what_it_is(tmp_path: Path) -> None:
+@pytest.mark.parametrize("high_res", [False, True])
+def test_a_teacher_ships_with_its_values_and_says_what_it_is(tmp_path: Path, high_res: bool) -> None:
     ship(tmp_path, "nii.gz")
     file, run, size = tmp_path / "dataset.json", tmp_path / "run", 64
-    network = build_sam("mobile_sam", len(LABELS), size).eval()
+    network = build_sam("mobile_sam", len(LABELS), size, high_res_features=high_res).eval()
     save_weights(network, run / "models/model.pt")
     settings = {"image_size": size, "vfm": "mobile_sam", "largest_component": [1]}
     made = {"settings": settings, **provenance({"dataset_file": str(file), "vfm": "mobile_sam"})}
-    (run / "versions.json").write_text(json.dumps(made))
+    keys = {"network_def#high_res_features": True} if high_res else {}
+    (run / "versions.json").write_text(json.dumps({**made, "network_keys": keys}))
     copy = ship_run(BUNDLE, run, tmp_path / "teacher_segmentation", file, force=True)
     config, metadata = (_json(copy / f"configs/{name}.json") for name in ("inference", "metadata"))
     assert (config["image_size"], config["num_classes"], config["largest_component"]) == (size, len(LABELS), [1])
