@@ -76,6 +76,12 @@ def build_sam(
         )
     if vfm not in VFMS:
         return build_encoder_teacher(vfm, num_classes, image_size, config, gradient_checkpointing)
+    stride = 4 if vfm == "lite_medsam" else 16
+    if image_size < stride or image_size % stride:
+        raise TskdError(
+            f"{vfm}: the image size must be a multiple of the encoder's stride {stride}, found "
+            f"{image_size} x {image_size}; choose image_size={max(round(image_size / stride), 1) * stride}"
+        )
     encoder: SamVisionEncoder | TinyViT
     if vfm in _TINY_VITS:
         if config:

@@ -49,6 +49,8 @@ def test_gradient_checkpointing_is_a_setting(tiny):
             ("mobile_sam", 2, 100),
             "mobile_sam: the image size must be a multiple of the encoder's stride 16, found 100 x 100",
         ),
+        (("sam_vit_b", 2, 8), "sam_vit_b: .* stride 16, found 8 x 8; choose image_size=16"),
+        (("mobile_sam", 2, 0), "mobile_sam: .* stride 16, found 0 x 0"),
         (("lite_medsam", 2, 66), "lite_medsam: .* stride 4, found 66 x 66"),
         (("mobile_sam", 2, 64, {"hidden_size": 32}), "mobile_sam has no settings to change"),
         (("sam_vit_b", 2, 64, {"hiden_size": 32}), "SamVisionConfig has not: hiden_size"),

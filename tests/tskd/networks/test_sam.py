@@ -161,11 +161,13 @@ def test_high_res_features_start_as_the_upsampled_answer_and_are_of_the_images_s
     torch.manual_seed(0)
     plain, fine = build_sam("mobile_sam", 3, 64), build_sam("mobile_sam", 3, 64, high_res_features=True)
     missing, unexpected = fine.load_state_dict(plain.state_dict(), strict=False)
-    assert not unexpected and {name.split(".")[0] for name in missing} == {"high_res"}
+    assert not unexpected
+    assert {name.split(".")[0] for name in missing} == {"high_res"}
     x = torch.rand(2, 1, 64, 96)
     low = plain.eval().forward_features(x)["logits_low"]
     outputs = fine.eval().forward_features(x)["logits_low"]
-    assert low.shape == (2, 3, 16, 24) and outputs.shape == (2, 3, 64, 96)
+    assert low.shape == (2, 3, 16, 24)
+    assert outputs.shape == (2, 3, 64, 96)
     torch.testing.assert_close(outputs, nn.functional.interpolate(low, (64, 96), mode="bilinear"), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(fine(x, low_resolution=True), outputs)
 
