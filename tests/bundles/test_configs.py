@@ -36,6 +36,15 @@ ON_ANOTHER = {
     "fixmatch.json": ("distill.json", "averaged.json", "joint.json", "semi.json"),
     "mean_teacher.json": ("distill.json", "averaged.json", "joint.json", "semi.json"),
     "task_agnostic.json": ("distill.json",),
+    "volume_semi.json": (
+        "distill.json",
+        "averaged.json",
+        "joint.json",
+        "semi.json",
+        "volume.json",
+        "volume_distill.json",
+    ),
+    "volume_distill.json": ("distill.json", "averaged.json", "joint.json", "volume.json"),
     "untuned.json": ("soft_labels.json",),
 }  # overlays on an overlay
 

@@ -1,4 +1,4 @@
-"""Students that see more than one slice: neighbours as channels (2.5-D), from training to the scores of volumes."""
+"""Students that see more than one slice, as channels (2.5-D) or in patches (3-D): from training to the scores."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from monai.bundle import ConfigParser
 
+from tests.bundles.conftest import BUNDLES
 from tests.tskd.distillation.conftest import PREPROCESSING
 from tskd.data import entries
 from tskd.distillation import write_soft_labels
@@ -59,6 +61,52 @@ def test_neighbours_are_trained_distilled_and_evaluated_on_volumes(
         model_dir=str(run / "models"), network_def__init_filters=8, device="cpu",
     )  # fmt: skip
     assert {row.metric for row in read_rows(run / "metrics.csv")} >= {"dice"}
+
+
+def test_a_3d_student_is_trained_distilled_and_evaluated_on_volumes(
+    cohort: Path, soft: Path, tmp_path: Path, run_bundle: Callable[..., Any]
+) -> None:
+    """One labelled patient, two with soft labels; half of each batch is of each kind."""
+    shared: dict[str, Any] = {
+        **TOY, "image_size": 32, "dataset_dir": str(cohort), "num_labelled": "1 patient", "first_filters": 4,
+        "patch_size": [32, 32, 8], "anisotropy": 3.0,
+    }  # fmt: skip
+    first, run = tmp_path / "first", tmp_path / "run"
+    start = first / "models/model.pt"
+    trained = run_bundle(
+        STUDENT, "train", "averaged", "volume", **shared, output_dir=str(first), model_dir=str(start.parent)
+    )
+    assert len(trained.parser.get_parsed_content("train#dataset")) == 1
+    weights = torch.load(start, weights_only=True)
+    assert weights["input_block.conv1.conv.weight"].shape == (4, 1, 3, 3, 1)  # slices are three pixels apart
+    keys = {"output_dir": str(run), "init_weights": str(start), "soft_labels": str(soft)}
+    files = ("train", "distill", "averaged", "joint", "volume", "volume_distill")
+    trained = run_bundle(STUDENT, *files, **shared, **keys)
+    sampler = trained.parser.get_parsed_content("train#sampler")
+    assert sampler.counts == [1, 2, 0]  # volumes, not slices
+    shares = (run / "gradient_shares.csv").read_text().splitlines()
+    assert {line.split(",")[1] for line in shares[1:]} >= {"logits_dice", "logits_kl", "labelled"}
+    moved = torch.load(run / "models/model.pt", weights_only=True)
+    assert any(not torch.equal(value, moved[name]) for name, value in weights.items())
+    semi = ("train", "distill", "averaged", "joint", "semi", "volume", "volume_distill", "volume_semi")
+    keys = {"output_dir": str(tmp_path / "semi"), "init_weights": str(start), "soft_labels": str(soft)}
+    run_bundle(STUDENT, *semi, **shared, **keys)
+    assert (tmp_path / "semi/models/model.pt").is_file()
+    keys = {"output_dir": str(run), "model_dir": str(run / "models")}
+    run_bundle(STUDENT, "train", "volume", "evaluate", **{**shared, **keys}, device="cpu")
+    scored = read_rows(run / "metrics.csv")
+    assert {row.metric for row in scored} >= {"dice"}
+    assert len({row.case for row in scored}) == 2
+
+
+def test_the_distance_of_slices_is_read_from_the_validation_volumes(cohort: Path) -> None:
+    parser = ConfigParser()
+    parser.read_config([str(BUNDLES / f"student_segmentation/configs/{name}.json") for name in ("train", "volume")])
+    parser.update({"dataset_dir": str(cohort), "image_size": 64})
+    network = parser.get_parsed_content("network_def")
+    assert parser.get_parsed_content("anisotropy") > 1
+    assert network.strides[1] == [2, 2, 1]
+    assert parser.get_parsed_content("patch_size") == [64, 64, 8]
 
 
 def test_an_evaluation_of_a_run_takes_the_overlay_and_its_neighbours(cohort: Path, tmp_path: Path) -> None:

@@ -80,8 +80,8 @@ class NeighbourChannels:
     def __call__(self, volume: Tensor) -> Tensor:
         """Return the stacks of all slices."""
         length = volume.shape[-1]
-        places = torch.tensor([neighbours(z, length, self.count) for z in range(length)], device=volume.device)
-        return torch.cat([volume[..., places[:, offset]] for offset in range(places.shape[1])])
+        positions = torch.tensor([neighbours(z, length, self.count) for z in range(length)], device=volume.device)
+        return torch.cat([volume[..., positions[:, offset]] for offset in range(positions.shape[1])])
 
 
 def _check_count(count: int) -> None:

@@ -105,11 +105,13 @@ def refuse_several_slices(path: Path, settings: Mapping[str, Any]) -> None:
     Raises:
         TskdError: saying how it can be used.
     """
-    if count := settings.get("neighbour_slices"):
+    count, patch = settings.get("neighbour_slices"), settings.get("patch_size")
+    seen = f"patches of {patch} voxels (volume.json)" if patch else f"{count} neighbouring slices on each side"
+    if count or patch:
         raise TskdError(
-            f"{path}: expected a student that segments each slice by itself, found one that sees {count} neighbouring "
-            "slices on each side (neighbours.json). It cannot be shipped, exported or used by `tskd predict` yet: "
-            "`tskd evaluate --run` writes its masks; ship a student that was trained without neighbours.json"
+            f"{path}: expected a student that segments each slice by itself, found one that sees {seen}. It cannot be "
+            "shipped, exported or used by `tskd predict` yet: `tskd evaluate --run` writes its masks; ship a student "
+            "that was trained without neighbours.json and volume.json"
         )
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tskd.networks.lite_weights import load_lite_encoder
     from tskd.networks.normalisation import check_normalisation
     from tskd.networks.sam import PromptFreeSam
-    from tskd.networks.student_start import configured, initialised
+    from tskd.networks.student_start import configured, initialised, on_device
     from tskd.networks.taps import TappedNetwork
     from tskd.networks.tiny_vit import TinyViT
     from tskd.networks.vit_start import start_vit
@@ -46,6 +46,7 @@ _HOME = {
     "load_lite_encoder": "lite_weights",
     "load_pretrained": "weights",
     "load_vit": "vit_weights",
+    "on_device": "student_start",
     "parameter_groups": "layer_groups",
     "pretrained_file": "weights",
     "read_checkpoint": "weights",
@@ -74,6 +75,7 @@ __all__ = [
     "load_lite_encoder",
     "load_pretrained",
     "load_vit",
+    "on_device",
     "parameter_groups",
     "pretrained_file",
     "read_checkpoint",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from tskd.networks.layer_groups import batch_norm_momentum, frozen
@@ -44,3 +45,15 @@ def initialised(network: nn.Module, init_weights: str | Path | None, freeze: Seq
         TskdError: weights that do not fit, an unknown module, or nothing left to train.
     """
     return frozen(load_weights(network, init_weights) if init_weights else network, freeze)
+
+
+def on_device(network: nn.Module, device: str | torch.device) -> nn.Module:
+    """Return the network on a device, its weights with channels last, for 2-D or 3-D convolutions.
+
+    Args:
+        network: changed in place.
+        device: of torch.
+    """
+    volumes = any(parameter.ndim == 5 for parameter in network.parameters())
+    memory_format = torch.channels_last_3d if volumes else torch.channels_last
+    return network.to(device, memory_format=memory_format)  # type: ignore[call-overload]

@@ -21,7 +21,10 @@ from tskd.workflow.commands import (
 )
 
 # settings that the model goes on with
-KEPT = ("vfm", "image_size", "num_classes", "in_channels", "largest_component", "neighbour_slices")
+KEPT = (
+    *("vfm", "image_size", "num_classes", "in_channels", "largest_component"),
+    *("neighbour_slices", "patch_size", "anisotropy", "first_filters"),
+)
 
 
 def evaluate_command(
