@@ -19,8 +19,8 @@ MOST = 2  # an axis whose voxels are longer than this many of the shortest is le
 def dynunet_levels(patch_size: Sequence[int], anisotropy: float, most: int = 5) -> dict[str, list[list[int]]]:
     """Return kernels and strides of MONAI's DynUNet, level by level from the full resolution on.
 
-    As nnU-Net (arXiv 1904.08128) has it: an axis whose voxels are more than twice as long as the shortest has kernels
-    of 1 and is not halved, until halving the others has made up for it.
+    As nnU-Net (arXiv 1904.08128) has it: an axis whose voxels are more than twice as long as the shortest (of the axes
+    that can still be halved) has kernels of 1 and is not halved, until halving the others has made up for it.
 
     Args:
         patch_size: voxels along x, y and z.
@@ -43,9 +43,14 @@ def dynunet_levels(patch_size: Sequence[int], anisotropy: float, most: int = 5) 
     kernels: list[list[int]] = []
     strides = [[1, 1, 1]]
     while True:
-        near = [length <= MOST * min(spacing) for length in spacing]
-        stride = [2 if fits and side >= SMALLEST else 1 for fits, side in zip(near, size, strict=True)]
-        kernels.append([3 if fits else 1 for fits in near])
+        halved = [axis for axis in range(3) if size[axis] >= SMALLEST]
+        shortest = min((spacing[axis] for axis in halved), default=min(spacing))
+        near = [length <= MOST * shortest for length in spacing]
+        # once an axis is looked along, it stays so
+        kernels.append(
+            [3 if fits or before == 3 else 1 for fits, before in zip(near, (kernels or [[1] * 3])[-1], strict=True)]
+        )
+        stride = [2 if axis in halved and near[axis] else 1 for axis in range(3)]
         if max(stride) == 1 or len(strides) == most:
             break
         strides.append(stride)

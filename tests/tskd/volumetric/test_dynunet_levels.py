@@ -21,7 +21,7 @@ def test_isotropic_voxels_are_halved_along_every_axis() -> None:
 
 def test_thick_slices_are_left_alone_until_the_plane_is_as_coarse() -> None:
     levels = dynunet_levels([128, 128, 8], 3.1)
-    assert levels["kernels"][:2] == [[3, 3, 1], [3, 3, 3]]
+    assert levels["kernels"] == [[3, 3, 1], *[[3, 3, 3]] * 4]  # also when few slices are left
     assert levels["strides"] == [[1, 1, 1], [2, 2, 1], [2, 2, 2], [2, 2, 1], [2, 2, 1]]
     assert dynunet_levels([64, 64, 16], 8.0)["strides"][:3] == [[1, 1, 1], [2, 2, 1], [2, 2, 1]]
 
