@@ -63,6 +63,7 @@ def doctor(
     device: str | None = None,
     memory_limit: float | None = None,
     keys: KeyValues = (),
+    speed: Flag = False,
     install: Flag = False,
     teachers: Flag = False,
     study: Path | None = None,
@@ -80,6 +81,7 @@ def doctor(
         device: as in train.json; CUDA where there is one.
         memory_limit: in GiB; by default what the machine has free.
         keys: KEY=VALUE ..., other keys of train.json.
+        speed: instead, the fastest precision, batch and layout of the student here; `tskd init` follows it.
         install: instead, versions, CUDA, compiler, disk and hub, as text to paste into a report.
         teachers: instead, which foundation model and image size fit a card (--card, or --memory-limit).
         study: instead, the jobs and GPU-hours of a STUDY.yaml on a card (--card).
@@ -89,6 +91,14 @@ def doctor(
         from tskd.installation import check_installation
 
         text, fits = check_installation()
+    elif speed:
+        from tskd.machine_file import write_measured
+        from tskd.step_speed import measure_speed, speed_table
+        from tskd.workflow.commands import BUNDLES, STUDENT
+
+        measured = measure_speed((bundles or BUNDLES) / STUDENT, image_size or 128, device)
+        write_measured(measured)
+        text, fits = f"{speed_table(measured)}\nKept for `tskd init`, in the cache folder.", True
     elif study is not None:
         from tskd.workflow import check_study, read_yaml
         from tskd.workflow.cards import card_named

@@ -22,7 +22,8 @@ PROCESSES = ("rank", "world_size", "not_first", "is_not_rank0")  # keys that dif
 MAY_DIFFER = (
     *STEPS,
     *PROCESSES,
-    *("device", "amp_dtype", "compile", "gradient_checkpointing", "num_workers", "cache_rate", "batch_size"),  # machine
+    *("device", "amp_dtype", "memory_format", "compile", "gradient_checkpointing"),  # machine
+    *("num_workers", "cache_rate", "batch_size"),  # its memory
     *("resume", "max_epochs", "val_interval", "patience", "validate", "largest_component", "scale_intensity"),
     *("preview_interval", "val_images", "sampler", "steps"),  # pictures on the way of a diffusion model
     *(

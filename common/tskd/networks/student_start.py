@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from tskd.errors import TskdError
 from tskd.networks.layer_groups import batch_norm_momentum, frozen
 from tskd.networks.vit_start import start_vit
 from tskd.state import load_weights
@@ -47,13 +48,22 @@ def initialised(network: nn.Module, init_weights: str | Path | None, freeze: Seq
     return frozen(load_weights(network, init_weights) if init_weights else network, freeze)
 
 
-def on_device(network: nn.Module, device: str | torch.device) -> nn.Module:
-    """Return the network on a device, its weights with channels last, for 2-D or 3-D convolutions.
+def on_device(network: nn.Module, device: str | torch.device, memory_format: str = "channels_last") -> nn.Module:
+    """Return the network on a device, its 2-D or 3-D convolutions laid out in memory as `memory_format` says.
 
     Args:
         network: changed in place.
         device: of torch.
+        memory_format: channels_last, or contiguous_format; the results differ by rounding only.
+
+    Raises:
+        TskdError: another layout.
     """
     volumes = any(parameter.ndim == 5 for parameter in network.parameters())
-    memory_format = torch.channels_last_3d if volumes else torch.channels_last
-    return network.to(device, memory_format=memory_format)  # type: ignore[call-overload]
+    formats = {
+        "channels_last": torch.channels_last_3d if volumes else torch.channels_last,
+        "contiguous_format": torch.contiguous_format,
+    }
+    if memory_format not in formats:
+        raise TskdError(f"memory_format: expected {' or '.join(formats)}, found {memory_format!r}")
+    return network.to(device, memory_format=formats[memory_format])  # type: ignore[call-overload]

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tskd.machine_file import Measured
 from tskd.workflow.schema import WORKFLOW
 
 
@@ -30,6 +31,7 @@ class DataSet:
         weights: file of MobileSAM's weights; None: they are downloaded.
         comments: key -> what stands beside it.
         seen: lines at the head.
+        measured: what `tskd doctor --speed` has measured here.
     """
 
     name: str
@@ -46,6 +48,7 @@ class DataSet:
     weights: str | None = None
     comments: Mapping[str, str] = field(default_factory=dict)
     seen: Sequence[str] = ()
+    measured: Measured | None = None
 
 
 def study_text(data: DataSet) -> str:
@@ -60,7 +63,9 @@ def study_text(data: DataSet) -> str:
         *(f"#   {line}" for line in data.seen),
         "# Correct what is marked with a question mark, then: tskd train THIS_FILE --dry-run",
     ]
-    settings = [_setting(line, data) for line in lines[data_end:]]
+    settings = [
+        text for line in lines[data_end:] for text in (_setting(line, data), *_as_measured(line, data.measured))
+    ]
     start = [f"name: {data.name}", f"data_root: {_text(data.root)}", *lines[begin + 1 : data_begin]]
     return "\n".join([*head, *start, *_data_lines(data), *settings]) + "\n"
 
@@ -106,8 +111,21 @@ def _setting(line: str, data: DataSet) -> str:
     """Return a line of the template with the sizes, structures and weights of this study."""
     line = re.sub(r"(teacher: .*image_size: )(\d+)", lambda m: f"{m[1]}{max(int(m[2]), data.size)}", line)
     line = re.sub(r"(student: .*image_size: )(\d+)", lambda m: f"{m[1]}{data.size}", line)
+    if data.measured is not None and "memory_format" in (faster := data.measured.faster()):
+        layout = f"memory_format: {faster['memory_format'][0]}"  # changes no result but by rounding
+        line = re.sub(r"^(  student: \{.*)\}", lambda m: f"{m[1]}, {layout}}}", line)
     line = re.sub(r"(largest_component: )\[[\d, ]*\]", lambda m: f"{m[1]}{list(data.one_piece)}", line)
     if data.weights is None or "vfm: mobile_sam," not in line:
         return line
     weights = f"vfm: mobile_sam, weights: {json.dumps(data.weights)},"
     return line.partition("   #")[0].replace("vfm: mobile_sam,", weights)
+
+
+def _as_measured(line: str, measured: Measured | None) -> list[str]:
+    """Return remarks below the student's line: what is faster here and changes results, so that the user decides."""
+    advice = [] if measured is None else [text for text in measured.advice() if not text.startswith("memory_format")]
+    if measured is None or not advice or not line.startswith("  student: {"):
+        return []
+    where = f"{measured.name or measured.device}, at {measured.image_size} px"
+    head = f"  # faster here for a student ({where}; tskd doctor --speed), if put into the line above:"
+    return [head, *(f"  #   {text}" for text in advice)]

@@ -12,6 +12,7 @@ from tskd.data.datalist import label_names
 from tskd.data.split import share_out
 from tskd.errors import TskdError
 from tskd.files import write_text
+from tskd.machine_file import read_measured
 from tskd.networks.weight_store import cache_folder
 from tskd.new_study import sources
 from tskd.new_study.described import Description, read_description
@@ -96,6 +97,7 @@ def new_study(
         modality=_modality(images, described, tree, measured, channel, study, comments), channels=measured.channels,
         convert=measured.mixed, size=measured.size, one_piece=measured.one_piece,
         weights=_weights(weights, study), comments=comments, seen=study.seen,
+        measured=read_measured(),
     )  # fmt: skip
     data.window = measured.window if data.modality == "CT" else None
     _patients(tree, groups, sections, study, comments)

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from tskd import data
 from tskd.cli import main
 from tskd.data.io.nifti import write_volume
 from tskd.data.phantom.dicom_writer import write_series
+from tskd.machine_file import Measured, Way, write_measured
 from tskd.workflow import check_study, read_yaml
 
 AFFINE = np.diag([1.5, 1.5, 4.0, 1.0])
@@ -226,6 +229,36 @@ def test_thin_structures_ask_for_a_larger_image(tmp_path: Path) -> None:
     assert main(["init", str(tmp_path), "--output", str(tmp_path / "study.yaml")]) == 0
     shared = read_yaml(tmp_path / "study.yaml")["overrides"]
     assert shared["student"]["image_size"] == shared["teacher"]["image_size"] == 256
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "active", "remarks"),
+    [
+        ({"bfloat16": 0.6}, None, ["amp_dtype: bfloat16  # 0.60 of the time an image"]),
+        ({"contiguous_format": 0.9}, "contiguous_format", []),
+        ({"contiguous_format": 0.97, "bfloat16": 0.97}, None, []),
+    ],
+)
+def test_what_was_measured_here_is_followed_where_no_result_changes_and_else_told(
+    milliseconds: dict[str, float], active: str | None, remarks: list[str], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("TSKD_CACHE", str(tmp_path / "cache"))
+    times = {
+        Way(*each): 50 * milliseconds.get(each[0], 1.0) * milliseconds.get(each[2], 1.0)
+        for each in product(("float32", "bfloat16"), (8,), ("channels_last", "contiguous_format"))
+    }
+    write_measured(Measured("cpu", "a processor", 1, version("torch"), "lite_unet", 128, times))
+    for k in range(12):
+        picture(tmp_path / f"images/{k}.png", k)
+        drawn(tmp_path / f"masks/{k}.png")
+    config, _ = made(tmp_path, tmp_path / "images", tmp_path / "masks")
+    assert config["overrides"]["student"].get("memory_format") == active
+    assert "amp_dtype" not in config["overrides"]["student"]
+    lines = [line.strip() for line in (tmp_path / "study.yaml").read_text().splitlines()]
+    below = lines[next(n for n, line in enumerate(lines) if line.startswith("student: {")) + 1 :]
+    assert below[0].startswith("# faster here for a student (a processor, at 128 px") is bool(remarks)
+    assert all(any(line.startswith(f"#   {remark}") for line in below[:3]) for remark in remarks)
 
 
 def test_a_file_is_written_over_only_if_that_is_asked_for(
