@@ -6,6 +6,7 @@ from tskd.synthesis.adapters import (
     from_model_range,
     label_classes,
     one_hot,
+    preset_flips,
     to_model_range,
 )
 from tskd.synthesis.denoising_loss import DiffusionLoss, denoising_error
@@ -32,6 +33,7 @@ from tskd.synthesis.sampling import (
     SeededSampler,
     build_sampler,
     check_channels,
+    default_sampler,
     folder_settings,
     labels_for,
 )
@@ -56,8 +58,10 @@ __all__ = [
     "check_trained_on",
     "check_training_images",
     "compare",
+    "default_sampler",
     "diversity",
     "export_model",
+    "preset_flips",
     "folder_settings",
     "frechet_distance",
     "from_model_range",

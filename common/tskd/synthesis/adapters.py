@@ -84,6 +84,17 @@ def one_hot(labels: torch.Tensor, classes: int) -> torch.Tensor:
     return (labels == indices).float()
 
 
+def preset_flips(augmentation: Any) -> list[str]:
+    """Return the axes along which a student's augmentation mirrors, for `DiffusionBatch`.
+
+    The rest of a preset is left out: a diffusion model would draw its noise, its colours and its bent borders.
+
+    Args:
+        augmentation: has the probabilities `flip` (of x) and `flip_y`, as `preset_augmentation` returns it.
+    """
+    return [axis for axis, probability in (("x", augmentation.flip), ("y", augmentation.flip_y)) if probability > 0]
+
+
 class DiffusionBatch(PrepareBatch):
     """Make a diffusion training step from a batch of images in [0, 1].
 

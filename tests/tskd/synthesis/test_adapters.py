@@ -6,8 +6,9 @@ from diffusers import DDPMScheduler
 from monai.data import MetaTensor
 from monai.inferers import DiffusionInferer
 
+from tskd.distillation import preset_augmentation
 from tskd.errors import TskdError
-from tskd.synthesis import DiffusionBatch, DiffusionLoss, from_model_range, to_model_range
+from tskd.synthesis import DiffusionBatch, DiffusionLoss, from_model_range, preset_flips, to_model_range
 
 
 def batch(count=4, seed=0):
@@ -98,3 +99,23 @@ def test_a_bfloat16_step_leaves_the_schedule_in_float32(make_network, scheduler)
 def test_other_targets_are_refused(kind):
     with pytest.raises(TskdError, match=f"prediction_type: expected epsilon or v_prediction, found '{kind}'"):
         DiffusionBatch(DDPMScheduler(prediction_type=kind))
+
+
+@pytest.mark.parametrize(
+    ("modality", "axes"),
+    [
+        ("MR", []), ("CT", []), ("US", []), ("X-ray", []), ("unknown", []),
+        ("dermoscopy", ["x", "y"]), ("fundus photography", ["x", "y"]),
+    ],
+)  # fmt: skip
+def test_flips_are_those_of_the_students_preset(modality, axes):
+    assert preset_flips(preset_augmentation(modality)) == axes
+
+
+def test_one_axis_alone_is_the_same_axis_for_student_and_diffusion_model():
+    """Left and right are x, the first axis of an image that is x first."""
+    still = dict.fromkeys(("rotate", "scale", "translate", "shear", "gamma", "brightness", "noise", "blur"), 0.0)
+    augmentation = preset_augmentation("plain", **still, flip=1.0)
+    assert preset_flips(augmentation) == ["x"]
+    image = torch.rand(1, 1, 8, 6)
+    torch.testing.assert_close(augmentation({"image": image})["image"], image.flip(-2), atol=1e-5, rtol=0)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tskd.errors import TskdError
-from tskd.synthesis import SAMPLERS, SeededSampler, folder_settings
+from tskd.synthesis import SAMPLERS, SeededSampler, default_sampler, folder_settings
 from tskd.synthesis.sampling import BATCH_SIZE, image_seed, image_shape
 
 SHAPE = (1, 8, 8)
@@ -192,3 +192,8 @@ def test_any_number_of_steps_is_walked_down_to_the_image(sampler):
         assert walk[-1] >= 0
         if sampler != "ddpm":
             assert walk[0] == 999
+
+
+def test_the_default_sampler_is_the_one_that_was_measured_to_be_better():
+    measured = {None: "sde-dpmsolver++", 20: "sde-dpmsolver++", 25: "sde-dpmsolver++", 19: "dpmsolver++"}
+    assert {steps: default_sampler(steps) for steps in measured} == measured
