@@ -62,6 +62,16 @@ VARIANTS = [
         )
         for names in (["semi"], ["semi", "fixmatch"], ["semi", "mean_teacher"])
     ],
+    *[
+        (
+            "student_segmentation",
+            ["train", "distill", "averaged", "joint", *names],
+            {**SMALL, **NO_SOFT_LABELS, **JOINT, "first_filters": 4},
+        )
+        for names in (["volume", "volume_distill"], ["semi", "volume", "volume_distill", "volume_semi"])
+    ],
+    ("student_segmentation", ["train", "volume"], {**SMALL, "first_filters": 4}),
+    ("student_segmentation", ["train", "neighbours"], SMALL),
     *[("student_segmentation", ["train", "distill", name], {**SMALL, **NO_SOFT_LABELS}) for name in STUDENTS],
     ("student_segmentation", ["train", "evaluate"], {**SMALL, **NO_MODEL}),
     ("student_segmentation", ["inference"], {"image_size": 64}),
