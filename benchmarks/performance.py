@@ -64,6 +64,9 @@ def rows(dataset: Path, output: Path, pictures: Path) -> list[Row]:
                 [*asked, "lite_unet.json", "--", *lite, *stored],
             )
         )
+    for title, extra in (("float32", []), ("bfloat16", ["--amp-dtype", "bfloat16"])):
+        name = f"writing soft labels at 256 px, s an image: MobileSAM in float32, then in {title}"
+        table.append((name, "soft_labels", "s", ["--images", "24"], ["--images", "24", *extra]))
     for name, extra in (("training", []), ("distillation", ["--distil"])):
         options = ["--images", "400", *extra]
         table.append((f"memory of a {name} at 256 px, MB an image", "distillation", "MB", options, options))
