@@ -34,7 +34,7 @@ LINES: list[tuple[str, str, str, tuple[str, str, str]]] = [
 ROWS = {
     "CHAOS MR, 1 labelled patient": ("CHAOS MR, 4 organs, 1 patient (35 slices)", "patients"),
     "CHAOS MR, 20 labels": ("CHAOS MR, 20 slices", "patients"),
-    "USGRA nerves, vessels, 10 labels": ("USGRA ultrasound, 10 images", "different images, fold 0"),
+    "USGRA nerves, vessels, 10 labels": ("USGRA ultrasound, 10 images", "images, three folds"),
     "ISIC 2017 lesions, 10 labels": ("ISIC 2017 skin lesions, 10 images", "images, fold 0"),
     "CHAOS MR, 100 labels": ("CHAOS MR, 100 slices", "patients"),
 }
