@@ -28,7 +28,7 @@ class Way(NamedTuple):
 class Measured(NamedTuple):
     """Milliseconds an image of each way, on a device, at an image size.
 
-    Args:
+    Attributes:
         device: its kind, "cpu" or "cuda".
         name: of the processor or card, as torch tells it.
         threads: of torch.
