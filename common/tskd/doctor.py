@@ -52,12 +52,12 @@ def every_stage(
     Raises:
         TskdError: a key that no stage has, or what `doctor` raises.
     """
-    roots = {stage: _keys(bundle) for stage, bundle in bundles.items()}
-    if unknown := [key for key in settings if not any(key.partition("#")[0] in keys for keys in roots.values())]:
+    where = {key: _stages_with(key, bundles) for key in settings}
+    if unknown := [key for key, stages in where.items() if not stages]:
         raise TskdError(f"{', '.join(unknown)}: no stage's train.json has such a key. `--stage NAME` names close ones")
     fits = {}
     for stage, bundle in bundles.items():
-        chosen = {key: value for key, value in settings.items() if key.partition("#")[0] in roots[stage]}
+        chosen = {key: value for key, value in settings.items() if stage in where[key]}
         fits[stage] = doctor(bundle, chosen, memory_limit)
         yield f"{stage}: {fits[stage].text}\n", fits[stage].seconds is not None
     rows = [f"  {stage:<10}{_finish(fit.seconds):<16}{fit.name}" for stage, fit in fits.items()]
@@ -70,9 +70,18 @@ def every_stage(
     )
 
 
-def _keys(bundle: Path) -> set[str]:
-    file = bundle / "configs" / "train.json"
-    return set(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else set()
+def _stages_with(key: str, bundles: Mapping[str, Path]) -> list[str]:
+    """Return the stages whose train.json has a key in full; where none has, those with its first part."""
+    depths: dict[str, int] = {}
+    for stage, bundle in bundles.items():
+        file, depths[stage] = bundle / "configs" / "train.json", 0
+        config: Any = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        for part in key.split("#"):
+            if not isinstance(config, dict) or part not in config:
+                break
+            config, depths[stage] = config[part], depths[stage] + 1
+    full = [stage for stage, depth in depths.items() if depth == len(key.split("#"))]
+    return full or [stage for stage, depth in depths.items() if depth]
 
 
 def _finish(seconds: float | None) -> str:

@@ -173,12 +173,17 @@ def test_every_stage_gets_its_keys_and_the_times_are_added(monkeypatch):
 
     monkeypatch.setattr(doctor, "doctor", measure)
     folders = {stage: BUNDLES / name for stage, name in STAGES.items()}
-    given = {"vfm": "mobile_sam", "image_size": 64, "sampler": "ddim", "loss#dice_weight": 1.0}
+    loss, teachers, rotate = (
+        {"loss#dice_weight": 1.0},
+        {"network_def#high_res_features": True},
+        {"augmentation#rotate": 1},
+    )
+    given = {"vfm": "mobile_sam", "image_size": 64, "sampler": "ddim", **loss, **teachers, **rotate}
     texts = [*doctor.every_stage(folders, given, 3.0)]
     assert asked == {
-        "teacher_segmentation": ({"vfm": "mobile_sam", "image_size": 64, "loss#dice_weight": 1.0}, 3.0),
-        "student_segmentation": ({"image_size": 64, "loss#dice_weight": 1.0}, 3.0),
-        "ddpm_synthesis": ({"image_size": 64, "sampler": "ddim", "loss#dice_weight": 1.0}, 3.0),
+        "teacher_segmentation": ({"vfm": "mobile_sam", "image_size": 64, **loss, **teachers, **rotate}, 3.0),
+        "student_segmentation": ({"image_size": 64, **loss, **rotate}, 3.0),
+        "ddpm_synthesis": ({"image_size": 64, "sampler": "ddim"}, 3.0),
     }
     assert [fits for _, fits in texts] == [True] * 4
     assert re.search(r"teacher +about 2\.0 h +network of teacher_segmentation\n", texts[-1][0])

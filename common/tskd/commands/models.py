@@ -96,9 +96,14 @@ def doctor(
         from tskd.step_speed import measure_speed, speed_table
         from tskd.workflow.commands import BUNDLES, STUDENT
 
+        if vfm or batch_size or keys:
+            raise TskdError(
+                "--speed measures the student, in batches of 4 to 16: leave out --vfm, --batch-size and --set"
+            )
         measured = measure_speed((bundles or BUNDLES) / STUDENT, image_size or 128, device)
+        print(speed_table(measured))  # before the file, which may not be written
         write_measured(measured)
-        text, fits = f"{speed_table(measured)}\nKept for `tskd init`, in the cache folder.", True
+        text, fits = "Kept for `tskd init`, in the cache folder.", True
     elif study is not None:
         from tskd.workflow import check_study, read_yaml
         from tskd.workflow.cards import card_named

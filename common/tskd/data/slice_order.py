@@ -35,7 +35,10 @@ def slices_by_volume(entries: Sequence[Entry], where: object, what: str) -> dict
         if match is None:
             problems.append(f"case {entry['case']!r} has no slice number")
             continue
-        volumes.setdefault((str(entry["group"]), match[1]), {})[int(match[2])] = entry
+        slices = volumes.setdefault((str(entry["group"]), match[1]), {})
+        if int(match[2]) in slices:
+            problems.append(f"{match[1]!r} has two slices {int(match[2])}")
+        slices[int(match[2])] = entry
     for (_, scan), slices in volumes.items():
         missing = sorted(set(range(min(slices), max(slices) + 1)) - slices.keys())
         if len(slices) == 1:
@@ -46,7 +49,8 @@ def slices_by_volume(entries: Sequence[Entry], where: object, what: str) -> dict
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise TskdError(
             f"{where}: expected the slices of whole volumes, as {what} needs them, in cases named <scan>_<slice "
-            f"number>, found that {'; '.join(problems[:3])}{more}. `tskd prepare volumes` writes them so. Independent "
-            "images have no neighbours: train on them without."
+            f"number>, found that {'; '.join(problems[:3])}{more}. Slices may be missing because a number of slices is "
+            "labelled (label whole patients: whole_patients.json) or because they are of one grey, which `tskd "
+            "prepare` leaves out. Independent images have no neighbours: train on them without."
         )
     return {volume: dict(sorted(slices.items())) for volume, slices in volumes.items()}

@@ -23,6 +23,7 @@ from monai.transforms import (
 
 from tskd.data.antialias import AntialiasedResized
 from tskd.data.neighbour_slices import NeighbourChannels
+from tskd.errors import TskdError
 
 MODES = {"image": "bilinear", "label": "nearest-exact"}
 DTYPES = {"image": torch.float32, "label": torch.uint8}
@@ -37,6 +38,7 @@ def image_transforms(
     track_meta: bool = False,
     then: Sequence[Transform] = (),
     first: Sequence[Transform] = (),
+    neighbours: int = 0,
 ) -> Compose:
     """Read 8-bit images (PNG, JPEG) and their labels, as squares.
 
@@ -48,10 +50,19 @@ def image_transforms(
         track_meta: whether results know their file and how they were resized.
         then: further transforms of the same chain.
         first: transforms before it, which may change the files that are read.
+        neighbours: as of `volume_transforms`; 2-D images have none.
 
     Returns:
         A chain to image C x S x S, float32 in [0, 1], and label 1 x S x S, uint8.
+
+    Raises:
+        TskdError: neighbours of independent images.
     """
+    if neighbours:
+        raise TskdError(
+            "neighbour_slices: expected volumes in the list that is validated or scored, found 2-D images, which have "
+            f"no {neighbours} slices on each side. Leave out neighbours.json, or images_2d.json"
+        )
     resized = [key for key in keys if resize_label or key == "image"]
     missing: dict[str, Any] = {"allow_missing_keys": allow_missing_keys}
     chain: list[Any] = [

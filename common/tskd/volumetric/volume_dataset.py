@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tskd.data.slice_order import slices_by_volume
+from tskd.errors import TskdError
 
 KEYS = ("image", "label", "logits")
 
@@ -61,7 +62,8 @@ class VolumeDataset(CacheDataset):
         volumes: for each volume `case`, and `part` where its first slice has one.
 
     Raises:
-        TskdError: cases without a slice number, independent images, or volumes with slices missing.
+        TskdError: cases without a slice number, independent images, volumes with slices missing, or with slices of
+            several parts of a batch.
     """
 
     def __init__(
@@ -74,6 +76,13 @@ class VolumeDataset(CacheDataset):
         progress: bool = False,
     ) -> None:
         stacks = [list(slices.values()) for slices in slices_by_volume(data, "volume.json", "a 3-D student").values()]
+        for stack in stacks:
+            if len({entry.get("part") for entry in stack}) > 1:
+                raise TskdError(
+                    f"volume.json: expected whole volumes with labels or without, found the slices of patient "
+                    f"{stack[0]['group']} in several parts of the batch. Label whole patients: whole_patients.json and "
+                    "--num_labelled_groups N"
+                )
         self.volumes = [{key: first[key] for key in ("case", "part") if key in first} for first, *_ in stacks]
         super().__init__(
             [{"slices": stack} for stack in stacks],  # a chain would take a bare list for several items

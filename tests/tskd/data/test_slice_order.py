@@ -31,6 +31,7 @@ def test_a_scan_of_one_name_is_another_in_another_patient() -> None:
         (("left", "right"), "case 'left' has no slice number"),
         (("ISIC_0000012",), "'ISIC' has one slice only, 12"),
         (("a_0", "a_1", "a_3"), "'a' has slices 0 to 3 without 2"),
+        (("a_0", "a_1", "a_01"), "'a' has two slices 1"),
     ],
 )
 def test_what_is_no_whole_volume_is_named(cases: tuple[str, ...], said: str) -> None:

@@ -10,6 +10,7 @@ from monai.transforms import CopyItemsd
 from PIL import Image
 
 from tskd.data.transforms import image_transforms, mask_transforms, volume_transforms
+from tskd.errors import TskdError
 
 BOTH = ["image", "label"]
 
@@ -45,6 +46,11 @@ def test_a_label_may_be_missing_where_that_is_said(picture):
     assert image_transforms(BOTH, 8, allow_missing_keys=True)(picture).keys() == {"image"}
     with pytest.raises(RuntimeError, match="applying transform"):
         image_transforms(BOTH, 8)(picture)
+
+
+def test_images_have_no_neighbours():
+    with pytest.raises(TskdError, match=r"no 1 slices on each side\. Leave out neighbours\.json"):
+        image_transforms(["image"], 8, neighbours=1)
 
 
 def test_further_transforms_are_of_the_same_chain(picture):

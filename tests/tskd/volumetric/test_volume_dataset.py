@@ -42,6 +42,17 @@ def test_each_volume_is_stacked_by_slice_number_with_its_soft_labels() -> None:
             torch.testing.assert_close(volume["image"][..., z], torch.full((1, 8, 6), number / 100))
 
 
+def test_a_volume_whose_slices_are_labelled_in_part_is_refused() -> None:
+    mixed = (
+        entries("a", [0], part="labelled")
+        + entries("b", [0, 1], part="labelled")
+        + entries("a", [1], part="unlabelled")
+    )
+    with pytest.raises(TskdError, match=r"patient a in several parts.*whole_patients\.json"):
+        VolumeDataset(mixed, read)
+    assert [volume["part"] for volume in VolumeDataset(mixed[1:3], read).volumes] == ["labelled"]
+
+
 def test_soft_labels_are_interpolated_in_the_plane_as_for_2d() -> None:
     logits = torch.randn(2, 3, 4, 5)  # Z x N x x x y
 

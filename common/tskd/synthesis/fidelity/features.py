@@ -92,7 +92,9 @@ def teacher_features(vfm: str, weights: str | Path | None = None, resolution: in
     if weights is not None and Path(weights).is_file():
         state = read_checkpoint(weights)
         if "no_prompt_embedding" in state:  # a teacher's
-            network = build_sam(vfm, len(state["mask_decoder.mask_tokens.weight"]), resolution)
+            high_res = any(key.startswith("high_res.") for key in state)
+            classes = len(state["mask_decoder.mask_tokens.weight"])
+            network = build_sam(vfm, classes, resolution, high_res_features=high_res)
             return EncoderFeatures(load_weights(network, weights), resolution, f"{name}, fine-tuned")
     return EncoderFeatures(load_pretrained(build_sam(vfm, 2, resolution), weights), resolution, name)
 

@@ -186,9 +186,10 @@ def test_diversity_falls_when_a_sample_repeats_itself():
     assert diversity(torch.tensor([[0.0], [1.0], [4.0]])) == {"nearest_min": 1.0, "nearest_median": 1.0}
 
 
-def test_teacher_features_are_its_encoders_mean_embedding(tmp_path):
+@pytest.mark.parametrize("high_res", [False, True])
+def test_teacher_features_are_its_encoders_mean_embedding(tmp_path, high_res):
     torch.manual_seed(0)
-    teacher, images = build_sam("mobile_sam", 3, 64).eval(), torch.rand(2, 1, 64, 64)
+    teacher, images = build_sam("mobile_sam", 3, 64, high_res_features=high_res).eval(), torch.rand(2, 1, 64, 64)
     save_weights(teacher, tmp_path / "model.pt")
     features = teacher_features("mobile_sam", tmp_path / "model.pt", 64)
     with torch.no_grad():
