@@ -1,4 +1,4 @@
-"""Kernels and strides of a 3-D U-Net for voxels that are longer along z, by nnU-Net's rule."""
+"""Kernels and strides of a 3-D U-Net for voxels that are longer along z, after nnU-Net's rule."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ MOST = 2  # an axis whose voxels are longer than this many of the shortest is le
 def dynunet_levels(patch_size: Sequence[int], anisotropy: float, most: int = 5) -> dict[str, list[list[int]]]:
     """Return kernels and strides of MONAI's DynUNet, level by level from the full resolution on.
 
-    As nnU-Net (arXiv 1904.08128) has it: an axis whose voxels are more than twice as long as the shortest (of the axes
-    that can still be halved) has kernels of 1 and is not halved, until halving the others has made up for it.
+    After nnU-Net (arXiv 1904.08128): an axis whose voxels are more than twice as long as the shortest (of the axes that
+    can still be halved) has kernels of 1 and is not halved, until halving the others has made up for it. In nnU-Net
+    itself twice as long is too long already, kernels look at all axes, and those of the last level are always 3.
 
     Args:
         patch_size: voxels along x, y and z.

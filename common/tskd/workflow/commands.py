@@ -17,10 +17,8 @@ TEACHER, DDPM, STUDENT = "teacher_segmentation", "ddpm_synthesis", "student_segm
 SECTIONS = {TEACHER: "teacher", DDPM: "ddpm", STUDENT: "student"}  # of a study's key `overrides`
 
 # keys of a training that its model goes on with: which network it is, and what is done before and after it
-MODEL = (
-    *("network_def", "image_size", "vfm", "scale_intensity", "largest_component"),
-    *("neighbour_slices", "patch_size", "anisotropy", "first_filters"),
-)
+SEVERAL_SLICES = ("neighbour_slices", "patch_size", "anisotropy", "first_filters")  # of 2.5-D and 3-D students
+MODEL = ("network_def", "image_size", "vfm", "scale_intensity", "largest_component", *SEVERAL_SLICES)
 
 
 def config_files(bundle: str, configs: Sequence[str]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from tskd.errors import TskdError
 from tskd.files import sha256
 from tskd.options import refuse_unknown
 from tskd.workflow.commands import (
+    SEVERAL_SLICES,
     STUDENT,
     TEACHER,
     bundle_command,
@@ -21,10 +22,7 @@ from tskd.workflow.commands import (
 )
 
 # settings that the model goes on with
-KEPT = (
-    *("vfm", "image_size", "num_classes", "in_channels", "largest_component"),
-    *("neighbour_slices", "patch_size", "anisotropy", "first_filters"),
-)
+KEPT = ("vfm", "image_size", "num_classes", "in_channels", "largest_component", *SEVERAL_SLICES)
 
 
 def evaluate_command(
