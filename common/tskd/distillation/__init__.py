@@ -13,7 +13,7 @@ from tskd.distillation.soft_labels.read import (
     add_soft_labels,
     soft_labels_identity,
 )
-from tskd.distillation.soft_labels.resolution import tell_resolution
+from tskd.distillation.soft_labels.resolution import grid_for, tell_resolution
 from tskd.distillation.soft_labels.write import write_soft_labels
 from tskd.distillation.step import AugmentedBatch, distillation_step
 from tskd.distillation.term_schedules import FollowSchedules, Linear
@@ -42,6 +42,7 @@ __all__ = [
     "batch_counts",
     "distillation_step",
     "fold_teachers",
+    "grid_for",
     "half_labelled",
     "select_confident",
     "preset_augmentation",

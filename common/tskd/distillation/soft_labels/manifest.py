@@ -16,13 +16,19 @@ from tskd.files import write_json
 
 MANIFEST = "manifest.json"
 _OLDER: dict[str, Any] = {  # what older manifests don't say
-    "logits": True, "tta": None, "fold_teachers": [], "transforms": None, "autocast": None,
+    "logits": True, "tta": None, "fold_teachers": [], "transforms": None, "autocast": None, "grid": None,
 }  # fmt: skip
 
 
 def case_file(folder: Path, case: str) -> Path:
     """Return where the arrays of a case are."""
     return folder / f"{case}.safetensors"
+
+
+def stored(folder: Path) -> dict[str, Any] | None:
+    """Return the manifest of a folder or, of one that is begun, a part of it; None where there is neither."""
+    files = [file for file in (folder / MANIFEST, *sorted(folder.glob("manifest.*.json"))) if file.is_file()]
+    return {**_OLDER, **json.loads(files[0].read_text(encoding="utf-8"))} if files else None
 
 
 def transforms_sha256(preprocessing: Any) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 from torch.utils.data import DataLoader, Dataset
 
 from tskd.distillation.soft_labels.tta import with_tta
@@ -50,6 +51,7 @@ class Predictions:
         batch_size: images at a time.
         dtype: autocast type such as "bfloat16", or None.
         num_workers: processes that load images.
+        grid: longest side of the logits, which are averaged down to it; None for the teacher's own.
 
     Raises:
         TskdError: when a case belongs to a fold without a model, or for another autocast type than bfloat16.
@@ -66,6 +68,7 @@ class Predictions:
     batch_size: int = 8
     dtype: str | None = None
     num_workers: int = 0
+    grid: int | None = None
 
     def __post_init__(self) -> None:
         if wrong := sorted({fold for fold in self.case_folds.values() if fold not in range(len(self.fold_models))}):
@@ -110,5 +113,9 @@ class Predictions:
                 f"{type(network).__name__}. Write the soft labels with --{missing[0]} False; a distillation without it "
                 f"sets the weights of its terms to 0 (loss#terms#embedding#weight 0)"
             )
+        height, width = features["logits_low"].shape[2:] if "logits" in self.keys else (0, 0)
+        if self.grid and max(height, width) > self.grid:
+            size = (min(height, self.grid), min(width, self.grid))
+            features = {**features, "logits_low": adaptive_avg_pool2d(features["logits_low"].float(), size)}
         arrays = {key: features[names[key]].to(torch.float16).cpu() for key in self.keys}
         return [{key: value[i].contiguous() for key, value in arrays.items()} for i in range(len(batch))]

@@ -64,6 +64,7 @@ def _find(
     alike = {"image_size": first["image_size"]} if "image_size" in first else {}  # their arrays are stacked
     for folder, manifest in manifests.items():
         refuse_difference(folder, {"teacher": expected}, manifest)
+        refuse_difference(folder, {"grid": _grid(next(iter(manifests.values())))}, {"grid": _grid(manifest)})
         refuse_difference(folder, {**alike, **(preprocessing or {})}, manifest["preprocessing"])
         for case, info in manifest["cases"].items():
             known.setdefault(case, {})[info["image"]] = folder
@@ -79,6 +80,11 @@ def _find(
         else:
             result.append({**entry, "soft_labels": str(path)})
     return result, problems
+
+
+def _grid(manifest: Mapping[str, Any]) -> list[int] | None:
+    shapes: list[dict[str, list[int]]] = [info.get("shapes", {}) for info in manifest["cases"].values()]
+    return next((shape["logits"][1:] for shape in shapes if "logits" in shape), None)
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from torch.nn import functional
 from tskd.data import entries
 from tskd.data.budget import Budget
 from tskd.data.datalist import IGNORE
-from tskd.distillation.soft_labels.manifest import MANIFEST
+from tskd.distillation.soft_labels.manifest import MANIFEST, stored
 from tskd.files import write_json
 
 logger = logging.getLogger(__name__)
@@ -54,6 +54,29 @@ def truth_dice(label: Tensor, grid: Sequence[int]) -> float:
     return float(np.mean(scores))
 
 
+def grid_for(folder: str | Path, dataset_file: str | Path, num_labelled: Budget = None) -> int | None:
+    """Return the smallest grid that keeps 99% of the truth's Dice on the labelled images; finer logits waste disk.
+
+    A folder that is begun keeps the grid that it was begun with.
+
+    Args:
+        folder: of soft labels, to be written.
+        dataset_file: dataset.json whose labels are the truth.
+        num_labelled: labelled budget.
+
+    Returns:
+        Side in pixels, of 64 to 1024; None, which is the teacher's own, where that is too coarse, or without labels.
+    """
+    if (begun := stored(Path(folder))) is not None:
+        return begun["grid"]
+    labels = [] if num_labelled == 0 else list(_labels(dataset_file, num_labelled))
+    return _needed(labels) if labels else None
+
+
+def _needed(labels: Sequence[Tensor]) -> int | None:
+    return next((side for side in GRIDS if np.mean([truth_dice(one, (side, side)) for one in labels]) >= KEPT), None)
+
+
 def tell_resolution(folder: str | Path, dataset_file: str | Path, num_labelled: Budget = None) -> float | None:
     """Measure what the grid of written soft labels keeps of the labelled images' truth, and warn where it is little.
 
@@ -76,7 +99,7 @@ def tell_resolution(folder: str | Path, dataset_file: str | Path, num_labelled: 
         return None
     grid = shapes[0][1:]
     kept = float(np.mean([truth_dice(label, grid) for label in labels]))
-    needed = next((side for side in GRIDS if np.mean([truth_dice(one, (side, side)) for one in labels]) >= KEPT), None)
+    needed = _needed(labels)
     write_json(Path(folder) / NAME, {"grid": grid, "truth_dice": round(kept, 4), "grid_of_99_percent": needed})
     if kept < KEPT:
         logger.warning(

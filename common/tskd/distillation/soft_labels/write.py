@@ -44,6 +44,7 @@ def write_soft_labels(
     fold_models: Sequence[str | Path] = (),
     case_folds: Mapping[str, int] | None = None,
     check: int = 0,
+    grid: int | None = None,
     rank: int = 0,
     world_size: int = 1,
 ) -> Path:
@@ -67,6 +68,7 @@ def write_soft_labels(
         case_folds: case -> fold of the labelled cases (`tskd.data.case_folds`); fold k is taught by fold_models[k],
             which has not seen its patients.
         check: how many random entries are recomputed and compared at the end.
+        grid: longest side of the logits, which are averaged down to it (`grid_for`); None for the teacher's own.
         rank: this process does every `world_size`-th entry.
         world_size: number of processes that write this folder together.
 
@@ -89,12 +91,12 @@ def write_soft_labels(
         )
     folds = {case: fold for case, fold in (case_folds or {}).items() if case in counts}
     predictions = Predictions(
-        network, teacher, preprocessing, fold_models, folds, tta, keys, device, batch_size, dtype, num_workers
+        network, teacher, preprocessing, fold_models, folds, tta, keys, device, batch_size, dtype, num_workers, grid
     )
     header = {
         "teacher": sha256(teacher), "preprocessing": dict(description), "embedding": embedding, "logits": logits,
         "transforms": transforms_sha256(preprocessing), "autocast": dtype, "dtype": "float16",
-        "tta": dict(tta) if tta else None, "fold_teachers": [sha256(file) for file in fold_models],
+        "tta": dict(tta) if tta else None, "fold_teachers": [sha256(file) for file in fold_models], "grid": grid,
     }  # fmt: skip
     wanted: dict[str, dict[str, Any]] = {
         entry["case"]: {"image": sha256(entry["image"])}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tskd.data import write
-from tskd.distillation import tell_resolution
+from tskd.distillation import grid_for, tell_resolution
 from tskd.distillation.soft_labels.resolution import truth_dice
 
 
@@ -81,3 +81,23 @@ def test_nothing_is_told_where_nothing_is_lost(tmp_path, caplog):
 
 def test_without_logits_there_is_nothing_to_measure(tmp_path):
     assert tell_resolution(*folder(tmp_path, lines(), logits=False)) is None
+
+
+def test_the_grid_is_the_smallest_that_keeps_the_truth(tmp_path):
+    _, dataset = folder(tmp_path, lines())
+    assert grid_for(tmp_path / "new", dataset) == 128
+    Image.fromarray(disc(radius=60).numpy()).save(tmp_path / "label.png")
+    assert grid_for(tmp_path / "new", dataset) == 64
+    Image.fromarray(lines(2048, every=4).numpy()).save(tmp_path / "label.png")
+    assert grid_for(tmp_path / "new", dataset) is None
+    assert grid_for(tmp_path / "new", dataset, 0) is None
+
+
+@pytest.mark.parametrize("file", ["manifest.json", "manifest.0.json"])
+def test_a_folder_that_is_begun_keeps_its_grid(tmp_path, file):
+    soft, dataset = folder(tmp_path, lines())
+    (soft / "manifest.json").unlink()
+    (soft / file).write_text('{"cases": {}}')  # of a version that knew no grid
+    assert grid_for(soft, dataset) is None
+    (soft / file).write_text('{"cases": {}, "grid": 512}')
+    assert grid_for(soft, dataset) == 512

@@ -35,6 +35,24 @@ def test_stored_equals_recomputed(write, teacher, entries, tmp_path):
         assert stored["embedding"].shape == (256, 6, 4)
 
 
+def test_finer_logits_are_averaged_to_the_grid(write, entries, tmp_path):
+    write()
+    write(output_dir=tmp_path / "coarse", grid=12)
+    write(output_dir=tmp_path / "enough", grid=24)
+    for entry in entries:
+        name = f"{entry['case']}.safetensors"
+        whole, coarse = load_file(tmp_path / "soft" / name), load_file(tmp_path / "coarse" / name)
+        expected = torch.nn.functional.adaptive_avg_pool2d(whole["logits"].float(), (12, 12))
+        torch.testing.assert_close(coarse["logits"].float(), expected, atol=4e-3, rtol=4e-3)
+        assert coarse["embedding"].equal(whole["embedding"])
+        assert load_file(tmp_path / "enough" / name)["logits"].equal(whole["logits"])
+    with pytest.raises(TskdError, match=r"grid: expected 24, found 12"):
+        write(output_dir=tmp_path / "coarse", grid=24)
+    add_soft_labels(entries, [tmp_path / "soft", tmp_path / "enough"])
+    with pytest.raises(TskdError, match=r"grid: expected \[24, 16\], found \[12, 12\]"):
+        add_soft_labels(entries, [tmp_path / "soft", tmp_path / "coarse"])
+
+
 def test_batch_size_does_not_matter(write, tmp_path):
     write()
     write(batch_size=5, output_dir=tmp_path / "other")
