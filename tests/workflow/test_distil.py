@@ -337,3 +337,35 @@ def test_after_a_joint_training_the_better_student_is_the_result(study, recorded
     assert lines[-1] == str(study / "out/supervised/models/model.pt")
     assert "0.800 by the labels alone, 0.750 with soft labels (-0.050)" in lines[-2]
     assert any("teacher 0.700, student of the labels 0.800. The teacher is not ahead" in line for line in lines)
+
+
+def test_in_rounds_each_student_teaches_the_next(study, capsys):
+    assert call(study, "--rounds", "3", "--num-labelled", "1", "--dry-run") == 0
+    commands = named(capsys)
+    assert list(commands) == [
+        "soft labels", "training on the labels",
+        "joint training of tskd_round_1", "bundle of tskd_round_1", "soft labels of tskd_round_1",
+        "joint training of tskd_round_2", "bundle of tskd_round_2", "soft labels of tskd_round_2", "joint training",
+    ]  # fmt: skip
+    first, second, last = (command_line(commands[f"joint training{end}"][2:]) for end in (
+        " of tskd_round_1", " of tskd_round_2", "",
+    ))  # fmt: skip
+    assert [ast.literal_eval(one["soft_labels"]) for one in (first, second, last)] == [
+        [str(study / f"out/soft_labels{end}")] for end in ("", "_tskd_round_1", "_tskd_round_2")
+    ]
+    assert {one["init_weights"] for one in (first, second, last)} == {str(study / "out/supervised/models/model.pt")}
+    assert [Path(one["output_dir"]).name for one in (first, second, last)] == ["tskd_round_1", "tskd_round_2", "tskd"]
+    made = study / "out/teachers/tskd_round_1/student_segmentation"
+    assert commands["bundle of tskd_round_1"][2:6] == ["--run", str(study / "out/tskd_round_1"), "--output", str(made)]
+    assert command_line(commands["soft labels of tskd_round_1"][2:])["teacher_bundle"] == str(made)
+    assert second["teacher_model"] == str(made / "models/model.pt")
+    assert second["loss#terms#embedding#weight"] == "0.0"
+    for name, command in commands.items():
+        if not name.startswith("bundle"):
+            check_overrides(command)
+
+
+@pytest.mark.parametrize("more", [("--rounds", "0"), ("--rounds", "2", "--order", "paper")])
+def test_rounds_are_of_joint_trainings(study, capsys, more):
+    assert call(study, *more, "--dry-run") == 2
+    assert "--rounds: expected 1 or more, and 1 with --order paper" in capsys.readouterr().err

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tskd.workflow.gain import better, expectation, validation_dice
+from tskd.workflow.gain import better, better_round, expectation, validation_dice
 
 
 def run(folder: Path, *dice: float) -> Path:
@@ -46,3 +46,13 @@ def test_without_numbers_the_distilled_student_is_the_result(tmp_path):
     chosen, line = better(tmp_path / "supervised", tmp_path / "tskd")
     assert chosen == tmp_path / "tskd"
     assert "unknown" in line
+
+
+@pytest.mark.parametrize(
+    ("dice", "result", "line"),
+    [(0.82, "second", "round 2: validation Dice 0.820 (+0.020)."),
+     (0.75, "first", "round 2: validation Dice 0.750 (-0.050). first is the result.")],
+)  # fmt: skip
+def test_a_further_round_that_is_worse_on_validation_is_not_the_result(tmp_path, dice, result, line):
+    first, second = run(tmp_path / "first", 0.8), run(tmp_path / "second", dice)
+    assert better_round(first, second, 2) == (tmp_path / result, line)

@@ -12,6 +12,7 @@ from tskd.errors import TskdError
 from tskd.files import write_json
 from tskd.workflow import check_study, read_yaml
 from tskd.workflow.chain import shortened
+from tskd.workflow.costs import study_key
 
 AT = "results/phantom/split"
 
@@ -145,3 +146,44 @@ def test_the_report_says_what_a_method_is() -> None:
     study = check_study(config, "about")
     about = json.loads(study.report("phantom").command[1])["methods"]
     assert about["joint"]["what"] == "student, trained on the labels, then distilled from small and student"
+
+
+def test_in_rounds_the_student_of_each_teaches_the_next_and_is_evaluated() -> None:
+    config = joint(student={"method": "scratch"})
+    config["pretraining"]["joint"] |= {
+        "rounds": 3,
+        "teacher_weights": [1, 2],
+        "start": {"overrides": {"max_epochs": 3}},
+    }
+    steps = check_study(config, "rounds").steps
+    runs = [f"{AT}/distil/{name}/budget-4/seed-0" for name in ("joint_round_1", "joint_round_2", "joint")]
+    learned = [steps[f"{run}/models/model.pt"].command for run in runs]
+    answers = [f"{AT}/soft_labels/real/joint_round_{number}/budget-4/seed-0" for number in (1, 2)]
+    assert value(learned[0], "teacher_weights") == "[1, 2]"
+    assert [value(command, "soft_labels") for command in learned[1:]] == [str([folder]) for folder in answers]
+    start = f"{AT}/finetune/joint_start/budget-4/seed-0/models/model.pt"
+    assert {value(command, "init_weights") for command in learned} == {start}
+    for number, run in enumerate(runs[:2], start=1):
+        bundle = steps[f"{AT}/teachers/joint_round_{number}/budget-4/seed-0/student_segmentation/models/model.pt"]
+        assert value(bundle.command, "run") == run
+        assert f"{run}/metrics.csv" in steps
+    assert study_key(check_study(config, "rounds"), steps[f"{runs[0]}/models/model.pt"]) == "pretraining/joint"
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (
+            lambda config: config["methods"].update(joint_round_1={"finetune": {}}),
+            "joint_round_1: expected another name",
+        ),
+        (lambda config: config["pretraining"]["joint"].pop("teacher"), "expected the key teacher beside rounds"),
+        (lambda config: config["pretraining"]["joint"].update(rounds=0), "rounds: expected at least 1, found 0"),
+    ],
+)
+def test_rounds_that_cannot_be_are_named(change: Any, problem: str) -> None:
+    config = joint()
+    config["pretraining"]["joint"]["rounds"] = 2
+    change(config)
+    with pytest.raises(TskdError, match=problem):
+        check_study(config, "rounds")

@@ -71,6 +71,7 @@ def distil(
     output: Path,
     teacher_weight: tuple[float, ...] = (),
     order: Literal["semi", "joint", "paper"] = "semi",
+    rounds: int = 1,
     num_labelled: int | None = None,
     num_labelled_groups: int | None = None,
     transfer_file: Paths = (),
@@ -93,6 +94,7 @@ def distil(
         teacher_weight: weight of each of several teachers, in their order; all alike by default.
         order: semi trains on the labels, then on labels and on pseudo-labels of teacher and student together; joint on
             labels, then on labels and soft labels; paper, as published, on the soft labels, then on the labels.
+        rounds: joint trainings, one after the other; the student of each teaches the next.
         output: folder for the runs.
         num_labelled: number of labelled images that are used; all by default.
         num_labelled_groups: number of patients whose labels are used, in place of --num-labelled.
@@ -115,8 +117,9 @@ def distil(
     budget = num_labelled if num_labelled_groups is None else whole_patients(num_labelled_groups)
     request = chain.Distillation(
         dataset_dir, list(teacher), output, budget, list(transfer_file), list(overlay),
-        weights=list(teacher_weight) or None, order=order, every=key_values(keys), distil=key_values(distil),
-        fine_tune=key_values(fine_tune), soft_label=key_values(soft_label_set), soft_labels=soft_labels,
+        weights=list(teacher_weight) or None, rounds=rounds, order=order, soft_labels=soft_labels,
+        every=key_values(keys), distil=key_values(distil), fine_tune=key_values(fine_tune),
+        soft_label=key_values(soft_label_set),
     )  # fmt: skip
     print(chain.distil(request, dry_run))
 

@@ -137,6 +137,9 @@ def study_key(study: Study, step: Step) -> str:
     name = next((f"{kinds[kind]}/{parts[number + 1]}" for number, kind in enumerate(parts) if kind in kinds), "")
     if name.startswith("methods/") and name.partition("/")[2] not in study.config["methods"]:
         return f"pretraining/{name.partition('/')[2].removesuffix('_start')}/start"
+    if name.startswith("pretraining/"):
+        pretraining = name.partition("/")[2]
+        return f"pretraining/{study.config['pretraining'][pretraining].get('round_of', pretraining)}"
     return name or {"ddpm": "synthesis/train", "synthesise": "synthesis/sample"}.get(step.rule, f"datasets/{parts[0]}")
 
 

@@ -20,7 +20,8 @@ from tskd.options import unknown_key
 from tskd.workflow import warm
 from tskd.workflow.commands import config_files, merged_config
 from tskd.workflow.follow import Follower
-from tskd.workflow.gain import better, expectation
+from tskd.workflow.gain import better, better_round, expectation
+from tskd.workflow.rounds import round_name
 from tskd.workflow.screen import Screen
 from tskd.workflow.steps import Cell, Step
 from tskd.workflow.study import Study
@@ -47,6 +48,7 @@ class Distillation:
         transfer_files: more dataset.json files to learn from, such as that of synthetic images.
         overlays: names of overlays of train.json for both trainings, such as segresnet.
         weights: of several teachers, above 0; None for all alike.
+        rounds: trainings with soft labels; the student of each is the teacher of the next.
         order: `semi` trains on the labels first, then on labels and on pseudo-labels of teacher and student together
             (`semi.json`); `joint` on labels and soft labels (`joint.json`); `paper` on soft labels first.
         every: keys for both trainings.
@@ -63,6 +65,7 @@ class Distillation:
     transfer_files: Sequence[Path] = ()
     overlays: Sequence[str] = ()
     weights: Sequence[float] | None = None
+    rounds: int = 1
     order: Literal["semi", "joint", "paper"] = "semi"
     every: Mapping[str, str] = field(default_factory=dict)
     distil: Mapping[str, str] = field(default_factory=dict)
@@ -84,9 +87,14 @@ class Distillation:
                 config does not have, or weights that do not belong to the teachers.
         """
         self._refuse_weights()
+        if self.rounds < 1 or (self.rounds > 1 and not self.joint):
+            raise TskdError(
+                f"--rounds: expected 1 or more, and 1 with --order paper, found {self.rounds}. In the paper's order "
+                "give the student of one call as --teacher of the next"
+            )
         study = _Folders(self.study, self.output.resolve(), self.soft_labels, self._names)
         cell = next(study.cells("data"))
-        learned, several = study.pretrain(cell, "student"), len(self.teachers) > 1
+        learned, several = study.pretrain(cell, "tskd"), len(self.teachers) > 1
         steps: dict[str, Step] = {}
         for number, name in enumerate(self._names, start=1):
             label, teacher = f" {number}" if several else "", study.teacher(cell, name)
@@ -94,7 +102,14 @@ class Distillation:
                 steps[f"bundle of teacher{label}"] = teacher
             steps[f"soft labels{label}"] = study.soft_labels(cell, name, "real", study.files)
         if self.joint:
-            steps |= {LABELS: study.finetune(cell, "supervised"), "joint training": learned}
+            steps |= {LABELS: study.finetune(cell, "supervised")}
+            for one in self._rounds:
+                student, bundle = study.pretrain(cell, one), study.teacher(cell, one)
+                steps[f"joint training of {one}"] = student
+                if not self._is_made(bundle):
+                    steps[f"bundle of {one}"] = bundle
+                steps[f"soft labels of {one}"] = study.soft_labels(cell, one, "real", study.files)
+            steps["joint training"] = learned
         else:
             steps |= {"distillation": learned, "fine-tuning": study.finetune(cell, "tskd")}
         self._refuse_keys(steps)
@@ -124,18 +139,20 @@ class Distillation:
         }  # fmt: skip
         if self.weights is not None:
             learn["teacher_weights"] = list(self.weights)
+        if self.rounds > 1:
+            learn["rounds"] = self.rounds
         labels: dict[str, Any] = {"configs": list(self.overlays), "overrides": {**self.every, **self.fine_tune}}
         if self.joint:
             stages = ["averaged", "joint", "semi"] if self.order == "semi" else ["averaged", "joint"]
             learn |= {"start": "supervised", "configs": [*learn["configs"], *stages]}
             labels["configs"].append("averaged")
-            methods = {"supervised": {"finetune": labels}, "tskd": {"pretrain": "student"}}
+            methods = {"supervised": {"finetune": labels}, "tskd": {"pretrain": "tskd"}}
         else:
-            methods = {"tskd": {"pretrain": "student", "finetune": labels}}
+            methods = {"tskd": {"pretrain": "tskd", "finetune": labels}}
         return {
             "name": "distil", "output": str(self.output.resolve()), "seeds": [int(self.every.get("seed", 0))],
             "datasets": {"data": dataset}, "teachers": dict(zip(self._names, answers, strict=True)),
-            "pretraining": {"student": learn}, "methods": methods,
+            "pretraining": {"tskd": learn}, "methods": methods,
         }  # fmt: skip
 
     def _soft_label_stage(self, teacher: Teacher) -> dict[str, Any]:
@@ -158,6 +175,16 @@ class Distillation:
             f"{teacher.folder.name}_{number}" if several else teacher.folder.name
             for number, teacher in enumerate(self._teachers, start=1)
         ]
+
+    @property
+    def _rounds(self) -> list[str]:
+        """Names of the rounds before the last, and of their runs."""
+        return [round_name("tskd", number) for number in range(1, self.rounds)]
+
+    @property
+    def students(self) -> list[Path]:
+        """Runs of the distilled students, round by round."""
+        return [self.output / name for name in [*self._rounds, "tskd"]]
 
     @property
     def _dataset_file(self) -> Path:
@@ -215,15 +242,15 @@ class _Folders(Study):
         self._soft_labels = {
             name: labels / str(number) if len(teachers) > 1 else labels for number, name in enumerate(teachers, start=1)
         }
-        self.files: list[str] = config["pretraining"]["student"]["transfer"]["files"]
+        self.files: list[str] = config["pretraining"]["tskd"]["transfer"]["files"]
 
     def _step_folder(self, cell: Cell, kind: str, name: str, arm: str) -> str:
         if kind.startswith("soft_labels"):
-            return str(self._soft_labels[name])
+            return str(self._soft_labels.get(name, f"{self.output}/soft_labels_{name}"))
         if kind == "teachers":
             return f"{self.output}/teachers/{name}"
-        if kind == "distil":
-            return f"{self.output}/{'tskd' if 'supervised' in self.config['methods'] else 'distilled'}"
+        if kind == "distil" and "supervised" not in self.config["methods"]:
+            return f"{self.output}/distilled"
         return f"{self.output}/{name}"
 
 
@@ -277,6 +304,9 @@ def _run(request: Distillation, steps: Mapping[str, Step], environment: Mapping[
         if name == LABELS and (line := expectation(request.teachers, supervised, best)):
             screen.line(line)
     if request.joint:
-        result, line = better(supervised, result, best)
+        result, line = better(supervised, request.students[0], best)
         screen.line(line)
+        for number, run in enumerate(request.students[1:], start=2):
+            result, line = better_round(result, run, number, best)
+            screen.line(line)
     return result

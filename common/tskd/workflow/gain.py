@@ -58,3 +58,12 @@ def better(supervised: Path, distilled: Path, best: bool = False) -> tuple[Path,
     if after < before:
         return supervised, f"{line} Distillation has brought nothing: the student of the labels is the result."
     return distilled, line if after - before >= LEVEL else f"{line} That is within chance."
+
+
+def better_round(before: Path, after: Path, number: int, best: bool = False) -> tuple[Path, str]:
+    """Return the run to ship after a further round, the later one unless it is behind on validation, and a line."""
+    first, second = validation_dice(before, best), validation_dice(after, best)
+    if first is None or second is None:
+        return after, f"round {number}: validation Dice unknown."
+    line = f"round {number}: validation Dice {second:.3f} ({second - first:+.3f})."
+    return (before, f"{line} {before.name} is the result.") if second < first else (after, line)

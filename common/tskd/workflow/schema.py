@@ -62,6 +62,9 @@ def _line(error: ValidationError) -> str:
     if error.validator == "required":
         missing = sorted(set(error.validator_value) - value.keys())
         return f"{key}: expected the key {', '.join(missing)}, found {', '.join(sorted(map(str, value))) or 'none'}"
+    if error.validator == "dependentRequired":
+        missing = sorted({one for known, needed in error.validator_value.items() if known in value for one in needed})
+        return f"{key}: expected the key {', '.join(missing)} beside {', '.join(error.validator_value)}, found none"
     expected = {
         "type": lambda value: " or ".join([value] if isinstance(value, str) else value),
         "enum": lambda value: "one of " + ", ".join(map(str, value)),

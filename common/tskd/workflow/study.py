@@ -26,6 +26,7 @@ from tskd.workflow.commands import (
     shared_overrides,
 )  # fmt: skip
 from tskd.workflow.data_steps import DataSteps
+from tskd.workflow.rounds import in_rounds
 from tskd.workflow.steps import Cell, Step
 from tskd.workflow.teachers import SAM, STUDENT_RUN, read_teacher
 
@@ -39,6 +40,9 @@ class Study(DataSteps):
     Args:
         config: content of the file, as `check_study` has accepted it (workflow/study.schema.json).
     """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__(in_rounds(config))
 
     @cached_property
     def steps(self) -> dict[str, Step]:
@@ -188,12 +192,10 @@ class Study(DataSteps):
 
     def _start(self, cell: Cell, pretraining: str) -> Step:
         """Return the training on the labels that a joint training starts from."""
-        start = self.config["pretraining"][pretraining]["start"]
-        return (
-            self.finetune(cell, start)
-            if isinstance(start, str)
-            else self._on_labels(cell, f"{pretraining}_start", {"finetune": start})
-        )
+        settings = self.config["pretraining"][pretraining]
+        if isinstance(start := settings["start"], str):
+            return self.finetune(cell, start)
+        return self._on_labels(cell, f"{settings.get('round_of', pretraining)}_start", {"finetune": start})
 
     def finetune(self, cell: Cell, method: str) -> Step:
         """Train the student on the labels, from its pretraining if the method has one."""

@@ -10,6 +10,7 @@ from typing import Any
 from tskd.errors import TskdError
 from tskd.options import unknown_key
 from tskd.workflow.commands import SECTIONS, config_files, has_key, merged_config
+from tskd.workflow.rounds import round_name
 from tskd.workflow.schema import refuse, schema_problems
 from tskd.workflow.study import TRAINED, Study, teachers_of
 from tskd.workflow.teachers import read_teacher
@@ -101,6 +102,9 @@ def _stages(config: Mapping[str, Any]) -> Iterator[str]:
             yield f"pretraining/{name}/start: expected a method with finetune, found {start}"
         if f"{name}_start" in config["methods"]:
             yield f"methods/{name}_start: expected another name, found that of the start of pretraining/{name}"
+        for number in range(1, settings.get("rounds", 1)):
+            if (one := round_name(name, number)) in {*config["methods"], *pretraining, *teachers}:
+                yield f"{one}: expected another name, found that of a round of pretraining/{name}"
         if "files" in transfer and not transfer.get("real"):
             yield f"pretraining/{name}/transfer/files: expected real beside it, found none"
         if "teacher" in settings and not (transfer.get("real") or wanted):
