@@ -1,4 +1,4 @@
-"""LoRA on the image encoder of a prompt-free SAM, through peft.
+"""LoRA on a teacher's image encoder, through peft.
 
 Follows LoRA (Hu et al., arXiv 2106.09685) as SAMed applies it to SAM (Zhang & Liu, arXiv 2304.13785): adapters on the
 q and v projections of the image encoder, mask decoder and no-prompt embedding trained in full. The encoders' fused qkv
@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from tskd.data import fingerprint
 from tskd.errors import TskdError
-from tskd.networks import PromptFreeSam, read_checkpoint
-from tskd.networks.qkv import PROJECTIONS, attentions, fuse_qkv, split_qkv
+from tskd.networks import PromptFreeSam, Teacher, read_checkpoint
+from tskd.networks.qkv import PROJECTIONS, adaptable_layers, fuse_qkv, split_qkv
 from tskd.state import mismatches, save_weights
 
 logger = logging.getLogger(__name__)
@@ -31,30 +31,8 @@ _COMPUTED = ("pos_embed", "rel_pos", ".base_layer.")  # in names of parameters
 _INITS: dict[str, Any] = {"default": True, "pissa": "pissa"}  # in peft's words
 
 
-def _target_names(encoder: nn.Module, targets: str | Sequence[str], blocks: int | str) -> list[str]:
-    """Return the full names of the linear layers in `encoder` that receive an adapter."""
-    targets = [targets] if isinstance(targets, str) else targets
-    unknown = sorted(set(targets) - {*PROJECTIONS, "proj", "mlp"})
-    if unknown or not targets:
-        raise TskdError(f"lora targets: expected some of q, k, v, proj, mlp, found {unknown or 'none'}")
-    chosen = attentions(encoder)
-    if blocks != "all":
-        if not isinstance(blocks, int) or not 0 < blocks <= len(chosen):
-            raise TskdError(f"lora blocks: expected 'all' or 1 to {len(chosen)} (the last n), found {blocks!r}")
-        chosen = chosen[-blocks:]
-    names = []
-    for name, _ in chosen:
-        names += [f"{name}.qkv.{target}" for target in targets if target in PROJECTIONS]
-        names += [f"{name}.proj"] if "proj" in targets else []
-        if "mlp" in targets:
-            parent = name.rpartition(".")[0]
-            mlp = encoder.get_submodule(f"{parent}.mlp")
-            names += [f"{parent}.mlp.{sub}" for sub, module in mlp.named_modules() if isinstance(module, nn.Linear)]
-    return names
-
-
 def prepare_fine_tuning(
-    network: PromptFreeSam,
+    network: Teacher,
     mode: str = "lora",
     rank: int = 4,
     alpha: int = 4,
@@ -65,12 +43,13 @@ def prepare_fine_tuning(
     use_dora: bool = False,
     init: str = "default",
     train_neck: bool = False,
-) -> PromptFreeSam:
-    """Prepare a prompt-free SAM for fine-tuning, in place, and return it.
+) -> Teacher:
+    """Prepare a teacher for fine-tuning, in place, and return it.
 
     Args:
         network: the foundation model with its pretrained weights.
-        mode: "lora" (adapters in the encoder), "decoder" (encoder frozen) or "full" (all but the unused IoU head).
+        mode: "lora" (adapters in the encoder), "decoder" (encoder frozen; a light head is one, too) or "full" (all but
+            SAM's unused IoU head).
         rank: rank r of the adapters.
         alpha: the adapters' output is scaled by alpha / r (alpha / sqrt(r) with `use_rslora`).
         targets: projections with an adapter, one or several of q, k, v, proj, mlp.
@@ -94,10 +73,13 @@ def prepare_fine_tuning(
         raise TskdError(f"lora dropout: expected a number from 0 to below 1, found {dropout!r}")
     if train_neck and mode != "lora":
         raise TskdError(f"train_neck: expected false with mode {mode}, which leaves the neck as it leaves the encoder")
+    if train_neck and not hasattr(network.image_encoder, "neck"):
+        raise TskdError(f"train_neck: expected an encoder with a neck, found {type(network.image_encoder).__name__}")
     if init not in _INITS:
         raise TskdError(f"lora init: expected {' or '.join(_INITS)}, found {init!r}")
     network.requires_grad_(True)
-    network.mask_decoder.iou_prediction_head.requires_grad_(False)
+    if isinstance(network, PromptFreeSam):
+        network.mask_decoder.iou_prediction_head.requires_grad_(False)
     network.image_encoder.requires_grad_(mode == "full")
     if mode == "lora":
         encoder: Any = split_qkv(network.image_encoder)
@@ -116,6 +98,19 @@ def prepare_fine_tuning(
             encoder.disable_input_require_grads()  # as blocks are checkpointed, and no block would be left out
     logger.info("trainable parameters\n%s", trainable_table(network))
     return network
+
+
+def _target_names(encoder: nn.Module, targets: str | Sequence[str], blocks: int | str) -> list[str]:
+    """Return the full names of the linear layers in `encoder` that receive an adapter."""
+    wanted, known = [targets] if isinstance(targets, str) else list(targets), (*PROJECTIONS, "proj", "mlp")
+    if (unknown := sorted(set(wanted) - set(known))) or not wanted:
+        raise TskdError(f"lora targets: expected some of {', '.join(known)}, found {unknown or 'none'}")
+    chosen = adaptable_layers(encoder)
+    if blocks != "all":
+        if not isinstance(blocks, int) or not 0 < blocks <= len(chosen):
+            raise TskdError(f"lora blocks: expected 'all' or 1 to {len(chosen)} (the last n), found {blocks!r}")
+        chosen = chosen[-blocks:]
+    return [name for layers in chosen for target in known if target in wanted for name in layers[target]]
 
 
 def trainable_table(network: nn.Module) -> str:
@@ -141,7 +136,7 @@ def _part(name: str) -> str:
     return "image_encoder neck" if ".neck." in f".{name}" else "image_encoder"
 
 
-def merged(network: PromptFreeSam) -> PromptFreeSam:
+def merged(network: Teacher) -> Teacher:
     """Copy a fine-tuned network to the stock architecture, adapters merged into the weights and qkv fused.
 
     The copy is on the CPU: there the adapters' product is exact in float32, while a GPU may compute it in TF32.
@@ -152,7 +147,7 @@ def merged(network: PromptFreeSam) -> PromptFreeSam:
     return network.requires_grad_(False)
 
 
-def export_teacher(network: PromptFreeSam, model_file: str | Path) -> None:
+def export_teacher(network: Teacher, model_file: str | Path) -> None:
     """Write what a fine-tuned teacher is used by: merged weights in `model_file`, the adapter in `adapter/` beside it.
 
     Raises:
@@ -162,7 +157,7 @@ def export_teacher(network: PromptFreeSam, model_file: str | Path) -> None:
     save_adapter(network, Path(model_file).parent / "adapter")
 
 
-def save_adapter(network: PromptFreeSam, folder: str | Path) -> None:
+def save_adapter(network: Teacher, folder: str | Path) -> None:
     """Write the adapters, with the neck if it is trained, in peft's layout, in place of what the folder held.
 
     A network without adapters has none to write: the folder of an earlier one is removed. The mask decoder and the

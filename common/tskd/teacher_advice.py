@@ -118,7 +118,7 @@ def advice(fitting: Sequence[Option], card: str, memory: float, batch_size: int 
 
 
 def _teacher(vfm: str, num_classes: int, image_size: int) -> nn.Module:
-    from tskd.encoder_lora import prepare_teacher
+    from tskd.lora import prepare_fine_tuning
     from tskd.networks import build_sam
 
-    return prepare_teacher(build_sam(vfm, num_classes, image_size))
+    return prepare_fine_tuning(build_sam(vfm, num_classes, image_size))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from tskd.encoder_lora import prepare_teacher
+from tskd.lora import prepare_fine_tuning
 from tskd.networks import build_sam
 from tskd.step_costs import step_cost
 
@@ -28,7 +28,7 @@ def test_as_torch_keeps_it():
     def build() -> nn.Module:
         torch.manual_seed(0)
         settings = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-        return prepare_teacher(build_sam("dinov2_small", 3, 112, config=settings), rank=2, alpha=2)
+        return prepare_fine_tuning(build_sam("dinov2_small", 3, 112, config=settings), rank=2, alpha=2)
 
     network, kept = build().train(), {}
     known = {value.untyped_storage().data_ptr() for value in (*network.parameters(), *network.buffers())}

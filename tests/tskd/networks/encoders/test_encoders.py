@@ -13,9 +13,8 @@ from torch import nn
 from transformers.models.sam2.configuration_sam2 import Sam2Config
 from transformers.models.sam2.modeling_sam2 import Sam2Model
 
-from tskd.encoder_lora import prepare_teacher
 from tskd.errors import TskdError
-from tskd.lora import load_adapter, merged, save_adapter
+from tskd.lora import load_adapter, merged, prepare_fine_tuning, save_adapter
 from tskd.networks import build_sam, load_pretrained
 from tskd.networks.encoders.families import ENCODERS, FAMILIES, PRESETS
 from tskd.networks.encoders.pyramid_head import PyramidHead
@@ -94,7 +93,7 @@ def test_a_folder_gives_the_stock_embeddings(folders, name):
 def test_lora_moves_nothing_else_and_merges_into_the_stock_encoder(folders, name, tmp_path):
     network, x = built(folders, name), images(name)
     before = copy.deepcopy(network.image_encoder.state_dict())
-    tuned: Any = prepare_teacher(network, rank=2, alpha=2, targets=("q", "v", "proj", "mlp"))
+    tuned: Any = prepare_fine_tuning(network, rank=2, alpha=2, targets=("q", "v", "proj", "mlp"))
     trainable = [n for n, p in tuned.named_parameters() if p.requires_grad]
     assert all(".lora_" in n or n.startswith("head.") for n in trainable)
     assert sum(".lora_A" in n for n in trainable) == 5 * len(
@@ -121,7 +120,7 @@ def test_lora_moves_nothing_else_and_merges_into_the_stock_encoder(folders, name
 def test_checkpointing_changes_no_gradient(folders, name):
     gradients = []
     for checkpointing in (False, True):
-        network = prepare_teacher(built(folders, name, gradient_checkpointing=checkpointing), rank=2, alpha=2)
+        network = prepare_fine_tuning(built(folders, name, gradient_checkpointing=checkpointing), rank=2, alpha=2)
         torch.manual_seed(3)
         for n, p in network.named_parameters():
             if ".lora_B" in n:
@@ -134,13 +133,13 @@ def test_checkpointing_changes_no_gradient(folders, name):
 
 
 @pytest.mark.parametrize(("mode", "encoder"), [("decoder", False), ("full", True)])
-def test_rank_0_is_the_head_alone_and_full_is_all(folders, mode, encoder):
-    network = prepare_teacher(built(folders, "dinov2"), mode=mode)
+def test_the_head_is_trained_alone_or_with_all(folders, mode, encoder):
+    network = prepare_fine_tuning(built(folders, "dinov2"), mode=mode)
     assert all(p.requires_grad for p in network.head.parameters())
     assert all(p.requires_grad == encoder for p in network.image_encoder.parameters())
-    with pytest.raises(TskdError, match="or an encoder with a neck"):
-        prepare_teacher(built(folders, "dinov2"), train_neck=True)
-    assert any(".neck." in n for n, p in prepare_teacher(built(folders, "sam2"), train_neck=True).named_parameters()
+    with pytest.raises(TskdError, match="train_neck: expected an encoder with a neck, found Dinov2"):
+        prepare_fine_tuning(built(folders, "dinov2"), train_neck=True)
+    assert any(".neck." in n for n, p in prepare_fine_tuning(built(folders, "sam2"), train_neck=True).named_parameters()
                if p.requires_grad)  # fmt: skip
 
 
