@@ -9,7 +9,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import torch
-from monai.networks.nets import UNETR
+from monai.networks.nets import UNETR, DynUNet
 from nibabel import affines, eulerangles, orientations
 from PIL import ExifTags, Image
 from torch import Tensor, nn
@@ -104,15 +104,39 @@ def lite_student(in_channels: int = 1) -> LiteUNet:
     return network
 
 
-def ship(folder: Path, kind: str, in_channels: int = 1, lite: bool = False, **header: Any) -> Path:
-    """Ships an untrained student for volumes (kind "nii.gz") or images (kind "png"), a LiteUNet if `lite`."""
+NEIGHBOURS = {"neighbour_slices": 1}
+PATCHES = {"patch_size": [IMAGE_SIZE, IMAGE_SIZE, 8], "anisotropy": 3.0, "first_filters": 4}
+
+
+def deep_student() -> DynUNet:
+    """The network of volume.json with fixed random weights, for `PATCHES`."""
+    torch.manual_seed(3)
+    strides = [[1, 1, 1], [2, 2, 1], [2, 2, 2], [2, 2, 1]]
+    kernels = [[3, 3, 1], [3, 3, 3], [3, 3, 3], [3, 3, 3]]
+    norm = ("INSTANCE", {"affine": True})
+    return DynUNet(3, 1, len(LABELS), kernels, strides, strides[1:], [4, 8, 16, 32], norm_name=norm).eval()
+
+
+def ship(
+    folder: Path, kind: str, in_channels: int = 1, lite: bool = False, several: dict[str, Any] | None = None,
+    **header: Any,
+) -> Path:  # fmt: skip
+    """Ships an untrained student for volumes (kind "nii.gz") or images (kind "png"), a LiteUNet if `lite`.
+
+    With `several` (`NEIGHBOURS`, then a LiteUNet, or `PATCHES`) one that sees several slices of volumes.
+    """
     entry = {"image": f"a.{kind}", "label": f"a_label.{kind}", "group": "a", "case": "a"}
     lists: dict[str, list[dict[str, str]]] = {"training": [], "unlabelled": [], "validation": [], "test": [entry]}
     header = {"name": "toy", "modality": "MR", "channels": in_channels, "labels": LABELS, **header}
     datalist.write(folder / "dataset.json", {"provenance": {}, **header, **lists})
-    save_weights(lite_student(in_channels) if lite else trained_student(in_channels), folder / "weights.pt")
     output, overlay = folder / "student_segmentation", "lite_unet.json" if lite else None
-    return ship_student(BUNDLE, folder / "weights.pt", output, folder / "dataset.json", IMAGE_SIZE, overlay)
+    network = lite_student if lite else trained_student
+    if several:
+        overlay = "lite_unet.json" if several is NEIGHBOURS else "volume.json"
+    weights = deep_student() if several is PATCHES else lite_student(3) if several else network(in_channels)
+    save_weights(weights, folder / "weights.pt")
+    data = folder / "dataset.json"
+    return ship_student(BUNDLE, folder / "weights.pt", output, data, IMAGE_SIZE, overlay, several=several)
 
 
 def diffusion_run(folder: Path, size: int = 16) -> Path:

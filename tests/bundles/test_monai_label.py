@@ -23,14 +23,31 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from tests.bundles.standalone import LABELS, run_alone, segmentation, ship, write_picture, write_volumes
+from tests.bundles.standalone import (
+    LABELS,
+    NEIGHBOURS,
+    PATCHES,
+    run_alone,
+    segmentation,
+    ship,
+    write_picture,
+    write_volumes,
+)
 from tests.bundles.test_train_further import write_pairs
 from tskd.data import virtual_patient
 from tskd.data.phantom.dicom_writer import write_series
 from tskd.predict.predict_files import predict
 
 ROOT = Path(__file__).resolve().parents[2]
-KINDS = {"volumes": ("nii.gz", 1), "grey": ("png", 1), "colour": ("png", 3), "lite": ("png", 3)}
+KINDS = {
+    "volumes": ("nii.gz", 1),
+    "neighbours": ("nii.gz", 1),
+    "patches": ("nii.gz", 1),
+    "grey": ("png", 1),
+    "colour": ("png", 3),
+    "lite": ("png", 3),
+}
+SEVERAL = {"neighbours": NEIGHBOURS, "patches": PATCHES}
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONWARNINGS": "ignore"}
 
 
@@ -53,11 +70,12 @@ def root(tmp_path_factory: pytest.TempPathFactory, label_python: Path) -> Path:
     for name, (kind, in_channels) in KINDS.items():
         images = root / name / "images"
         images.mkdir(parents=True)
-        if name == "volumes":
+        if kind == "nii.gz":
             write_volumes(images)
         else:
             write_picture(images, in_channels)
-        runs.append(segmentation(ship(root / name, kind, in_channels, name == "lite"), images, root / name / "masks"))
+        bundle = ship(root / name, kind, in_channels, name == "lite", SEVERAL.get(name))
+        runs.append(segmentation(bundle, images, root / name / "masks"))
     for done in run_alone(*runs, cwd=root):
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return root

@@ -14,6 +14,8 @@ from PIL import Image
 from scipy import ndimage
 
 from tests.bundles.standalone import (
+    NEIGHBOURS,
+    PATCHES,
     reference_mask,
     reference_picture,
     run_alone,
@@ -24,8 +26,11 @@ from tests.bundles.standalone import (
     write_volumes,
 )
 from tskd.data import load_volume, write_volume
+from tskd.predict.shipped_bundle import read_bundle
+from tskd.predict.torch_backend import TorchBackend
 
 MODULES = ("tskd.cli", "peft", "transformers")
+SEVERAL = {"neighbours": NEIGHBOURS, "patches": PATCHES}
 MISSING = "this bundle needs packages that are not installed: pip install transformers==1.0.0"
 
 
@@ -46,9 +51,11 @@ def root(alone: Alone) -> Path:
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Alone:
     """Shipped bundles at work; one process for all, since each would import MONAI anew."""
     root = tmp_path_factory.mktemp("standalone")
-    for name in ("volumes", "grey", "colour", "lite"):
+    for name in ("volumes", "neighbours", "patches", "grey", "colour", "lite"):
         (root / name / "images").mkdir(parents=True)
     holes = write_volumes(root / "volumes/images")[0]
+    for name in SEVERAL:
+        write_volumes(root / name / "images")
     write_otherwise(write_picture(root / "grey/images"))
     for name in ("colour", "lite"):
         write_picture(root / name / "images", in_channels=3)
@@ -72,6 +79,10 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Alone:
             "inference_2d.json",
         ),
         segmentation(ship(root / "lite", "png", 3, lite=True), root / "lite/images", root / "lite/masks"),
+        *(
+            segmentation(ship(root / name, "nii.gz", several=several), root / name / "images", root / name / "masks")
+            for name, several in SEVERAL.items()
+        ),
         segmentation(volumes, root / "misspelt", root / "no_masks"),
         segmentation(grey, root / "misspelt", root / "no_masks"),
         segmentation(grey, root / "deep", root / "no_masks"),
@@ -79,9 +90,9 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Alone:
         *([module] for module in MODULES),
         cwd=root,
     )  # fmt: skip
-    for run in done[:6]:
+    for run in done[:8]:
         assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
-    return Alone(root, dict(zip(("nii.gz", "png", "deep", "lacking", *MODULES), done[6:], strict=True)))
+    return Alone(root, dict(zip(("nii.gz", "png", "deep", "lacking", *MODULES), done[8:], strict=True)))
 
 
 def _needing_more(bundle: Path, copy: Path) -> Path:
@@ -120,6 +131,15 @@ def test_volumes_get_masks_in_their_own_place(root: Path) -> None:
         array = np.asarray(mask.dataobj)
         assert len(np.unique(array)) > 2
         assert np.mean(array != reference_mask(path)) < 1e-3  # ties of the argmax may fall otherwise on another CPU
+
+
+@pytest.mark.parametrize("name", list(SEVERAL))
+def test_students_of_several_slices_give_the_masks_that_they_give_here(root: Path, name: str) -> None:
+    backend = TorchBackend(read_bundle(root / name / "student_segmentation"), "cpu")
+    for path in sorted((root / name / "images").iterdir()):
+        array = np.asarray(nib.load(root / name / "masks" / path.name.replace(".nii", "_seg.nii")).dataobj)
+        assert len(np.unique(array)) > 2
+        assert np.mean(array != backend.mask(*load_volume(path))) < 1e-3
 
 
 def test_only_the_largest_piece_of_the_named_organs_is_kept(root: Path) -> None:

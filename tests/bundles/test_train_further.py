@@ -14,7 +14,7 @@ from ignite.engine import Engine
 from monai.bundle import ConfigWorkflow
 from PIL import Image
 
-from tests.bundles.standalone import run_alone, ship
+from tests.bundles.standalone import NEIGHBOURS, PATCHES, run_alone, ship
 from tskd.data import virtual_patient, write_volume
 from tskd.export.accept_better import AcceptBetter, class_indices
 
@@ -44,9 +44,12 @@ def training(bundle: Path, data: Path, *options: str) -> list[str]:
     ]  # fmt: skip
 
 
+KINDS = ["volumes", "pictures", "lite", "neighbours", "patches"]
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folders volumes, pictures and lite, each with a bundle trained further, and wrong with a label out of range."""
+    """Folders of `KINDS`, each with a bundle trained further, and wrong with a label out of range."""
     root = tmp_path_factory.mktemp("further")
     for kind in ("nii.gz", "png"):
         write_pairs(root / kind, kind)
@@ -54,6 +57,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "volumes": (ship(root / "volumes", "nii.gz"), root / "nii.gz"),
         "pictures": (ship(root / "pictures", "png"), root / "png"),
         "lite": (ship(root / "lite", "nii.gz", lite=True), root / "nii.gz"),
+        "neighbours": (ship(root / "neighbours", "nii.gz", several=NEIGHBOURS), root / "nii.gz"),
+        "patches": (ship(root / "patches", "nii.gz", several=PATCHES), root / "nii.gz"),
     }
     write_pairs(root / "bad", "png")
     Image.fromarray(np.full((40, 40), 4, np.uint8)).save(root / "bad/labels/p2_2.png")
@@ -67,7 +72,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.parametrize("name", ["volumes", "pictures", "lite"])
+@pytest.mark.parametrize("name", KINDS)
 def test_the_network_is_trained_from_its_weights_and_the_former_are_kept(trained: Path, name: str) -> None:
     bundle, shipped = trained / name / "student_segmentation", trained / name / "weights.pt"
     before, after = (torch.load(path, weights_only=True) for path in (shipped, bundle / "models/model.pt"))
@@ -86,7 +91,7 @@ def test_the_network_is_trained_from_its_weights_and_the_former_are_kept(trained
     assert [path.name for path in (bundle / "models").glob("*.pt")] == ["model.pt"]  # MONAI Label offers each
 
 
-@pytest.mark.parametrize("name", ["volumes", "pictures", "lite"])
+@pytest.mark.parametrize("name", KINDS)
 def test_no_config_names_the_project_and_monai_finds_its_properties(
     trained: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,7 +111,8 @@ def test_no_config_names_the_project_and_monai_finds_its_properties(
     assert not workflow.check_properties()
     item = workflow.parser.get_parsed_content("train#dataset")[0]
     slices = [item] if name == "pictures" else item
-    assert [tuple(each["image"].shape) for each in slices] == [(1, 32, 32)] * (1 if name == "pictures" else 4)
+    shape = {"neighbours": (3, 32, 32), "patches": (1, 32, 32, 8)}.get(name, (1, 32, 32))
+    assert [tuple(each["image"].shape) for each in slices] == [shape] * (1 if name in ("pictures", "patches") else 4)
     for each in slices:
         assert set(each["label"].unique().tolist()) <= {0.0, 1.0, 2.0, 3.0}
     for module in [module for module in sys.modules if module.partition(".")[0] == "scripts"]:

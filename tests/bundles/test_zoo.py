@@ -11,8 +11,20 @@ from typing import Any
 import pytest
 import torch
 from monai.bundle import ConfigWorkflow, ckpt_export, verify_metadata, verify_net_in_out
+from torch import nn
 
-from tests.bundles.standalone import BUNDLE, IMAGE_SIZE, LABELS, diffusion_run, lite_student, ship, student
+from tests.bundles.standalone import (
+    BUNDLE,
+    IMAGE_SIZE,
+    LABELS,
+    NEIGHBOURS,
+    PATCHES,
+    deep_student,
+    diffusion_run,
+    lite_student,
+    ship,
+    student,
+)
 from tskd.export.exporter import export_network
 from tskd.export.ship import ship_teacher
 from tskd.networks import build_sam
@@ -94,21 +106,37 @@ def test_the_bundle_as_it_is_here_is_verified() -> None:
     verify_net_in_out(**_arguments(BUNDLES / "student_segmentation"), device="cpu")
 
 
-@pytest.fixture(params=["unetr", "lite"])
-def shipped(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A shipped student: a network of MONAI's, and one that the bundle carries."""
-    return ship(tmp_path, "nii.gz", lite=request.param == "lite")
+SEVERAL = {"neighbours": NEIGHBOURS, "patches": PATCHES}
+NETWORKS: dict[str, Any] = {
+    "unetr": student,
+    "lite": lite_student,
+    "neighbours": lambda: lite_student(3),
+    "patches": deep_student,
+}
 
 
-def test_a_shipped_student_is_verified_in_full(shipped: Path, tmp_path: Path) -> None:
+@pytest.fixture(params=list(NETWORKS))
+def network(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def shipped(network: str, tmp_path: Path) -> Path:
+    """A shipped student: a network of MONAI's, one that the bundle carries, and those that see several slices."""
+    return ship(tmp_path, "nii.gz", lite=network == "lite", several=SEVERAL.get(network))
+
+
+def test_a_shipped_student_is_verified_in_full(shipped: Path, network: str, tmp_path: Path) -> None:
     """The properties that the zoo asks of a bundle before it is taken, without exceptions."""
     assert not [name for name in (*FILES, "models/model.pt") if not (shipped / name).is_file()]
     metadata = _json(shipped / "configs/metadata.json")
     assert metadata["version"] in metadata["changelog"]
     _verify_metadata(shipped, tmp_path)
-    target = _json(shipped / "configs/inference.json")["network_def"]["_target_"]
-    reference = lite_student() if target.endswith(".LiteUNet") else student()
-    x, files = torch.rand(2, 1, IMAGE_SIZE, IMAGE_SIZE), _arguments(shipped)
+    reference: nn.Module = NETWORKS[network]()
+    shape = {"neighbours": (3, IMAGE_SIZE, IMAGE_SIZE), "patches": (1, IMAGE_SIZE, IMAGE_SIZE, 8)}
+    x, files = torch.rand(2, *shape.get(network, (1, IMAGE_SIZE, IMAGE_SIZE))), _arguments(shipped)
+    image = metadata["network_data_format"]["inputs"]["image"]
+    assert (image["num_channels"], *image["spatial_shape"]) == x.shape[1:]
     exported = {name: shipped / f"models/{name}.ts" for name in ("verify_model", "model")}
     with bundle_imports(shipped):  # the zoo's script puts the bundle's folder on the search path of modules
         workflow = ConfigWorkflow(

@@ -53,6 +53,8 @@ def export_network(
         raise TskdError(f"{path}: expected no such file, found one. Replace it: --overwrite")
     if kind == "onnx-int8" and dataset_file is None:
         raise TskdError("--to onnx-int8: expected --dataset-file, on whose training list the ranges are measured.")
+    if kind == "onnx-int8" and shipped.patch_size:
+        raise TskdError(f"--to onnx-int8: expected a 2-D network, found a 3-D one in {shipped.root}. Use --to onnx.")
     network = pytorch_network(shipped)
     try:
         exported = _write(shipped, network, kind, path, dataset_file)
@@ -75,8 +77,8 @@ def export_network(
     )
     _name(shipped.root, path, kind, said)
     return (
-        f"{path}: {path.stat().st_size / 1e6:.1f} MB, {said} ({exported_ms:.1f} ms a slice, PyTorch "
-        f"{pytorch_ms:.1f} ms)"
+        f"{path}: {path.stat().st_size / 1e6:.1f} MB, {said} ({exported_ms:.1f} ms a "
+        f"{'patch' if shipped.patch_size else 'slice'}, PyTorch {pytorch_ms:.1f} ms)"
     )
 
 
@@ -124,8 +126,7 @@ def _write(
 def _check_on_random_input(
     bundle: ShippedBundle, network: torch.nn.Module, exported: Any, kind: str, path: Path
 ) -> str:
-    shape = (3, bundle.channels, bundle.image_size, bundle.image_size)
-    image = np.random.default_rng(0).random(shape, np.float32)
+    image = np.random.default_rng(0).random((3, *bundle.input_shape), np.float32)
     expected = run_torch(network)(image)
     difference = float(np.abs(exported(image) - expected).max())
     allowed = 1e-3 * max(1.0, float(np.abs(expected).max()))

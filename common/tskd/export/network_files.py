@@ -1,7 +1,8 @@
 """Write a shipped bundle's network as TorchScript, ONNX, ONNX of 8 bits, or OpenVINO.
 
 Each file names its tensors `image` (float32 [B, channels, size, size], scaled to [0, 1]) and `pred` (logits
-[B, classes, size, size]), takes any batch, and says in its metadata what it was made of.
+[B, classes, size, size]), takes any batch, and says in its metadata what it was made of. Neighbouring slices are
+further channels, and a 3-D network takes patches [B, channels, x, y, z].
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ def file_metadata(bundle: ShippedBundle) -> dict[str, str]:
         "version": bundle.version,
         "labels": json.dumps({str(index): name for index, name in bundle.labels.items()}),
         "image_size": str(bundle.image_size),
-        "channels": str(bundle.channels),
+        "channels": str(bundle.input_shape[0]),
+        **({"neighbour_slices": str(bundle.neighbours)} if bundle.neighbours else {}),
+        **({"patch_size": json.dumps(bundle.patch_size)} if bundle.patch_size else {}),
         "scaling": json.dumps(scaling or [bundle.resolve("@scale_intensity")], default=str),
         "model_sha256": sha256(bundle.model),
         "producer": f"tskd {__version__}",
@@ -157,8 +160,7 @@ def _add_metadata(onnx: Any, path: Path, content: Mapping[str, str]) -> None:
 
 
 def _example(bundle: ShippedBundle) -> torch.Tensor:
-    shape = (2, bundle.channels, bundle.image_size, bundle.image_size)
-    return torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    return torch.rand((2, *bundle.input_shape), generator=torch.Generator().manual_seed(0))
 
 
 def _package(name: str) -> Any:

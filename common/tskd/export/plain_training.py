@@ -9,7 +9,10 @@ from typing import Any
 from tskd.export.bundle_scripts import CHECK
 
 _KEPT = ("in_channels", "num_classes", "image_size", "device", "network_def", "network", "scale_intensity", "antialias")
-_PICTURES = ("eight_bits", "mode", "reader")  # further keys of inference.json that its preprocessing refers to
+_FURTHER = (  # keys of some inference.json that its preprocessing, network and inferer refer to
+    *("eight_bits", "mode", "reader"),
+    *("neighbour_slices", "network_channels", "stack_neighbours", "patch_size"),
+)
 
 _AUGMENTATION = [
     {
@@ -30,16 +33,16 @@ _AUGMENTATION = [
 def plain_training(inference: Mapping[str, Any], flat: bool) -> dict[str, Any]:
     """Return a train.json that names MONAI, PyTorch and the bundle's own `scripts/`.
 
-    Training starts from models/model.pt. Volumes are cut into slices, three of four around a labelled voxel; pictures
-    are taken whole. `scripts.accept_better` keeps the former weights and takes the new ones only if the validation is
-    not worse.
+    Training starts from models/model.pt. Volumes are cut into slices (with their neighbours as channels where the
+    network sees these) or into patches of a 3-D network, three of four around a labelled voxel; pictures are taken
+    whole. `scripts.accept_better` keeps the former weights and takes the new ones only if the validation is not worse.
 
     Args:
         inference: the bundle's inference.json, whose preprocessing and network are used.
         flat: whether it takes 2-D images.
     """
-    kept = {key: copy.deepcopy(inference[key]) for key in (*_KEPT, *_PICTURES) if key in inference}
-    read = _read(inference, flat)
+    kept = {key: copy.deepcopy(inference[key]) for key in (*_KEPT, *_FURTHER) if key in inference}
+    read, deep = _read(inference, flat), "patch_size" in inference
     return {
         "imports": list(inference["imports"]),
         "bundle_root": ".",
@@ -55,7 +58,7 @@ def plain_training(inference: Mapping[str, Any], flat: bool) -> dict[str, Any]:
         "val_interval": 1,
         "learning_rate": 0.0003,
         "batch_size": 8 if flat else 2,
-        **({} if flat else {"slices_per_volume": 4}),
+        **({} if flat else {"patches_per_volume": 1} if deep else {"slices_per_volume": 4}),
         "iterations_per_epoch": 10,
         "_desc_iterations_per_epoch": "batches drawn at random, however few images there are",
         "loss": {"_target_": "DiceCELoss", "to_onehot_y": True, "softmax": True, "batch": True},
@@ -67,7 +70,7 @@ def plain_training(inference: Mapping[str, Any], flat: bool) -> dict[str, Any]:
         },
         "class_indices": {"_target_": "scripts.accept_better.class_indices", "num_classes": "@num_classes"},
         "train": {
-            "preprocessing": {"_target_": "Compose", "transforms": [*read, *_random(flat)]},
+            "preprocessing": {"_target_": "Compose", "transforms": [*read, *_random(inference, flat)]},
             "dataset": {
                 "_target_": "CacheDataset",
                 "data": "$@pairs[@held_out:]",
@@ -123,7 +126,7 @@ def plain_training(inference: Mapping[str, Any], flat: bool) -> dict[str, Any]:
                 "train_handlers": "@train#handlers",
             },
         },
-        "validate": _validate(read, flat),
+        "validate": _validate(inference, read, flat),
         "initialize": ["$monai.utils.set_determinism(seed=@seed, use_deterministic_algorithms=None)"],
         "check_packages": CHECK,
         "run": ["$@check_packages(@bundle_root)", "$@train#trainer.run()"],
@@ -141,32 +144,44 @@ def _read(inference: Mapping[str, Any], flat: bool) -> list[dict[str, Any]]:
         {"_target_": "Resized", "keys": "label", "spatial_size": size, "mode": "nearest"},
         {"_target_": "EnsureTyped", "keys": ["image", "label"], "track_meta": False},
     ]
+    if "stack_neighbours" in inference:
+        stack = "$(lambda stack: lambda image: stack(image, 0))(@stack_neighbours)"
+        label.append({"_target_": "Lambdad", "keys": "image", "func": stack, "track_meta": False})
     return [*image, *label]
 
 
-def _random(flat: bool) -> list[dict[str, Any]]:
-    keys = ["image", "label"]
-    slices = [
-        {
-            "_target_": "RandCropByPosNegLabeld",
-            "keys": keys,
-            "label_key": "label",
-            "spatial_size": ["@image_size", "@image_size", 1],
-            "pos": 3,
-            "neg": 1,
-            "num_samples": "@slices_per_volume",
-        },
-        {"_target_": "SqueezeDimd", "keys": keys, "dim": -1},
-    ]
-    return [*([] if flat else slices), *copy.deepcopy(_AUGMENTATION)]
+def _random(inference: Mapping[str, Any], flat: bool) -> list[dict[str, Any]]:
+    keys, deep = ["image", "label"], "patch_size" in inference
+    pad = {"_target_": "SpatialPadd", "keys": keys, "spatial_size": "@patch_size", "mode": "edge"}
+    crop = {
+        "_target_": "RandCropByPosNegLabeld",
+        "keys": keys,
+        "label_key": "label",
+        "spatial_size": "@patch_size" if deep else ["@image_size", "@image_size", 1],
+        "pos": 3,
+        "neg": 1,
+        "num_samples": "@slices_per_volume",
+    }
+    squeeze = {"_target_": "SqueezeDimd", "keys": keys, "dim": -1}
+    augmentation = copy.deepcopy(_AUGMENTATION)
+    if deep:  # in the plane
+        augmentation[0] |= {
+            "rotate_range": [0, 0, 0.26],
+            "scale_range": [0.15, 0.15, 0],
+            "translate_range": "$[@image_size / 16] * 2 + [0]",
+        }
+        return [pad, {**crop, "num_samples": "@patches_per_volume"}, *augmentation]
+    return [*([] if flat else [crop, squeeze]), *augmentation]
 
 
-def _validate(read: list[dict[str, Any]], flat: bool) -> dict[str, Any]:
+def _validate(inference: Mapping[str, Any], read: list[dict[str, Any]], flat: bool) -> dict[str, Any]:
     """Return the part that measures Dice on the network's grid, of each volume or picture."""
     inferer: dict[str, Any] = {"_target_": "SimpleInferer"}
     if not flat:
         size = ["@image_size", "@image_size"]
         inferer = {"_target_": "SliceInferer", "roi_size": size, "sw_batch_size": 8, "spatial_dim": 2}
+    if "patch_size" in inference:
+        inferer = {**inference["plain_inferer"], "sw_batch_size": 1}
     return {
         "preprocessing": {"_target_": "Compose", "transforms": copy.deepcopy(read)},
         "dataset": {

@@ -26,11 +26,13 @@ from tskd.errors import TskdError
 from tskd.export.bundle_scripts import RUN, write_scripts
 from tskd.export.carried_network import PACKAGE, carry_network, find_scripts, leave_out, needs_scripts
 from tskd.export.plain_training import plain_training
+from tskd.export.several_slices import inferer_keys, resolved_network, several_slices
 from tskd.export.shipped_docs import label_options, write_metadata, write_readme
 from tskd.export.shipped_record import Record, run_record
 from tskd.export.terms import write_terms
 from tskd.export.unused_modules import unused_modules, without_modules
 from tskd.handlers.provenance import describe_data
+from tskd.predict.shipped_bundle import input_shape
 from tskd.state import copy_file, load_weights, save_weights
 
 _CONFIGS = ("inference.json", "inference_2d.json", "train.json", "metadata.json", "logging.conf")  # what goes along
@@ -61,10 +63,10 @@ def ship_run(
         The output folder.
 
     Raises:
-        TskdError: the run of a diffusion model or of a student that sees several slices; a dataset.json with other
-            labels, channels, modality or scaling than that of the training (or, without `force`, other lists); the
-            model was not evaluated or has learned nothing (without `force`); versions.json is missing or lacks the
-            image size; there is no such model; or as `ship_student`.
+        TskdError: the run of a diffusion model; a dataset.json with other labels, channels, modality or scaling than
+            that of the training (or, without `force`, other lists); the model was not evaluated or has learned nothing
+            (without `force`); versions.json is missing or lacks the image size; there is no such model; or as
+            `ship_student`.
     """
     path = Path(run) / "versions.json"
     if not path.is_file():
@@ -78,7 +80,6 @@ def ship_run(
             f"{path}: expected a student or a teacher, found a diffusion model, which segments nothing. Its folder "
             "models/pipeline has the network and the schedule it was trained with"
         )
-    refuse_several_slices(path, settings)
     check_data(path, versions.get("data", {}), dataset_file, force)
     model = Path(run) / "models" / "model.pt" if model is None else Path(model)
     if not model.is_file():
@@ -92,27 +93,8 @@ def ship_run(
         return ship_teacher(
             bundle, model, output, dataset_file, size, settings["vfm"], components, record, keys["network_keys"]
         )
-    return ship_student(bundle, model, output, dataset_file, size, overlay, components, record, **keys)
-
-
-def refuse_several_slices(path: Path, settings: Mapping[str, Any]) -> None:
-    """Refuse a student that sees several slices at once, which a shipped bundle has no way to give it.
-
-    Args:
-        path: versions.json of its run.
-        settings: of the training.
-
-    Raises:
-        TskdError: saying how it can be used.
-    """
-    count, patch = settings.get("neighbour_slices"), settings.get("patch_size")
-    seen = f"patches of {patch} voxels (volume.json)" if patch else f"{count} neighbouring slices on each side"
-    if count or patch:
-        raise TskdError(
-            f"{path}: expected a student that segments each slice by itself, found one that sees {seen}. It cannot be "
-            "shipped, exported or used by `tskd predict` yet: `tskd evaluate --run` writes its masks; ship a student "
-            "that was trained without neighbours.json and volume.json"
-        )
+    several = several_slices(settings)
+    return ship_student(bundle, model, output, dataset_file, size, overlay, components, record, **keys, several=several)
 
 
 def ship_teacher(
@@ -171,6 +153,7 @@ def ship_student(
     record: Record | None = None,
     teacher: str | None = None,
     network_keys: Mapping[str, Any] | None = None,
+    several: Mapping[str, Any] | None = None,
 ) -> Path:
     """Copy a student bundle with the weights and settings of a training; atomically.
 
@@ -190,20 +173,27 @@ def ship_student(
         record: what is known of its training and evaluation, for its README.
         teacher: foundation model behind its soft labels; "" for none, None where that is not known.
         network_keys: keys of the network that the training was given, such as network_def#feature_size.
+        several: settings of a training whose student sees several slices (`several_slices`); none of a 2-D student.
 
     Returns:
         The output folder.
 
     Raises:
-        TskdError: the output's name does not fit or it is not empty, the data set mixes volumes and images, or the
-            weights do not fit the network, with the names of the entries.
+        TskdError: the output's name does not fit or it is not empty, the data set mixes volumes and images or has 2-D
+            images for a student that sees several slices, or the weights do not fit the network, with the names of the
+            entries.
     """
     bundle, given, output = Path(bundle), Path(output), Path(output).resolve()
     _check_folders(bundle, output)
     dataset = read(dataset_file)
     sizes = {"image_size": image_size, "in_channels": dataset["channels"], "num_classes": len(dataset["labels"])}
     settings = {**sizes, "largest_component": list(largest_component)}
-    flat = _is_2d(dataset, dataset_file)
+    flat, several = _is_2d(dataset, dataset_file), several or {}
+    if flat and several:
+        raise TskdError(
+            f"{dataset_file}: expected volumes in the validation and test list, of which this student sees several "
+            "slices at once, found 2-D images. Give the training's dataset.json: --dataset-file FILE"
+        )
     scaling = {} if flat else {"scale_intensity": Intensity.of(dataset_file).transform()}
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".ship_") as folder:
@@ -214,13 +204,22 @@ def ship_student(
         parts = ["inference.json", *(["inference_2d.json"] if flat else [])]
         config = _parser([configs / name for name in parts]).get()
         config.pop(ConfigParser.meta_key, None)
-        extra: dict[str, Any] = dict(RUN)
-        if isinstance(network, str):
+        extra: dict[str, Any] = {**RUN, **inferer_keys(several, {**config, **settings})}
+        keys = dict(network_keys or {})
+        if several.get("patch_size") and not isinstance(network, Mapping):
+            files = [configs / name for name in dict.fromkeys(("train.json", "volume.json", network or "volume.json"))]
+            extra["network_def"] = resolved_network(
+                files, {"dataset_file": str(dataset_file), **several, **sizes, **keys}
+            )
+            keys = {}
+        elif isinstance(network, str):
             extra["network_def"] = json.loads((configs / network).read_text())["network_def"]
         elif network is not None:
             extra |= {"network_def": dict(network), "imports": [*config["imports"], f"$import {PACKAGE}"]}
         extra["displayable_configs"] = config["displayable_configs"] | label_options(dataset, flat)
-        config = _with_keys({**config, **settings, **scaling, **extra}, network_keys or {})
+        if several.get("neighbour_slices"):
+            keys["network_def#in_channels"] = "@network_channels"
+        config = _with_keys({**config, **settings, **scaling, **extra}, keys)
         _write(configs / "inference.json", config)
         network_def = _parser([configs / "inference.json"]).get_parsed_content("network_def")
         load_weights(network_def, model)
@@ -230,8 +229,8 @@ def ship_student(
         else:
             (configs / "train.json").unlink()
             copy_file(model, draft / "models" / "model.pt")
-        write_metadata(configs / "metadata.json", dataset, settings, flat, network_def, record or Record())
-        write_readme(draft, dataset, settings, flat, network_def, record or Record())
+        write_metadata(configs / "metadata.json", dataset, config, flat, network_def, record or Record())
+        write_readme(draft, dataset, config, flat, network_def, record or Record())
         write_terms(draft, dataset, teacher, record.first if record else "")
         for file in set(configs.iterdir()) - {configs / name for name in _CONFIGS}:
             file.unlink()
@@ -249,7 +248,7 @@ def _write_plain(draft: Path, network: torch.nn.Module, model: str | Path, flat:
     carry_network(draft)
     file = draft / "configs" / "inference.json"
     config = json.loads(file.read_text(encoding="utf-8"))
-    example = torch.rand(1, config["in_channels"], config["image_size"], config["image_size"])
+    example = torch.rand(1, *input_shape(config))
     unused = unused_modules(network, example)
     if unused or "dropout" not in signature(type(network)).parameters:
         leave_out(draft, unused)

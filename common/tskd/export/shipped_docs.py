@@ -16,6 +16,7 @@ from tskd.export.shipped_record import Record
 from tskd.export.terms import data_licence, front_matter
 from tskd.files import sha256
 from tskd.predict.mask_overlay import COLOURS
+from tskd.predict.shipped_bundle import input_shape
 
 _WITH_EINOPS = (  # modules of MONAI
     "monai.networks.nets.swin_unetr",
@@ -38,7 +39,7 @@ def write_metadata(
     Args:
         path: metadata.json, which is changed.
         dataset: dataset.json of the training.
-        settings: image_size, in_channels, num_classes, largest_component.
+        settings: inference.json, with image_size, in_channels, num_classes, largest_component.
         flat: whether it takes 2-D images.
         network: as it is shipped.
         record: of its training and evaluation.
@@ -46,14 +47,17 @@ def write_metadata(
     metadata = json.loads(path.read_text())
     image = metadata["network_data_format"]["inputs"]["image"]
     pred = metadata["network_data_format"]["outputs"]["pred"]
-    names = ("red", "green", "blue") if settings["in_channels"] == 3 else ("image",)
-    channels = {str(index): name for index, name in enumerate(names)}
-    image |= {"num_channels": settings["in_channels"], "modality": dataset["modality"], "channel_def": channels}
+    colours, count = ("red", "green", "blue"), settings.get("neighbour_slices", 0)
+    names = colours if settings["in_channels"] == 3 else ("image",)
+    seen = [f"{name}, slice {z:+d}" if z else name for z in range(-count, count + 1) for name in names]
+    channels = {str(index): name for index, name in enumerate(seen)}
+    shape = input_shape(settings)
+    image |= {"num_channels": shape[0], "modality": dataset["modality"], "channel_def": channels}
     pred |= {"num_channels": settings["num_classes"], "channel_def": dataset["labels"]}
     for tensor in (image, pred):
-        tensor["spatial_shape"] = [settings["image_size"]] * 2
+        tensor |= {"spatial_shape": list(shape[1:]), "is_patch_data": "patch_size" in settings}
     metadata["data_type"] = "png" if flat else "nifti"
-    input_kind = "2-D images" if flat else "volumes, slice by slice"
+    input_kind = "2-D images" if flat else f"volumes, {_seen(settings)}"
     metadata["name"] = f"Segmentation of {_structures(dataset)}"
     metadata["description"] = f"{type(network).__name__}, trained on few labels. {dataset['modality']}: {input_kind}."
     metadata["image_classes"] = f"{', '.join(names)}: intensities scaled to [0, 1]"
@@ -85,7 +89,7 @@ def write_readme(
         network=type(network).__name__,
         parameters=f"{sum(p.numel() for p in network.parameters()) / 1e6:.1f}",
         classes=_structures(dataset),
-        what="2-D images" if flat else "volumes (NIfTI), slice by slice",
+        what="2-D images" if flat else f"volumes (NIfTI), {_seen(settings)}",
         size=settings["image_size"],
         packages=", ".join(f"`{package}`" for package in packages),
         files="PNG and JPEG" if flat else "`.nii` and `.nii.gz`",
@@ -93,6 +97,7 @@ def write_readme(
         modality=dataset["modality"],
         data=dataset["name"],
         licence=data_licence(dataset),
+        unit="Each slice or image is segmented on its own." if _alone(settings) else _SEVERAL,
         scaling="" if flat else " Intensities are scaled as `scale_intensity` in inference.json says.",
         components=f" Of {', '.join(largest_names)} only the largest connected component is kept."
         if largest_names
@@ -120,6 +125,24 @@ def required_packages(flat: bool, largest_component: bool, network: torch.nn.Mod
         *(["pillow"] if flat else []),
     ]
     return {name: version(name) for name in names}
+
+
+_SEVERAL = (
+    "It sees several slices at once, so the order and the distance of slices must be those of the training's volumes."
+)
+
+
+def _alone(settings: Mapping[str, Any]) -> bool:
+    return not (settings.get("neighbour_slices") or settings.get("patch_size"))
+
+
+def _seen(settings: Mapping[str, Any]) -> str:
+    """Return what the network sees of a volume at once, in words."""
+    if patch := settings.get("patch_size"):
+        return f"in patches of {' x '.join(map(str, patch))} voxels"
+    if count := settings.get("neighbour_slices"):
+        return f"each slice with {count} neighbour{'s' * (count > 1)} on each side"
+    return "slice by slice"
 
 
 def _structures(dataset: Mapping[str, Any]) -> str:

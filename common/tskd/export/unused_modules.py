@@ -26,14 +26,15 @@ def without_modules(network: nn.Module, unused: Sequence[str], dropout: float = 
 
 def _add_dropout(network: nn.Module, share: float) -> None:
     modules = list(network.modules())
-    last = [module for module in modules if isinstance(module, nn.Conv2d)][-1]
+    last = [module for module in modules if isinstance(module, nn.Conv2d | nn.Conv3d)][-1]
+    dropout = nn.functional.dropout2d if isinstance(last, nn.Conv2d) else nn.functional.dropout3d
 
     def drop(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        return (nn.functional.dropout2d(inputs[0], share, module.training), *inputs[1:])
+        return (dropout(inputs[0], share, module.training), *inputs[1:])
 
     last.register_forward_pre_hook(drop)
     for module in modules:
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
             module.eval()
             module.train = lambda mode=True, norm=module: norm  # type: ignore[method-assign, misc]
 
@@ -43,7 +44,7 @@ def unused_modules(network: nn.Module, image: torch.Tensor) -> list[str]:
 
     Args:
         network: any network.
-        image: B x channels x H x W that it takes.
+        image: B x channels x H x W [x D] that it takes.
 
     Returns:
         Names, the outermost only; none where the network does not give the same output without them.

@@ -30,7 +30,8 @@ class ExportComparison:
         difference: largest one between the logits of a slice.
         rows: patient, organ, and how far the mask agrees with PyTorch's (Dice); `lost`, the Dice with the label that
             is lost, where there is a label.
-        milliseconds: a slice by the exported network, and by PyTorch, alternately in one run.
+        milliseconds: a slice, or patch of a 3-D network, by the exported network and by PyTorch, alternately in one
+            run.
     """
 
     difference: float
@@ -99,9 +100,14 @@ def calibration_images(bundle: ShippedBundle, dataset_file: str | Path, count: i
     """Yield images of the training list as the network sees them, spread over the list; never of validation or test."""
     pipeline = NumpyPipeline(bundle, lambda batch: batch)
     training = entries(dataset_file, "transfer")
+    if bundle.neighbours:
+        from tskd.data.neighbour_slices import NeighbourSlicesd
+
+        training = list(map(NeighbourSlicesd([dataset_file], bundle.neighbours), training))
     chosen = [training[int(k)] for k in np.linspace(0, len(training) - 1, min(count, len(training)))]
     for entry in chosen:
-        pixels = np.atleast_3d(np.asarray(Image.open(entry["image"]), np.float32)) / 255
+        files = entry["image"] if isinstance(entry["image"], list) else [entry["image"]]
+        pixels = np.dstack([np.asarray(Image.open(file), np.float32) for file in files]) / 255
         wide, high = pixels.shape[1], pixels.shape[0]
         small = pipeline.downsample(wide, bundle.image_size) @ pixels.transpose(2, 1, 0)
         yield np.ascontiguousarray((small @ pipeline.downsample(high, bundle.image_size).T)[None], np.float32)

@@ -16,9 +16,11 @@ from tskd.data.io.intensity import Intensity
 from tskd.data.io.nifti import to_lps
 from tskd.errors import TskdError
 from tskd.predict import resize_matrices
+from tskd.predict.numpy_windows import sliding_window
 from tskd.predict.shipped_bundle import ShippedBundle
 
-Network = Callable[[np.ndarray], np.ndarray]  # float32 [B, channels, size, size] -> logits [B, classes, size, size]
+# float32 [B, channels, size, size] (of a 3-D network patches) -> logits [B, classes, size, size]
+Network = Callable[[np.ndarray], np.ndarray]
 _READ_ELSEWHERE = {"LoadImaged", "EnsureChannelFirstd", "EnsureTyped", "Orientationd", "CastToTyped", "SaveImaged"}
 _POSTPROCESSING = {"Activationsd", "Invertd", "AsDiscreted", "SqueezeDimd", "KeepLargestConnectedComponentd"}
 _NUMBER = r"([-+0-9.e]+)"
@@ -37,7 +39,7 @@ class NumpyPipeline:
     Args:
         bundle: whose inference.json is followed.
         network: the function from a batch to logits.
-        batch_size: slices of a volume in one call.
+        batch_size: slices of a volume in one call; of a 3-D network those of its patches.
 
     Raises:
         TskdError: inference.json holds a transform that is not known here.
@@ -62,10 +64,16 @@ class NumpyPipeline:
     def volume(self, array: np.ndarray, affine: np.ndarray) -> np.ndarray:
         """Return the mask of a volume [X, Y, Z], uint8, in the axis order of the volume."""
         lps, lps_affine = to_lps(array, affine)
-        slices = self.scale(self._fill_non_finite(lps)).transpose(2, 0, 1)  # B x X x Y
-        mask = np.concatenate(
-            [self._predict_masks(slices[i : i + self.batch_size, None]) for i in range(0, len(slices), self.batch_size)]
-        ).transpose(1, 2, 0)
+        slices = self.scale(self._fill_non_finite(lps)).transpose(2, 0, 1)[:, None]  # B x 1 x X x Y
+        starts, size = range(0, len(slices), self.batch_size), slices.shape[2:]
+        small = np.concatenate([self._resize(slices[i : i + self.batch_size]) for i in starts])
+        logits = self._patches(small) if self.bundle.patch_size else None
+        masks = []
+        for i in starts:
+            part = range(i, min(i + self.batch_size, len(slices)))
+            of_part = self._slices(small, part) if logits is None else logits[part.start : part.stop]
+            masks.append(self._masks(of_part, size))
+        mask = np.concatenate(masks).transpose(1, 2, 0)
         to_input = orientations.ornt_transform(
             orientations.io_orientation(lps_affine), orientations.io_orientation(affine)
         )
@@ -74,7 +82,8 @@ class NumpyPipeline:
     def picture(self, pixels: np.ndarray) -> np.ndarray:
         """Return the mask of a picture [rows, columns] or [rows, columns, 3], uint8 [rows, columns]."""
         channels = np.atleast_3d(pixels).transpose(2, 1, 0)  # channels x columns x rows: MONAI's order
-        mask = self._predict_masks(self.scale(self._fill_non_finite(channels))[None])[0]
+        image = self.scale(self._fill_non_finite(channels))[None]
+        mask = self._masks(self._averaged(self._resize(image)), image.shape[2:])[0]
         return self._largest_components(mask).T
 
     def _configure(self, step: dict[str, Any]) -> None:
@@ -96,16 +105,38 @@ class NumpyPipeline:
         array = array.astype(np.float32)
         return np.nan_to_num(array, copy=False) if self.fill_empty else array
 
-    def _predict_masks(self, batch: np.ndarray) -> np.ndarray:
-        """Return class indices [B, X, Y] of scaled images [B, C, X, Y], at their own size."""
+    def _resize(self, batch: np.ndarray) -> np.ndarray:
+        """Return scaled images [B, C, X, Y] at the network's size."""
         size, (wide, high) = self.bundle.image_size, batch.shape[2:]
-        small = self.downsample(wide, size) @ batch @ self.downsample(high, size).T
-        logits = self.network(np.ascontiguousarray(small, np.float32))
+        return (self.downsample(wide, size) @ batch @ self.downsample(high, size).T).astype(np.float32)
+
+    def _slices(self, small: np.ndarray, part: range) -> np.ndarray:
+        """Return logits of some slices of a volume [Z, C, size, size], seen with their neighbours where there are."""
+        count, last = self.bundle.neighbours, len(small) - 1
+        near = [small[np.clip(np.arange(part.start, part.stop) + k, 0, last)] for k in range(-count, count + 1)]
+        return self._averaged(np.concatenate(near, axis=1))
+
+    def _patches(self, small: np.ndarray) -> np.ndarray:
+        """Return logits [Z, classes, size, size] of a volume [Z, C, size, size] by a 3-D network."""
+        patch, batch_size = self.bundle.patch_size, max(1, self.batch_size // self.bundle.patch_size[2])
+        volume = np.moveaxis(small, 0, -1)
+        logits = sliding_window(volume, patch, self.network, batch_size)
         if self.mirrored:
-            logits = (logits + self.network(np.ascontiguousarray(small[:, :, ::-1], np.float32))[:, :, ::-1]) / 2
+            logits = (logits + sliding_window(volume[:, ::-1], patch, self.network, batch_size)[:, ::-1]) / 2
+        return np.moveaxis(logits, -1, 0)
+
+    def _averaged(self, batch: np.ndarray) -> np.ndarray:
+        """Return logits of images [B, C, size, size], the mean with those of the mirror image where that is chosen."""
+        logits = self.network(np.ascontiguousarray(batch))
+        if self.mirrored:
+            logits = (logits + self.network(np.ascontiguousarray(batch[:, :, ::-1]))[:, :, ::-1]) / 2
+        return logits
+
+    def _masks(self, logits: np.ndarray, image_size: tuple[int, ...]) -> np.ndarray:
+        """Return class indices [B, X, Y] of logits [B, classes, size, size], at the size of the images."""
         exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
         probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
-        across, down = resize_matrices.linear(size, wide), resize_matrices.linear(size, high)
+        across, down = (resize_matrices.linear(self.bundle.image_size, side) for side in image_size)
         return np.stack(
             [(across @ probability @ down.T).argmax(axis=0).astype(np.uint8) for probability in probabilities]
         )

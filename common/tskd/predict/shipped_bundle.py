@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,8 @@ class ShippedBundle:
         name: what metadata.json calls it.
         version: of the bundle.
         labels: class index -> name, background included.
-        channels: 1 (grey) or 3 (RGB).
-        pictures: whether it takes 2-D images; else volumes, slice by slice.
+        channels: of the images, 1 (grey) or 3 (RGB); `input_shape` has those of the network.
+        pictures: whether it takes 2-D images; else volumes.
         image_size: side in pixels of what the network sees.
         config: inference.json as it is.
     """
@@ -39,6 +40,21 @@ class ShippedBundle:
     def structures(self) -> dict[int, str]:
         """Class index -> name without the background."""
         return {index: name for index, name in self.labels.items() if index}
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Return what the network takes as `input_shape` does."""
+        return input_shape(self.config)
+
+    @property
+    def neighbours(self) -> int:
+        """Slices on each side that the network sees as further channels (2.5-D)."""
+        return int(self.config.get("neighbour_slices", 0))
+
+    @property
+    def patch_size(self) -> tuple[int, ...]:
+        """Voxels that a 3-D network sees at once; empty for one that sees slices."""
+        return tuple(self.config.get("patch_size", ()))
 
     @property
     def model(self) -> Path:
@@ -65,6 +81,12 @@ class ShippedBundle:
             ) from error
 
 
+def input_shape(config: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return what the network of an inference.json takes: channels, then pixels or voxels along each axis."""
+    spatial = config.get("patch_size", [config["image_size"]] * 2)
+    return (int(config.get("network_channels", config["in_channels"])), *map(int, spatial))
+
+
 def read_bundle(folder: str | os.PathLike[str]) -> ShippedBundle:
     """Read a shipped bundle's inference.json and metadata.json.
 
@@ -81,7 +103,7 @@ def read_bundle(folder: str | os.PathLike[str]) -> ShippedBundle:
             name=metadata.get("name", root.name),
             version=metadata.get("version", "unknown"),
             labels={int(index): str(name) for index, name in names.items()},
-            channels=int(tensors["inputs"]["image"]["num_channels"]),
+            channels=int(config["in_channels"]),
             pictures=metadata.get("data_type", "nifti") == "png",
             image_size=int(config["image_size"]),
             config=config,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ class TorchBackend:
     Args:
         bundle: the shipped bundle.
         device: of the network; CUDA where there is one if None.
-        batch_size: slices of a volume in one call.
+        batch_size: slices of a volume in one call; of a 3-D network those of its patches.
 
     Raises:
         TskdError: the weights do not fit the network, which is checked strictly.
@@ -47,8 +47,11 @@ class TorchBackend:
             after = parser.get_parsed_content("postprocessing").transforms
         self.after = [step for step in after if type(step).__name__ != "SaveImaged"]
         self.batch_size = batch_size
-        sliced = dict(bundle.config.get("plain_inferer", {})).get("_target_") == "SliceInferer"
-        self.resizing = _first_per_slice(self.before, self.after) if sliced else None
+        inferer = bundle.config.get("slice_inferer", bundle.config.get("plain_inferer"))
+        target = inferer.get("_target_") if isinstance(inferer, dict) else None
+        known = target == "SliceInferer" or (target == "SlidingWindowInferer" and bundle.patch_size)
+        self.resizing = _first_per_slice(self.before, self.after) if known else None
+        self.whole = bool(bundle.neighbours or bundle.patch_size)  # the network sees more than one slice
 
     def mask(self, array: np.ndarray, affine: np.ndarray | None) -> np.ndarray:
         """Return class indices of a volume [X, Y, Z] with affine, or of a picture [rows, columns(, 3)] without one."""
@@ -76,13 +79,29 @@ class TorchBackend:
         image = item["image"]
         mask = torch.empty((1, *image.shape[1:]), dtype=torch.uint8)
         per_slice = [softmax, _inverse_of(self.before[resizing:], invert), argmax]
-        for start in range(0, image.shape[-1], self.batch_size):
-            stop = start + self.batch_size
-            part = MetaTensor(image.as_tensor()[..., start:stop].contiguous(), image.affine)
-            batch = self._infer(_through(self.before[resizing:], {"image": part}))
-            mask[..., start:stop] = _through(per_slice, batch)["pred"].as_tensor()
+        parts = self._infer_whole(image, resizing) if self.whole else self._infer_each(image, resizing)
+        for start, part in zip(range(0, image.shape[-1], self.batch_size), parts, strict=True):
+            mask[..., start : start + self.batch_size] = _through(per_slice, part)["pred"].as_tensor()
         item["pred"] = MetaTensor(mask, image.affine)
         return _through([_inverse_of(self.before[:resizing], invert), *following], item)
+
+    def _resized(self, image: MetaTensor, resizing: int) -> Iterator[dict[str, Any]]:
+        """Yield batches of slices as the network sees them."""
+        for start in range(0, image.shape[-1], self.batch_size):
+            part = MetaTensor(image.as_tensor()[..., start : start + self.batch_size].contiguous(), image.affine)
+            yield _through(self.before[resizing:], {"image": part})
+
+    def _infer_each(self, image: MetaTensor, resizing: int) -> Iterator[dict[str, Any]]:
+        """Yield batches of slices with their logits."""
+        return map(self._infer, self._resized(image, resizing))
+
+    def _infer_whole(self, image: MetaTensor, resizing: int) -> Iterator[dict[str, Any]]:
+        """Yield batches of slices with their logits, which depend on other slices, too."""
+        parts = list(self._resized(image, resizing))
+        volume = torch.cat([part["image"].as_tensor() for part in parts], dim=-1)
+        logits = self._infer({"image": volume})["pred"].split(self.batch_size, dim=-1)
+        for part, pred in zip(parts, logits, strict=True):
+            yield {**part, "pred": MetaTensor(pred, meta=part["image"].meta)}
 
     def _infer(self, item: dict[str, Any]) -> dict[str, Any]:
         with torch.inference_mode():

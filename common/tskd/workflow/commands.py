@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tskd.errors import TskdError
+from tskd.export.several_slices import SEVERAL_SLICES
 from tskd.options import unknown_key
 
 BUNDLES = Path(__file__).resolve().parents[3] / "bundles"
@@ -17,7 +18,6 @@ TEACHER, DDPM, STUDENT = "teacher_segmentation", "ddpm_synthesis", "student_segm
 SECTIONS = {TEACHER: "teacher", DDPM: "ddpm", STUDENT: "student"}  # of a study's key `overrides`
 
 # keys of a training that its model goes on with: which network it is, and what is done before and after it
-SEVERAL_SLICES = ("neighbour_slices", "patch_size", "anisotropy", "first_filters")  # of 2.5-D and 3-D students
 MODEL = ("network_def", "image_size", "vfm", "scale_intensity", "largest_component", *SEVERAL_SLICES)
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from tskd.errors import TskdError
+from tskd.export.several_slices import SEVERAL_SLICES
 from tskd.files import sha256
 from tskd.options import refuse_unknown
 from tskd.workflow.commands import (
-    SEVERAL_SLICES,
     STUDENT,
     TEACHER,
     bundle_command,

@@ -12,6 +12,7 @@ from typing import Any
 from tskd import data
 from tskd.data.budget import Budget
 from tskd.errors import TskdError
+from tskd.export.several_slices import several_slices
 
 logger = logging.getLogger(__name__)
 
@@ -62,10 +63,22 @@ def read_teacher(folder: Path) -> Teacher:
         )
     if is_bundle:
         content = json.loads(inference.read_text(encoding="utf-8")) if inference.is_file() else {}
+        _refuse_several_slices(inference, content)
         size = content.get("image_size")
         return Teacher(folder, BUNDLE, {"image_size": size} if isinstance(size, int) else {})
     made_with = json.loads(versions.read_text(encoding="utf-8"))
     settings = {**made_with["settings"], **made_with.get("network_keys", {})}
+    _refuse_several_slices(versions, settings)
     if "image_size" not in settings:
         raise TskdError(f"{versions}: expected a teacher's settings with image_size, found {list(settings)}")
     return Teacher(folder, SAM if "vfm" in settings else STUDENT_RUN, settings)
+
+
+def _refuse_several_slices(file: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse a student of neighbours or of patches in 3-D; another's bundle may have a `patch_size` in 2-D."""
+    several = several_slices(settings)
+    if several.get("neighbour_slices") or len(several.get("patch_size", ())) == 3:
+        raise TskdError(
+            f"{file}: expected a teacher that segments each image by itself, found a student that sees several slices "
+            "at once, which cannot write soft labels. Name a teacher's run or a 2-D student's: --teacher RUN"
+        )

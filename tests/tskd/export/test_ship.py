@@ -284,17 +284,6 @@ def test_another_student_is_shipped_with_its_own_network(tmp_path: Path, name: s
     assert len(list((copy / "models").iterdir())) == 1
 
 
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [({"neighbour_slices": 1}, "1 neighbouring slices"), ({"patch_size": [8, 8, 4]}, r"patches of \[8, 8, 4\] voxels")],
-)
-def test_a_student_that_sees_several_slices_is_refused(tmp_path: Path, settings: dict[str, Any], said: str) -> None:
-    ship(tmp_path, "nii.gz")
-    (tmp_path / "versions.json").write_text(json.dumps({"settings": {"image_size": IMAGE_SIZE, **settings}}))
-    with pytest.raises(TskdError, match=f"expected a student that segments each slice by itself, found .*{said}"):
-        ship_run(BUNDLE, tmp_path, tmp_path / "d_segmentation", tmp_path / "dataset.json", force=True)
-
-
 def test_what_was_not_evaluated_or_has_learned_nothing_is_shipped_by_force_alone(tmp_path: Path) -> None:
     ship(tmp_path, "nii.gz")
     run, dataset_file = tmp_path / "run", tmp_path / "dataset.json"
