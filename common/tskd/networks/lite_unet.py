@@ -68,9 +68,9 @@ class InvertedResidual(nn.Module):
 class LiteEncoder(nn.Module):
     """EfficientNet-Lite0 without its head (arXiv 1905.11946): 3.0 M parameters, ReLU6, no squeeze-and-excitation."""
 
-    def __init__(self) -> None:
+    def __init__(self, in_channels: int = 3) -> None:
         super().__init__()
-        self._conv_stem = SamePadConv(3, STEM, 3, 2)
+        self._conv_stem = SamePadConv(in_channels, STEM, 3, 2)
         self._bn0 = nn.BatchNorm2d(STEM, EPSILON)
         channels = [STEM, *(block[3] for block in BLOCKS)]
         self._blocks = nn.ModuleList(
@@ -80,7 +80,7 @@ class LiteEncoder(nn.Module):
         self.skips = list(SKIPS)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Return feature maps of the normalised image B x 3 x H x W: 16, 24, 40, 112, 320 channels at 1/2 to 1/32."""
+        """Return feature maps of the normalised image B x C x H x W: 16, 24, 40, 112, 320 channels at 1/2 to 1/32."""
         features: list[Tensor] = []
         x = functional.relu6(self._bn0(self._conv_stem(x)))
         for i, block in enumerate(self._blocks):
@@ -111,6 +111,24 @@ class DecoderBlock(nn.Module):
         return self.convs(torch.cat([x, skip], dim=1))
 
 
+def imagenet_channels(in_channels: int) -> list[int]:
+    """Return for each input channel the one of ImageNet's three whose statistics and weights it has.
+
+    Of three they are these; of more the first half is red, the one in the middle green, and the last half blue.
+    """
+    half = in_channels // 2
+    return [0] * half + [1] + [2] * half if in_channels > 1 else [0, 1, 2]
+
+
+def spread_stem(weight: Tensor, in_channels: int) -> Tensor:
+    """Return a first convolution's weights O x 3 x k x k for another number of channels, each sharing one of the three.
+
+    As many times the same slice gives what three times gave; for 1 and 3 channels the weights are those.
+    """
+    of = torch.tensor(imagenet_channels(in_channels), device=weight.device)
+    return weight[:, of] / torch.bincount(of)[of].to(weight.dtype).view(1, -1, 1, 1)
+
+
 class LiteUNet(nn.Module):
     """U-Net with an EfficientNet-Lite0 encoder, 3.8 M parameters; made for int8 (ReLU6, no squeeze-and-excitation).
 
@@ -118,8 +136,9 @@ class LiteUNet(nn.Module):
     so that thin structures are seen at full resolution.
 
     Args:
-        in_channels: 1 (repeated to three) or 3: colours, or a grey slice between its neighbours. Three times the same
-            slice gives what the slice alone does, so that weights of one channel are a start for three.
+        in_channels: 1 (repeated to three), 3 (colours, or a grey slice between its neighbours), or a larger odd number
+            (a slice between more neighbours). Three times the same slice gives what the slice alone does, so that
+            weights of one channel are a start for three; `spread_stem` has those of ImageNet for more.
         out_channels: classes, with the background.
         decoder_channels: of the decoder blocks, from 1/16 of the side to the whole (five), or to the half (four).
         dropout: share of the decoder's last channels that is dropped in training mode, for Monte-Carlo dropout as MONAI
@@ -131,7 +150,7 @@ class LiteUNet(nn.Module):
         B x in_channels x H x W in [0, 1] to logits B x out_channels x H x W; H and W multiples of 32.
 
     Raises:
-        ValueError: another number of channels, or not five decoder blocks (four with `subpixel`).
+        ValueError: an even number of channels, or not five decoder blocks (four with `subpixel`).
     """
 
     mean: Tensor
@@ -146,16 +165,18 @@ class LiteUNet(nn.Module):
         subpixel: bool = False,
     ) -> None:
         super().__init__()
-        if in_channels not in (1, 3):
-            raise ValueError(f"in_channels: expected 1 or 3, found {in_channels}")
+        if in_channels < 1 or in_channels % 2 == 0:
+            raise ValueError(f"in_channels: expected 1, 3 or a larger odd number, found {in_channels}")
         blocks = len(SKIPS) + (not subpixel)
         if len(decoder_channels) != blocks:
             raise ValueError(f"decoder_channels: expected {blocks} numbers, found {list(decoder_channels)}")
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
-        self.encoder = LiteEncoder()
+        of = imagenet_channels(in_channels)
+        self.channels = len(of)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[of].view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD)[of].view(1, -1, 1, 1), persistent=False)
+        self.encoder = LiteEncoder(self.channels)
         self.subpixel = subpixel
-        skips = [*(BLOCKS[i][3] for i in reversed(SKIPS)), 3]
+        skips = [*(BLOCKS[i][3] for i in reversed(SKIPS)), self.channels]
         if subpixel:
             skips = [*skips[:-2], skips[-2] + 4 * in_channels]
         inputs = [BLOCKS[-1][3], *decoder_channels[:-1]]
@@ -174,7 +195,7 @@ class LiteUNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits of the image."""
-        image = (x.expand(-1, 3, -1, -1) - self.mean) / self.std
+        image = (x.expand(-1, self.channels, -1, -1) - self.mean) / self.std
         features = [image] + self.encoder(image)  # noqa: RUF005 (TorchScript knows no unpacking)
         if self.subpixel:
             pixels = functional.pixel_unshuffle(x, 2).to(features[1].dtype)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from tskd.errors import TskdError
-from tskd.networks.lite_unet import LiteUNet
+from tskd.networks.lite_unet import LiteUNet, spread_stem
 from tskd.networks.weight_store import find_weights, get_weights
 from tskd.networks.weights import read_checkpoint
 from tskd.state import mismatches
 
 HEAD = ("_conv_head.", "_bn1.", "_fc.")  # the classifier, which a segmentation has no use for
 NAME = "efficientnet_lite0"
+STEM = "_conv_stem.weight"  # the first convolution, whose channels may be a slice and its neighbours
 
 
 def load_lite_encoder(
@@ -37,6 +38,8 @@ def load_lite_encoder(
         return network
     path = get_weights(NAME) if weights is None else find_weights(weights, NAME)
     state = {key: value for key, value in read_checkpoint(path).items() if not key.startswith(HEAD)}
+    if (stem := state.get(STEM)) is not None and stem.shape[1:2] == (3,):
+        state[STEM] = spread_stem(stem, network.channels)
     if wrong := mismatches(network.encoder.state_dict(), state):
         more = f" and {len(wrong) - 8} more" if len(wrong) > 8 else ""
         raise TskdError(f"{path} does not fit EfficientNet-Lite0: {'; '.join(wrong[:8])}{more}")

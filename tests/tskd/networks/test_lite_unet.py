@@ -143,8 +143,8 @@ def test_other_keys_are_refused_by_name(tmp_path, key, message):
 
 
 def test_wrong_channels():
-    with pytest.raises(ValueError, match="expected 1 or 3, found 2"):
-        LiteUNet(2, 2)
+    with pytest.raises(ValueError, match="expected 1, 3 or a larger odd number, found 4"):
+        LiteUNet(4, 2)
     with pytest.raises(ValueError, match="expected 5 numbers"):
         LiteUNet(3, 2, (16, 16))
     with pytest.raises(ValueError, match="expected 4 numbers"):
@@ -161,6 +161,31 @@ def test_a_slice_between_neighbours_like_itself_is_seen_as_alone():
         torch.testing.assert_close(three(x.expand(-1, 3, -1, -1)), one(x))
         different = three(torch.cat([torch.rand_like(x), x, torch.rand_like(x)], dim=1))
     assert not torch.allclose(different, one(x))
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5, 7])
+def test_more_neighbours_share_the_pretrained_weights(tmp_path, channels):
+    """As many times the same slice is seen by the encoder as the slice alone; 1 and 3 channels have the very weights."""
+    state = random_checkpoint()
+    torch.save(state, tmp_path / "lite0.pth")
+    one = load_lite_encoder(LiteUNet(1, 2), tmp_path / "lite0.pth").eval()
+    more = load_lite_encoder(LiteUNet(channels, 2), tmp_path / "lite0.pth").eval()
+    if channels < 5:
+        assert torch.equal(more.encoder._conv_stem.weight, state["_conv_stem.weight"].float())
+    seen = {}
+    for network in (one, more):
+        network.encoder.register_forward_hook(lambda module, _, features: seen.update({module: features}))
+    x = torch.rand(2, 1, 32, 32)
+    with torch.no_grad():
+        one(x)
+        assert more(x.expand(-1, channels, -1, -1)).shape == (2, 2, 32, 32)
+        for expected, found in zip(seen[one.encoder], seen[more.encoder], strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+        image = torch.rand(1, channels, 32, 32)
+        moved = [
+            float((more(image.index_fill(1, torch.tensor([c]), 0)) - more(image)).abs().max()) for c in range(channels)
+        ]
+    assert min(moved) > 0
 
 
 def test_dropout_acts_in_training_alone_and_adds_no_weight():
