@@ -219,9 +219,11 @@ def ship_student(
         extra["displayable_configs"] = config["displayable_configs"] | label_options(dataset, flat)
         if several.get("neighbour_slices"):
             keys["network_def#in_channels"] = "@network_channels"
+        if "@network_channels" in str(keys):  # a key of train.json that overlays may refer to
+            extra.setdefault("network_channels", settings["in_channels"])
         config = _with_keys({**config, **settings, **scaling, **extra}, keys)
         _write(configs / "inference.json", config)
-        network_def = _parser([configs / "inference.json"]).get_parsed_content("network_def")
+        network_def = _network(configs / "inference.json")
         load_weights(network_def, model)
         write_scripts(draft / "scripts")
         if network is None or isinstance(network, str):
@@ -295,6 +297,19 @@ def _with_keys(config: dict[str, Any], keys: Mapping[str, Any]) -> dict[str, Any
     result = dict(parser.get())
     result.pop(ConfigParser.meta_key, None)
     return result
+
+
+def _network(inference: Path) -> torch.nn.Module:
+    parser = _parser([inference])
+    try:
+        return parser.get_parsed_content("network_def")
+    except ValueError as error:
+        if "is not defined in the config" not in str(error):
+            raise
+        raise TskdError(
+            f"network_def: expected values, or references to image_size, in_channels and num_classes, found {error}. "
+            "Write plain values into the overlay and into network_keys of the run's versions.json"
+        ) from error
 
 
 def _network_overlay(configs: Path, names: list[str]) -> str | None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
+from monai.bundle import ConfigParser
 
 from tskd.files import write_json
 from tskd.handlers.provenance import provenance
@@ -111,9 +112,20 @@ class WriteVersions:
 
 
 def network_keys() -> dict[str, Any]:
-    """Return keys of the network on the command line, such as network_def#feature_size: a model needs them."""
+    """Return keys of the network that a model needs beside the bundle's configs, in their order.
+
+    They are those of the command line, such as network_def#feature_size, and before them those of a config that is not
+    the bundle's, such as a user's overlay, and of the configs behind it.
+    """
     options = command_line(sys.argv[1:])
-    return {
+    keys: dict[str, Any] = {}
+    configs, overlays = Path(options.get("bundle_root") or ".") / "configs", False
+    for file in map(Path, file_list(options.get("config_file", ""))):
+        overlays = overlays or file.resolve() != (configs / file.name).resolve()
+        if overlays and file.is_file():
+            content = ConfigParser.load_config_file(file)
+            keys |= {key: value for key, value in content.items() if key.partition("#")[0] == "network_def"}
+    return keys | {
         key.replace("::", "#"): _literal(value)
         for key, value in options.items()
         if key.replace("::", "#").startswith("network_def#")

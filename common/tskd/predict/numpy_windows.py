@@ -51,7 +51,7 @@ def gaussian_weights(patch: Sequence[int]) -> np.ndarray:
     for axis, side in enumerate(patch):
         distance = np.arange(side, dtype=np.float32) - (side - 1) / 2
         along = np.exp(-(distance**2) / (2 * (SIGMA * side) ** 2))
-        weights = weights * along.reshape([-1 if other == axis else 1 for other in range(3)])
+        weights = weights * along.reshape([-1 if k == axis else 1 for k in range(3)])
     return np.maximum(weights, max(weights.min(), 1e-3)).astype(np.float32)
 
 

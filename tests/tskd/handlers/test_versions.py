@@ -100,3 +100,24 @@ def test_keys_of_the_network_are_told_as_its_model_needs_them(monkeypatch):
     options = ["--network_def#feature_size", "4", "--network_def::norm_name=batch", "--learning_rate", "0.1"]
     monkeypatch.setattr("sys.argv", ["monai.bundle", "run", *options])
     assert network_keys() == {"network_def#feature_size": 4, "network_def#norm_name": "batch"}
+
+
+def test_the_network_of_an_overlay_that_is_not_the_bundles_is_told(monkeypatch, tmp_path):
+    """Also what the bundle's own configs behind it change; the command line comes last."""
+    contents = {
+        "bundle/configs/train.json": {"network_def": {"_target_": "UNETR"}, "seed": 0},
+        "bundle/configs/segresnet.json": {"network_def": {"_target_": "SegResNet"}},
+        "mine/my.json": {"network_def#init_filters": 12, "tap": "x"},
+        "bundle/configs/neighbours.json": {"network_def#in_channels": "@network_channels"},
+    }
+    for name, content in contents.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(json.dumps(content))
+    files = [str(tmp_path / name) for name in contents]
+    options = ["--bundle_root", str(tmp_path / "bundle"), "--network_def#dropout_prob", "0.1"]
+    monkeypatch.setattr("sys.argv", ["monai.bundle", "run", "--config_file", str(files), *options])
+    expected = {"init_filters": 12, "in_channels": "@network_channels", "dropout_prob": 0.1}
+    assert network_keys() == {f"network_def#{key}": value for key, value in expected.items()}
+    assert list(network_keys())[-1] == "network_def#dropout_prob"
+    monkeypatch.setattr("sys.argv", ["monai.bundle", "run", "--config_file", str(files[:2]), *options[:2]])
+    assert network_keys() == {}

@@ -165,7 +165,7 @@ def test_a_slice_between_neighbours_like_itself_is_seen_as_alone():
 
 @pytest.mark.parametrize("channels", [1, 3, 5, 7])
 def test_more_neighbours_share_the_pretrained_weights(tmp_path, channels):
-    """As many times the same slice is seen by the encoder as the slice alone; 1 and 3 channels have the very weights."""
+    """As many times the same slice is seen by the encoder as the slice alone; 1 and 3 have the very weights."""
     state = random_checkpoint()
     torch.save(state, tmp_path / "lite0.pth")
     one = load_lite_encoder(LiteUNet(1, 2), tmp_path / "lite0.pth").eval()
