@@ -1,6 +1,10 @@
 """Students that see more than one slice, as channels (2.5-D) or in patches (3-D): from training to the scores."""
 
+import ast
+import csv
+import json
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +95,12 @@ def test_a_3d_student_is_trained_distilled_and_evaluated_on_volumes(
     semi = ("train", "distill", "averaged", "joint", "semi", "volume", "volume_distill", "volume_semi")
     keys = {"output_dir": str(tmp_path / "semi"), "init_weights": str(start), "soft_labels": str(soft)}
     run_bundle(STUDENT, *semi, **shared, **keys)
-    assert (tmp_path / "semi/models/model.pt").is_file()
+    taught = torch.load(tmp_path / "semi/models/model.pt", weights_only=True)
+    assert any(not torch.equal(value, taught[name]) for name, value in weights.items())
+    assert any(not torch.equal(value, taught[name]) for name, value in moved.items())  # by other pseudo-labels
+    with (tmp_path / "semi/train_log.csv").open() as file:
+        logged = {row["name"]: float(row["value"]) for row in csv.DictReader(file)}
+    assert min(logged[term] for term in ("labelled", "logits_dice", "logits_kl")) > 0  # pseudo-labels are the last two
     keys = {"output_dir": str(run), "model_dir": str(run / "models")}
     run_bundle(STUDENT, "train", "volume", "evaluate", **{**shared, **keys}, device="cpu")
     scored = read_rows(run / "metrics.csv")
@@ -109,11 +118,25 @@ def test_the_distance_of_slices_is_read_from_the_validation_volumes(cohort: Path
     assert parser.get_parsed_content("patch_size") == [64, 64, 8]
 
 
-def test_an_evaluation_of_a_run_takes_the_overlay_and_its_neighbours(cohort: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("overlay", "settings"),
+    [
+        ("neighbours", {"neighbour_slices": 2}),
+        ("volume", {"patch_size": [32, 32, 8], "anisotropy": 3.1, "first_filters": 8}),
+    ],
+)
+def test_an_evaluation_of_a_run_takes_the_overlay_and_its_keys(
+    cohort: Path, tmp_path: Path, overlay: str, settings: dict[str, Any]
+) -> None:
+    """And those of the network that a user's overlay had."""
     (tmp_path / "models").mkdir()
     (tmp_path / "models/model.pt").touch()
-    made_with = '{"settings": {"image_size": 64, "neighbour_slices": 2}, "config": ["train.json", "neighbours.json"]}'
-    (tmp_path / "versions.json").write_text(made_with)
+    own = {"network_def": {"_target_": "DynUNet", "spatial_dims": 3}, "network_def#in_channels": "@network_channels"}
+    made_with = {"settings": {"image_size": 64, **settings}, "config": ["train.json", f"{overlay}.json", "own.json"]}
+    (tmp_path / "versions.json").write_text(json.dumps({**made_with, "network_keys": own}))
     command = evaluate_command(tmp_path, cohort / "dataset.json")
-    assert configs_of(command) == ["train", "neighbours", "evaluate"]
-    assert command[command.index("--neighbour_slices") + 1] == "2"
+    assert configs_of(command) == ["train", overlay, "evaluate"]
+    given = dict(pairwise(command))
+    assert {key: given[f"--{key}"] for key in settings} == {key: str(value) for key, value in settings.items()}
+    assert ast.literal_eval(given["--network_def"]) == own["network_def"]
+    assert command.index("--network_def") < command.index("--network_def#in_channels")  # which changes it

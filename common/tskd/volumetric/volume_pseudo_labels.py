@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from tskd.distillation import AugmentedBatch, SemiSupervisedBatch
+from tskd.distillation import SemiSupervisedBatch
 from tskd.volumetric.in_plane_augmentation import InPlaneAugmentation
 
 
@@ -30,19 +29,10 @@ class VolumeSemiSupervisedBatch(SemiSupervisedBatch):
         )
         self.slices = 1
 
-    def __call__(
-        self,
-        batchdata: Mapping[str, Any],
-        device: str | torch.device | None = None,
-        non_blocking: bool = False,
-        **kwargs: Any,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return (image, target) with the log pseudo-label as `logits` and its `weight`."""
-        image, target = AugmentedBatch.__call__(self, batchdata, device, non_blocking, **kwargs)
-        assert isinstance(target, dict)
+    def teach(self, image: Tensor, target: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the strong view and the pseudo-labels of a batch of patches in its weak view."""
         self.slices = image.shape[-1]
-        with torch.no_grad():
-            image, target = self.teach(image.flatten(3), {key: value.flatten(3) for key, value in target.items()})
+        image, target = super().teach(image.flatten(3), {key: value.flatten(3) for key, value in target.items()})
         return self.patch(image), {key: self.patch(value) for key, value in target.items()}
 
     def patch(self, x: Tensor) -> Tensor:
