@@ -21,6 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from tskd.errors import TskdError
+from tskd.predict.shipped_bundle import input_shape
 
 STATUS, PEAK_RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -124,10 +125,15 @@ def profile_table(profiles: Sequence[Mapping[str, Any]]) -> str:
             else profile["device"]
         )
         lines.append(
-            f"| {profile['network']} | {profile['shape'][-1]} | {device} | {profile['parameters'] / 1e6:.2f} M "
+            f"| {profile['network']} | {_size(profile['shape'])} | {device} | {profile['parameters'] / 1e6:.2f} M "
             f"| {profile['gmac']:.2f} | {profile['ms_per_image']:.1f} | {profile['ms_p95']:.1f} | {memory} |"
         )
     return "\n".join(lines)
+
+
+def _size(shape: Sequence[int]) -> str:
+    """Return the side of the images that a network takes, or the sides of its patches."""
+    return " x ".join(map(str, shape[1:])) if len(shape) > 3 else str(shape[-1])
 
 
 def _profile_bundle(
@@ -135,7 +141,7 @@ def _profile_bundle(
 ) -> dict[str, Any]:  # in a process of its own
     torch.set_num_threads(threads)
     parser = _parser(name, settings)
-    size = parser["image_size"]
+    shape = input_shape({**parser.get(), "in_channels": parser.get("in_channels", 1)})
     component = _parser(name, settings).get_parsed_content("network_def", instantiate=False)
     locate(component.resolve_module_name())  # imported, not built
     profile_network(nn.Conv2d(1, 1, 3), (1, 8, 8), device, 1)  # what torch sets up for the first forward of a process
@@ -143,7 +149,7 @@ def _profile_bundle(
         PEAK_RESET.write_text("5")  # the peak so far was that of the imports
     before = _resident("VmRSS")
     network = parser.get_parsed_content("network_def")
-    result = profile_network(network, (parser.get("in_channels", 1), size, size), device, repeats)
+    result = profile_network(network, shape, device, repeats)
     if torch.device(device).type != "cuda" and before is not None:
         result["peak_memory_mb"] -= before
     return {"network": type(network).__name__ if "vfm" not in parser else parser["vfm"], **result}

@@ -68,6 +68,8 @@ def test_table():
     small = {"network": "UNet", "parameters": 1_500_000, "shape": [1, 64, 64], "device": "cpu", "threads": 2}
     large = {"network": "sam", "parameters": 90_000_000, "shape": [1, 512, 512], "device": "NVIDIA H100", "threads": 8}
     table = profile_table([{**small, **common, "peak_memory_mb": None}, {**large, **common, "peak_memory_mb": 812.3}])
+    deep = {**small, **common, "shape": [1, 64, 64, 8], "peak_memory_mb": None}
+    assert "| UNet | 64 x 64 x 8 | cpu" in profile_table([deep])
     assert table.splitlines()[2:] == [
         "| UNet | 64 | cpu, 2 threads | 1.50 M | 1.23 | 5.7 | 8.9 |  |",
         "| sam | 512 | NVIDIA H100 | 90.00 M | 1.23 | 5.7 | 8.9 | 812 MB |",

@@ -24,6 +24,7 @@ from tskd.predict.numpy_windows import gaussian_weights, sliding_window
 from tskd.predict.onnx_backend import OnnxBackend
 from tskd.predict.shipped_bundle import read_bundle
 from tskd.predict.torch_backend import TorchBackend
+from tskd.profile import _profile_bundle
 from tskd.workflow.teachers import read_teacher
 
 pytestmark = pytest.mark.bundle
@@ -173,6 +174,12 @@ def test_its_network_has_plain_numbers_and_nothing_of_the_project(shipped: Shipp
     readme = (shipped.bundle / "docs/README.md").read_text()
     assert ("in patches of 32 x 32 x 8 voxels" in readme) == ("patch_size" in config)
     assert ("with 2 neighbours on each side" in readme) == ("neighbour_slices" in config)
+
+
+def test_its_cost_is_that_of_what_it_sees(shipped: Shipped) -> None:
+    threads = torch.get_num_threads()
+    profile = _profile_bundle(str(shipped.bundle), {}, "cpu", 1, threads)
+    assert tuple(profile["shape"]) == read_bundle(shipped.bundle).input_shape
 
 
 def test_2d_images_have_no_slices(tmp_path: Path) -> None:
