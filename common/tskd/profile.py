@@ -21,9 +21,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from tskd.errors import TskdError
+from tskd.networks.bundle_imports import bundle_imports
 from tskd.predict.shipped_bundle import input_shape
 
 STATUS, PEAK_RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+_PARTS = re.compile(r"(.*?)(?::(\w+))?(?:@(\d+))?")  # bundle, overlay and size
 
 
 @torch.inference_mode()
@@ -142,21 +145,27 @@ def _profile_bundle(
     torch.set_num_threads(threads)
     parser = _parser(name, settings)
     shape = input_shape({**parser.get(), "in_channels": parser.get("in_channels", 1)})
-    component = _parser(name, settings).get_parsed_content("network_def", instantiate=False)
-    locate(component.resolve_module_name())  # imported, not built
+    with bundle_imports(_folder(name)):
+        component = _parser(name, settings).get_parsed_content("network_def", instantiate=False)
+        locate(component.resolve_module_name())  # imported, not built
     profile_network(nn.Conv2d(1, 1, 3), (1, 8, 8), device, 1)  # what torch sets up for the first forward of a process
     with suppress(OSError):
         PEAK_RESET.write_text("5")  # the peak so far was that of the imports
     before = _resident("VmRSS")
-    network = parser.get_parsed_content("network_def")
+    with bundle_imports(_folder(name)):  # of a network that a shipped bundle carries
+        network = parser.get_parsed_content("network_def")
     result = profile_network(network, shape, device, repeats)
     if torch.device(device).type != "cuda" and before is not None:
         result["peak_memory_mb"] -= before
     return {"network": type(network).__name__ if "vfm" not in parser else parser["vfm"], **result}
 
 
+def _folder(name: str) -> Path:
+    return Path(_PARTS.fullmatch(name).group(1))  # type: ignore[union-attr]
+
+
 def _parser(name: str, settings: Mapping[str, Any]) -> ConfigParser:
-    folder, overlay, size = re.fullmatch(r"(.*?)(?::(\w+))?(?:@(\d+))?", name).groups()  # type: ignore[union-attr]
+    folder, overlay, size = _PARTS.fullmatch(name).groups()  # type: ignore[union-attr]
     files = [Path(folder) / "configs" / f"{part}.json" for part in ("inference", overlay) if part]
     if missing := [str(file) for file in files if not file.is_file()]:
         raise TskdError(f"{name}: expected a bundle's folder or FOLDER:OVERLAY@SIZE, not found: {', '.join(missing)}")

@@ -94,14 +94,13 @@ def test_a_3d_student_is_trained_distilled_and_evaluated_on_volumes(
     assert any(not torch.equal(value, moved[name]) for name, value in weights.items())
     semi = ("train", "distill", "averaged", "joint", "semi", "volume", "volume_distill", "volume_semi")
     keys = {"output_dir": str(tmp_path / "semi"), "init_weights": str(start), "soft_labels": str(soft)}
-    keys["confidence_threshold"] = 0.0  # nobody is sure of anything here
-    run_bundle(STUDENT, *semi, **shared, **keys)
+    run_bundle(STUDENT, *semi, **shared, **keys, confidence_threshold=0.0)  # nobody is sure of anything here
     taught = torch.load(tmp_path / "semi/models/model.pt", weights_only=True)
     assert any(not torch.equal(value, taught[name]) for name, value in weights.items())
     assert any(not torch.equal(value, taught[name]) for name, value in moved.items())  # by other pseudo-labels
     with (tmp_path / "semi/train_log.csv").open() as file:
-        logged = {row["name"]: float(row["value"]) for row in csv.DictReader(file)}
-    assert min(logged[term] for term in ("labelled", "logits_dice", "logits_kl")) > 0  # pseudo-labels are the last two
+        logged = {term["name"]: float(term["value"]) for term in csv.DictReader(file)}
+    assert min(logged[name] for name in ("labelled", "logits_dice", "logits_kl")) > 0  # pseudo-labels are the last two
     keys = {"output_dir": str(run), "model_dir": str(run / "models")}
     run_bundle(STUDENT, "train", "volume", "evaluate", **{**shared, **keys}, device="cpu")
     scored = read_rows(run / "metrics.csv")

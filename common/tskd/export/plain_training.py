@@ -152,7 +152,8 @@ def _read(inference: Mapping[str, Any], flat: bool) -> list[dict[str, Any]]:
 
 def _random(inference: Mapping[str, Any], flat: bool) -> list[dict[str, Any]]:
     keys, deep = ["image", "label"], "patch_size" in inference
-    pad = {"_target_": "SpatialPadd", "keys": keys, "spatial_size": "@patch_size", "mode": "edge"}
+    augmentation: list[dict[str, Any]] = copy.deepcopy(_AUGMENTATION)
+    pad: dict[str, Any] = {"_target_": "SpatialPadd", "keys": keys, "spatial_size": "@patch_size", "mode": "edge"}
     crop = {
         "_target_": "RandCropByPosNegLabeld",
         "keys": keys,
@@ -163,7 +164,6 @@ def _random(inference: Mapping[str, Any], flat: bool) -> list[dict[str, Any]]:
         "num_samples": "@slices_per_volume",
     }
     squeeze = {"_target_": "SqueezeDimd", "keys": keys, "dim": -1}
-    augmentation = copy.deepcopy(_AUGMENTATION)
     if deep:  # in the plane
         augmentation[0] |= {
             "rotate_range": [0, 0, 0.26],

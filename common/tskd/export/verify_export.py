@@ -100,12 +100,13 @@ def calibration_images(bundle: ShippedBundle, dataset_file: str | Path, count: i
     """Yield images of the training list as the network sees them, spread over the list; never of validation or test."""
     pipeline = NumpyPipeline(bundle, lambda batch: batch)
     training = entries(dataset_file, "transfer")
+    chosen: list[dict[Any, Any]] = list(training)
     if bundle.neighbours:
         from tskd.data.neighbour_slices import NeighbourSlicesd
 
-        training = list(map(NeighbourSlicesd([dataset_file], bundle.neighbours), training))
-    chosen = [training[int(k)] for k in np.linspace(0, len(training) - 1, min(count, len(training)))]
-    for entry in chosen:
+        chosen = list(map(NeighbourSlicesd([dataset_file], bundle.neighbours), chosen))
+    for k in np.linspace(0, len(chosen) - 1, min(count, len(chosen))):
+        entry = chosen[int(k)]
         files = entry["image"] if isinstance(entry["image"], list) else [entry["image"]]
         pixels = np.dstack([np.asarray(Image.open(file), np.float32) for file in files]) / 255
         wide, high = pixels.shape[1], pixels.shape[0]

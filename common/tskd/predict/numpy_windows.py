@@ -30,19 +30,22 @@ def sliding_window(
     before = [count // 2 for count in missing]
     around = [(0, 0), *((first, count - first) for first, count in zip(before, missing, strict=True))]
     padded, weights = np.pad(volume, around, mode="edge"), gaussian_weights(patch)
-    starts = list(product(*map(_starts, padded.shape[1:], patch)))
-    windows = [tuple(slice(first, first + side) for first, side in zip(start, patch, strict=True)) for start in starts]
-    total, weight = np.zeros(1, np.float32), np.zeros(padded.shape[1:], np.float32)
+    windows = [
+        (slice(None), *(slice(first, first + side) for first, side in zip(start, patch, strict=True)))
+        for start in product(*map(_starts, padded.shape[1:], patch))
+    ]
+    total, weight = np.zeros(1, np.float32), np.zeros((1, *padded.shape[1:]), np.float32)
     for i in range(0, len(windows), batch_size):
         chosen = windows[i : i + batch_size]
-        logits = network(np.ascontiguousarray(np.stack([padded[(slice(None), *window)] for window in chosen])))
+        logits = network(np.ascontiguousarray(np.stack([padded[window] for window in chosen])))
         if not i:
             total = np.zeros((logits.shape[1], *padded.shape[1:]), np.float32)
         for window, answer in zip(chosen, logits, strict=True):
-            total[(slice(None), *window)] += answer * weights
+            total[window] += answer * weights
             weight[window] += weights
-    inside = tuple(slice(first, first + length) for first, length in zip(before, volume.shape[1:], strict=True))
-    return (total / weight)[(slice(None), *inside)]
+    inside = (slice(first, first + length) for first, length in zip(before, volume.shape[1:], strict=True))
+    volume_in_padded = (slice(None), *inside)
+    return (total / weight)[volume_in_padded]
 
 
 def gaussian_weights(patch: Sequence[int]) -> np.ndarray:

@@ -34,7 +34,7 @@ NETWORKS: dict[str, tuple[list[str], dict[str, Any], dict[str, Any]]] = {  # con
     "neighbours": (["segresnet", "neighbours"], {"neighbour_slices": 2}, {"network_def#init_filters": 8}),
     "patches": (["volume"], dict(PATCHES), {"network_def#filters": [4, 4, 8, 8]}),
 }
-SHIFT = {  # a network whose last class is what the slice below shows
+SHIFT: dict[str, dict[str, Any]] = {  # a network whose last class is what the slice below shows
     "neighbours": {"_target_": "torch.nn.Conv2d", "in_channels": "@in_channels", "kernel_size": 1},
     "patches": {
         "_target_": "torch.nn.Conv3d", "in_channels": "@in_channels", "kernel_size": [1, 1, 3], "padding": [0, 0, 1],
@@ -143,7 +143,7 @@ def test_the_average_with_the_mirror_image_is_taken_by_both(shipped: Shipped, tm
 def test_the_slice_below_is_the_one_below(tmp_path: Path, name: str) -> None:
     """A landmark in one slice is seen by the next higher one, also where the file begins at the head."""
     configs, settings, _ = NETWORKS[name]
-    keys = {"network_def": {**SHIFT[name], "out_channels": "@num_classes"}}
+    keys: dict[str, Any] = {"network_def": {**SHIFT[name], "out_channels": "@num_classes"}}
     if name == "neighbours":
         keys |= {"network_def#in_channels": "@network_channels"}
     student = Shipped(tmp_path, [configs[-1]], settings, keys)
