@@ -154,7 +154,7 @@ def _random(inference: Mapping[str, Any], flat: bool) -> list[dict[str, Any]]:
     keys, deep = ["image", "label"], "patch_size" in inference
     augmentation: list[dict[str, Any]] = copy.deepcopy(_AUGMENTATION)
     pad: dict[str, Any] = {"_target_": "SpatialPadd", "keys": keys, "spatial_size": "@patch_size", "mode": "edge"}
-    crop = {
+    crop: dict[str, Any] = {
         "_target_": "RandCropByPosNegLabeld",
         "keys": keys,
         "label_key": "label",
@@ -163,7 +163,7 @@ def _random(inference: Mapping[str, Any], flat: bool) -> list[dict[str, Any]]:
         "neg": 1,
         "num_samples": "@slices_per_volume",
     }
-    squeeze = {"_target_": "SqueezeDimd", "keys": keys, "dim": -1}
+    squeeze: dict[str, Any] = {"_target_": "SqueezeDimd", "keys": keys, "dim": -1}
     if deep:  # in the plane
         augmentation[0] |= {
             "rotate_range": [0, 0, 0.26],
