@@ -35,10 +35,13 @@ def once_a_file(size: Callable[[Any], int]) -> Callable[[Callable[[Any], T]], Ca
     def decorate(function: Callable[[Any], T]) -> Callable[[Any], T]:
         kept: OrderedDict[str, tuple[tuple[int, ...], T, int]] = OrderedDict()
         lock = threading.Lock()
+        total = 0  # bytes of what is kept
 
         @wraps(function)
         def call(path: Any) -> T:
-            name, identity = os.fspath(path), _identity(path)
+            nonlocal total
+            name = os.fspath(path)
+            identity = _identity(name)
             with lock:
                 known = kept.get(name)
             if known is not None and known[0] == identity:
@@ -46,10 +49,10 @@ def once_a_file(size: Callable[[Any], int]) -> Callable[[Callable[[Any], T]], Ca
             result = function(path)
             if identity is not None and (taken := size(result)) <= _MEMORY:
                 with lock:
-                    kept.pop(name, None)
+                    total += taken - (kept.pop(name)[2] if name in kept else 0)
                     kept[name] = identity, result, taken
-                    while len(kept) > _NUMBER or sum(entry[2] for entry in kept.values()) > _MEMORY:
-                        kept.popitem(last=False)
+                    while len(kept) > _NUMBER or total > _MEMORY:
+                        total -= kept.popitem(last=False)[1][2]
             return result
 
         return call

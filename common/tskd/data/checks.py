@@ -14,7 +14,7 @@ from tskd.data.io.geometry import same_grid
 from tskd.data.io.image_files import distinct, palette_problems, stored_mask
 from tskd.data.io.intensity import Intensity
 from tskd.data.io.nifti import NIFTI, as_label, load_label, load_volume
-from tskd.data.io.picture_header import as_stored, open_picture
+from tskd.data.io.picture_header import as_stored, open_picture, stored_pixels
 from tskd.data.plain_reading import refuse_misread_image, refuse_misread_label, refuse_truncated, refuse_unscaled_volume
 from tskd.data.plausibility import Shown, cut_warnings, intensity_range, structure_warnings, unit_warnings, warn
 from tskd.data.prepare.patients import warn_of_several
@@ -109,9 +109,7 @@ def file_problems(
         entry[key]
         for _, entry in named_entries(data)
         for key in FILES
-        if isinstance(entry.get(key), str)
-        and (folder / entry[key]).exists()
-        and not Path(os.path.normpath(folder / entry[key])).is_relative_to(folder)
+        if isinstance(entry.get(key), str) and _outside(folder, entry[key]) and (folder / entry[key]).exists()
     ]
     for name, entry in read_ahead(named_entries(data), partial(_read_pictures, folder)):
         problems += _entry_problems(entry, name, folder, len(labels) or IGNORE, data.get("channels"), seen)
@@ -166,11 +164,16 @@ class Seen:
         self.volumes: dict[str, tuple[float, float]] = {}
 
     def take(
-        self, name: str, entry: Mapping[str, Any], label: np.ndarray, image: np.ndarray | None, flat: bool
+        self,
+        name: str,
+        entry: Mapping[str, Any],
+        label: np.ndarray,
+        values: set[int],
+        image: np.ndarray | None,
+        flat: bool,
     ) -> None:
-        """Take the label of an entry, with its image where that can be read."""
+        """Take the label of an entry, with the values in it, and with its image where that can be read."""
         group = str(entry.get("group"))
-        values = {int(value) for value in distinct(label)}
         self.training |= values if name == "training" else set()
         self.values.setdefault(group, set()).update(values)
         if IGNORE in values and not set_aside_by_slice(label):
@@ -208,27 +211,33 @@ def _entry_problems(
         try:
             if isinstance(entry.get(key), str):
                 label = _read_label(folder, entry, key, image, affine)
-                _refuse_odd_label(entry[key], label, {int(value) for value in distinct(label)}, classes)
+                values = {int(value) for value in distinct(label)}
+                _refuse_odd_label(entry[key], label, values, classes)
                 if not str(entry[key]).endswith(NIFTI):
                     seen.palettes[folder / entry[key]] = refuse_misread_label(folder / entry[key], entry[key], label)
                 if key == "label":
-                    seen.take(section, entry, label, image, affine is None)
+                    seen.take(section, entry, label, values, image, affine is None)
         except TskdError as error:
             problems.append(f"{error} {case}")
     return problems
+
+
+def _outside(folder: Path, name: str) -> bool:
+    plain = ".." not in name and not os.path.isabs(name)
+    return not plain and not Path(os.path.normpath(folder / name)).is_relative_to(folder)
 
 
 def _read(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray | None]:
     """Voxels [X, Y, Z] with their affine, or pixels [X, Y] or [X, Y, C] and None."""
     path = folder / name
     if not path.exists():
-        outside = not Path(os.path.normpath(path)).is_relative_to(folder)
-        where = "outside the folder of the dataset, where it may be moved or forgotten" if outside else "there"
+        where = "outside the folder of the dataset, where it may be moved or forgotten"
+        where = where if _outside(folder, name) else "there"
         raise TskdError(f"{name}: expected a file, found nothing {where}. Put the file back or correct the path.")
     if path.is_dir() or name.endswith(NIFTI):
         return load_volume(path)
     try:
-        return np.swapaxes(np.asarray(as_stored(path)), 0, 1), None
+        return np.swapaxes(stored_pixels(path), 0, 1), None
     except (OSError, ValueError, SyntaxError) as error:
         raise TskdError(
             f"{name}: expected a readable image (.png, .jpg, .nii.gz, DICOM folder), found {error}. "

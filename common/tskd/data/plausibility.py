@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tskd.data.budget import Budget, groups_of
+from tskd.data.io.image_files import distinct
 
 CUT = 0.5  # share of a structure's pixels at the ends of the grey scale from which on it counts as cut off
 _TIMES = 10.0  # by which a range of intensities may differ from the others'
@@ -36,7 +37,7 @@ class Shown:
 
     def add(self, section: str, group: str, label: np.ndarray, scaled: np.ndarray | None = None) -> None:
         """Take one label, and its image scaled to [0, 1] of the same shape, if it has one channel."""
-        classes = {int(value) for value in np.unique(label)} - {0, 255}
+        classes = {int(value) for value in distinct(label)} - {0, 255}
         if section == "training":
             self.order.append((group, classes))
         for value in classes:
@@ -98,7 +99,7 @@ def cut_warnings(shown: Shown, labels: Mapping[str, str], scaling: str) -> list[
 
 def intensity_range(array: np.ndarray) -> tuple[float, float]:
     """Return the 1st and 99th percentile of an image or volume, from at most about 100,000 of its values."""
-    values = array.ravel()[:: max(array.size // 100_000, 1)]
+    values = array.ravel(order="K")[:: -(-array.size // 100_000) or 1]
     if not values.size:
         return 0.0, 0.0
     if values.dtype != np.uint8:

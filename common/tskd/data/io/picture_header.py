@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from tskd.data.io.limits import PICTURE, refuse_larger
+from tskd.data.io.limits import PICTURE, max_bytes, refuse_larger
 from tskd.errors import TskdError
 from tskd.file_content import content, once_a_file, opened
 
@@ -50,13 +50,26 @@ def open_picture(path: Path) -> Image.Image:
             _refuse_pages(image, path)
             image.seek(0)
         _refuse_samples(image, path)
-        upright = ImageOps.exif_transpose(image)
+        image.load()
+        upright = image if orientation(path) == 1 else ImageOps.exif_transpose(image)
         _refuse_transparency(upright, path)
         return upright
     except TskdError:
         raise
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise TskdError(f"{path}: expected a readable image, found {error}. Copy or convert it again.") from error
+
+
+def picture_pixels(path: Path) -> np.ndarray:
+    """Return the pixels of `open_picture`, which raises the same errors; not to be changed."""
+    image = open_picture(path)
+    return stored_pixels(path) if image is as_stored(path) else np.asarray(image)
+
+
+@once_a_file(lambda pixels: pixels.nbytes)
+def stored_pixels(path: Path) -> np.ndarray:
+    """Return the pixels of `as_stored`, which raises the same errors; not to be changed."""
+    return np.asarray(as_stored(path))
 
 
 @once_a_file(_bytes)
@@ -81,10 +94,12 @@ def _opened(path: Path) -> Image.Image:
 
 @once_a_file(lambda _: 0)
 def orientation(path: Path) -> int:
-    """Return the EXIF orientation, 1 where there is none; 1 for an unreadable file, which `open_picture` refuses."""
+    """Return the EXIF orientation, 1 where there is none; 1 for a file that `open_picture` refuses."""
     try:
-        with Image.open(opened(path)) as image:
-            value = image.getexif().get(ORIENTATION, 1)
+        image = as_stored(path)
+        if image.format == "TIFF":
+            image = _opened(path)  # one whose pixels have been read is upright, and no longer says how it was stored
+        value = image.getexif().get(ORIENTATION, 1) if _bytes(image) <= max_bytes(PICTURE) else 1
     except (OSError, ValueError, SyntaxError):
         return 1
     return value if value in _TURNS else 1
@@ -102,9 +117,7 @@ def sample_bits(path: Path) -> int:
     head = content(path)[:25]
     if head.startswith(_PNG):
         return head[24]
-    with Image.open(opened(path)) as image:
-        tags = getattr(image, "tag_v2", {})
-        return max(tags.get(_BITS, (8,)))
+    return max(getattr(as_stored(path), "tag_v2", {}).get(_BITS, (8,)))
 
 
 def _refuse_damaged_png(path: Path) -> None:

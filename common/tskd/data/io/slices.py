@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from tskd.data.datalist import IGNORE
+from tskd.data.io.png_writer import encode_png
 from tskd.errors import TskdError
 
 
@@ -58,4 +58,4 @@ def write_slices(
 
 def write_png(path: str | os.PathLike[str], pixels: np.ndarray) -> None:
     """Write uint8 pixels [X, Y] as a grey PNG whose columns are x."""
-    Image.fromarray(np.ascontiguousarray(pixels.astype(np.uint8).T)).save(path)
+    Path(path).write_bytes(encode_png(pixels.astype(np.uint8).T))

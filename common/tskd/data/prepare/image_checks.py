@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,6 @@ import numpy as np
 from tskd.data.datalist import IGNORE
 from tskd.data.io.image_files import (
     colour_channels,
-    distinct,
     mask_turn,
     palette_problems,
     read_image,
@@ -22,6 +21,7 @@ from tskd.data.plausibility import intensity_range, unit_warnings, warn
 from tskd.errors import TskdError
 from tskd.file_content import read_ahead, settled
 
+_KEPT = 1 << 28  # bytes of pixels that wait in memory to be written
 UNKNOWN_PATIENTS = "unknown: each image counts as a patient of its own, identical images as one"
 
 
@@ -44,13 +44,15 @@ class Picture:
 class Findings:
     """What the images have in common: their channels; and sha256 of each case's pixels, and of all masks together.
 
-    `exif` says what masks were drawn on where only their images have an EXIF orientation.
+    `exif` says what masks were drawn on where only their images have an EXIF orientation. `kept` holds the pixels as
+    they are to be written, by (image, itself or its mask), of as many as fit into memory.
     """
 
     channels: int
     pixels: Mapping[str, str]
     masks: str
     exif: str | None = None
+    kept: dict[tuple[Path, Path], np.ndarray] = field(default_factory=dict, repr=False)
 
 
 def inspect_images(
@@ -73,6 +75,8 @@ def inspect_images(
     masks = hashlib.sha256()
     palettes: dict[Path, Mapping[int, tuple[int, ...]]] = {}
     ranges: dict[str, tuple[float, float]] = {}
+    kept: dict[tuple[Path, Path], np.ndarray] = {}
+    room = _KEPT
     white: dict[str, Path] = {}  # what 255 is -> a file that says so
     for picture in read_ahead(pictures, read_pictures):
         try:
@@ -80,6 +84,8 @@ def inspect_images(
             kinds.setdefault(num_channels, picture.image)
             image = read_image(picture.image, channels or num_channels)
             pixels[picture.case] = _sha256(image)
+            if (room := room - image.nbytes) >= 0:
+                kept[picture.image, picture.image] = image
             ranges[picture.case] = intensity_range(image)
             if picture.region is not None:
                 region = read_mask(picture.region, 1)
@@ -90,10 +96,12 @@ def inspect_images(
                     turn = mask_turn(picture.image, path, exif)
                     mask = read_mask(path, structures, turn)
                     masks.update(f"{picture.case} {_sha256(mask)}".encode())
+                    if (room := room - mask.nbytes) >= 0:
+                        kept[picture.image, path] = mask
                     refuse_size_mismatch(path, mask, image, orientation(picture.image))
                     stored = stored_mask(path)
                     palettes[path] = stored.colours
-                    drawn = set(distinct(stored.values)) - {0}
+                    drawn = set(stored.present) - {0}
                     if IGNORE in drawn:
                         white.setdefault("the structure" if drawn == {IGNORE} else "a pixel without a label", path)
                     elif drawn == {1}:  # class indices, where 255 means no label
@@ -116,7 +124,7 @@ def inspect_images(
         shown = problems[:20] + [f"and {len(problems) - 20} more"] * (len(problems) > 20)
         raise TskdError("\n  - ".join([f"{len(problems)} problem{'s' * (len(problems) > 1)} with the images", *shown]))
     warn(unit_warnings(ranges, offsets=False))
-    return Findings(channels or next(iter(kinds)), pixels, masks.hexdigest(), exif)
+    return Findings(channels or next(iter(kinds)), pixels, masks.hexdigest(), exif, kept)
 
 
 def read_pictures(picture: Picture) -> None:
@@ -180,4 +188,6 @@ def refuse_size_mismatch(path: Path, mask: np.ndarray, image: np.ndarray, turned
 
 
 def _sha256(pixels: np.ndarray) -> str:
-    return hashlib.sha256(str(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes()).hexdigest()
+    digest = hashlib.sha256(str(pixels.shape).encode())
+    digest.update(np.ascontiguousarray(pixels))
+    return digest.hexdigest()

@@ -81,7 +81,7 @@ def prepare_images(
             def write(picture: Picture) -> dict[str, str]:
                 section = home[picture.group]
                 scored = region if section != "training" else None
-                return _write(Path(output), picture, header, findings.exif, scored, section)
+                return _write(Path(output), picture, header, findings, scored, section)
 
             with ThreadPoolExecutor(os.cpu_count()) as pool:  # reading and compressing lets other threads run
                 for picture, entry in zip(taken, pool.map(write, taken), strict=True):
@@ -96,12 +96,14 @@ def _write(
     output: Path,
     picture: Picture,
     header: Mapping[str, Any],
-    exif: str | None,
+    findings: Findings,
     region: Callable[[np.ndarray], np.ndarray] | None = None,
     section: str = "training",
 ) -> dict[str, str]:
     """Write the files of one entry; a second observer's label in the test list."""
-    image = read_image(picture.image, header["channels"])
+    image = findings.kept.pop((picture.image, picture.image), None)
+    if image is None:
+        image = read_image(picture.image, header["channels"])
     entry = {"image": f"images/{picture.case}.png"}
     write_picture(output / entry["image"], image)
     outside = None if region is None else ~region(image)
@@ -109,7 +111,10 @@ def _write(
         outside = read_mask(picture.region, 1) == 0
     for key, path in (("label", picture.label), ("label_2nd", picture.label_2nd if section == "test" else None)):
         if path is not None:
-            mask = read_mask(path, len(header["labels"]) - 1, mask_turn(picture.image, path, exif))
+            mask = findings.kept.pop((picture.image, path), None)
+            if mask is None:
+                turn = mask_turn(picture.image, path, findings.exif)
+                mask = read_mask(path, len(header["labels"]) - 1, turn)
             if outside is not None:
                 mask[outside] = datalist.IGNORE
             entry[key] = f"{key.replace('label', 'labels')}/{picture.case}.png"

@@ -10,6 +10,7 @@ from tskd.cli import main
 from tskd.data import checks, datalist
 from tskd.data.io.nifti import write_volume
 from tskd.data.phantom.cohort import virtual_patient
+from tskd.data.prepare import image_checks
 from tskd.data.prepare.images import prepare_images_masks
 from tskd.data.prepare.volumes import prepare_volumes_masks
 from tskd.data.split import share_out
@@ -66,6 +67,15 @@ def test_the_same_seed_gives_the_same_bytes(folder):
     assert trees[0] == trees[1]
     lists = [datalist.read(file) for file in files]
     assert groups(lists[0], "test") != groups(lists[2], "test")
+
+
+def test_images_that_memory_does_not_hold_are_written_the_same(folder, monkeypatch):
+    """Read once where there is room for them until they are written, twice otherwise."""
+    files = [prepare(folder, "a", name="x")]
+    monkeypatch.setattr(image_checks, "_KEPT", 8 * 11 * 9)
+    files.append(prepare(folder, "b", name="x"))
+    trees = [{p.relative_to(f.parent): p.read_bytes() for p in f.parent.rglob("*") if p.is_file()} for f in files]
+    assert trees[0] == trees[1]
 
 
 def test_without_a_pattern_identical_images_stay_together(folder):
