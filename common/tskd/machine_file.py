@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +14,15 @@ from tskd.networks.weight_store import cache_folder
 
 NAME = "machine.json"
 CLEAR = 0.95  # a way is faster if it takes less than this share of another one's time
+
+
+def processor() -> str:
+    """Return the model of this machine's processor and the number of its cores, without torch."""
+    model = platform.processor() or platform.machine()
+    with suppress(OSError, StopIteration):  # Linux says more there
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        model = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return f"{model}, {os.cpu_count()} cores"
 
 
 class Way(NamedTuple):
@@ -36,6 +48,7 @@ class Measured(NamedTuple):
         student: overlay of the student's bundle.
         image_size: side in pixels.
         milliseconds: an image, of each way.
+        processor: of the machine, as `processor` says.
     """
 
     device: str
@@ -45,6 +58,7 @@ class Measured(NamedTuple):
     student: str
     image_size: int
     milliseconds: dict[Way, float]
+    processor: str = processor()
 
     @property
     def default(self) -> Way:
@@ -93,7 +107,10 @@ def write_measured(measured: Measured) -> Path:
 
 
 def read_measured() -> Measured | None:
-    """Return what was measured; None where nothing was, or by another version of torch."""
+    """Return what was measured; None where nothing was, by another version of torch, or on another processor.
+
+    A home folder may be shared by machines that are not alike.
+    """
     from importlib.metadata import PackageNotFoundError, version
 
     try:
@@ -104,4 +121,5 @@ def read_measured() -> Measured | None:
         current = version("torch")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, PackageNotFoundError):
         return None  # a file of another version, or none: it can be measured again
-    return measured if measured.torch == current and measured.default in ways else None
+    fits = "processor" in content and measured.torch == current and measured.processor == processor()
+    return measured if fits and measured.default in ways else None

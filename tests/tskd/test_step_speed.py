@@ -74,6 +74,8 @@ def test_what_was_measured_is_read_again_until_torch_changes(tmp_path, monkeypat
     assert read_measured() == measured
     write_measured(measured._replace(torch="0.4.1"))
     assert read_measured() is None
+    write_measured(measured._replace(processor="another one, 64 cores"))  # a home folder that machines share
+    assert read_measured() is None
     (tmp_path / NAME).write_text(json.dumps({"device": "cpu"}))
     assert read_measured() is None
 
