@@ -73,7 +73,8 @@ def rows(dataset: Path, output: Path, pictures: Path) -> list[Row]:
     options = ["--images", "400", "--distil"]
     table.append(("opens of a picture before a distillation", "distillation", "opens", options, options))
     table.append(("memory maps, 398 soft labels", "distillation", "maps", options, options))
-    table += [(f"{name}, s for 1,000 pictures", "preparation", name, folders, folders) for name in ("prepare", "check")]
+    for name, key in (("prepare", "prepare"), ("check", "check"), ("prepare and check", "both")):
+        table.append((f"{name}, s for 1,000 pictures", "preparation", key, folders, folders))
     return table
 
 
