@@ -16,7 +16,7 @@ NAME = "machine.json"
 CLEAR = 0.95  # a way is faster if it takes less than this share of another one's time
 
 
-def processor() -> str:
+def processor_name() -> str:
     """Return the model of this machine's processor and the number of its cores, without torch."""
     model = platform.processor() or platform.machine()
     with suppress(OSError, StopIteration):  # Linux says more there
@@ -48,7 +48,7 @@ class Measured(NamedTuple):
         student: overlay of the student's bundle.
         image_size: side in pixels.
         milliseconds: an image, of each way.
-        processor: of the machine, as `processor` says.
+        processor: of the machine, as `processor_name` says.
     """
 
     device: str
@@ -58,7 +58,7 @@ class Measured(NamedTuple):
     student: str
     image_size: int
     milliseconds: dict[Way, float]
-    processor: str = processor()
+    processor: str = processor_name()
 
     @property
     def default(self) -> Way:
@@ -121,5 +121,5 @@ def read_measured() -> Measured | None:
         current = version("torch")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, PackageNotFoundError):
         return None  # a file of another version, or none: it can be measured again
-    fits = "processor" in content and measured.torch == current and measured.processor == processor()
+    fits = "processor" in content and measured.torch == current and measured.processor == processor_name()
     return measured if fits and measured.default in ways else None

@@ -47,7 +47,7 @@ def _filtered(rows: np.ndarray, above: np.ndarray, step: int, kind: int) -> np.n
 def _compress(content: np.ndarray) -> bytes:
     """Compress by runs and frequencies: twice as fast as zlib's search for repetitions, which pictures have few of."""
     compressor = zlib.compressobj(level=1, memLevel=9, strategy=zlib.Z_RLE)
-    return compressor.compress(content) + compressor.flush()
+    return compressor.compress(content.data) + compressor.flush()
 
 
 def _chunk(name: bytes, content: bytes) -> bytes:

@@ -189,5 +189,5 @@ def refuse_size_mismatch(path: Path, mask: np.ndarray, image: np.ndarray, turned
 
 def _sha256(pixels: np.ndarray) -> str:
     digest = hashlib.sha256(str(pixels.shape).encode())
-    digest.update(np.ascontiguousarray(pixels))
+    digest.update(np.ascontiguousarray(pixels).data)
     return digest.hexdigest()
