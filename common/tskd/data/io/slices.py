@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from tskd.data.datalist import IGNORE
-from tskd.data.io.png_writer import encode_png
+from tskd.data.io.image_files import write_picture
 from tskd.errors import TskdError
 
 
@@ -58,4 +58,4 @@ def write_slices(
 
 def write_png(path: str | os.PathLike[str], pixels: np.ndarray) -> None:
     """Write uint8 pixels [X, Y] as a grey PNG whose columns are x."""
-    Path(path).write_bytes(encode_png(pixels.astype(np.uint8).T))
+    write_picture(Path(path), pixels.astype(np.uint8).T)
