@@ -58,7 +58,7 @@ class Measured(NamedTuple):
     student: str
     image_size: int
     milliseconds: dict[Way, float]
-    processor: str = processor_name()
+    processor: str
 
     @property
     def default(self) -> Way:
@@ -121,5 +121,5 @@ def read_measured() -> Measured | None:
         current = version("torch")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, PackageNotFoundError):
         return None  # a file of another version, or none: it can be measured again
-    fits = "processor" in content and measured.torch == current and measured.processor == processor_name()
+    fits = measured.torch == current and measured.processor == processor_name()
     return measured if fits and measured.default in ways else None

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tskd.errors import TskdError
-from tskd.machine_file import CLEAR, Measured, Way
+from tskd.machine_file import CLEAR, Measured, Way, processor_name
 
 WAYS = tuple(
     Way(*each) for each in product(("float32", "bfloat16"), (4, 8, 16), ("channels_last", "contiguous_format"))
@@ -64,6 +64,7 @@ def measure_speed(
         student=student,
         image_size=image_size,
         milliseconds={way: round(1000 * value / way.batch_size, 3) for way, value in times.items()},
+        processor=processor_name(),
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tskd.errors import TskdError
-from tskd.machine_file import NAME, Measured, Way, read_measured, write_measured
+from tskd.machine_file import NAME, Measured, Way, processor_name, read_measured, write_measured
 from tskd.networks import on_device
 from tskd.step_speed import ROUNDS, _take_turns, measure_speed, speed_table
 from tskd.workflow.commands import BUNDLES, STUDENT
@@ -25,7 +25,7 @@ def machine(**shares: float) -> Measured:
         times[Way(*way)] = 50.0
         for value in way:
             times[Way(*way)] *= shares.get(str(value) if isinstance(value, str) else f"batch_{value}", 1.0)
-    return Measured("cpu", "a processor", 1, torch.__version__, "lite_unet", 128, times)
+    return Measured("cpu", "a processor", 1, torch.__version__, "lite_unet", 128, times, processor_name())
 
 
 def test_settings_are_chosen_one_after_the_other():

@@ -16,7 +16,7 @@ from tskd import data
 from tskd.cli import main
 from tskd.data.io.nifti import write_volume
 from tskd.data.phantom.dicom_writer import write_series
-from tskd.machine_file import Measured, Way, write_measured
+from tskd.machine_file import Measured, Way, processor_name, write_measured
 from tskd.workflow import check_study, read_yaml
 
 AFFINE = np.diag([1.5, 1.5, 4.0, 1.0])
@@ -248,7 +248,7 @@ def test_what_was_measured_here_is_followed_where_no_result_changes_and_else_tol
         Way(*each): 50 * milliseconds.get(each[0], 1.0) * milliseconds.get(each[2], 1.0)
         for each in product(("float32", "bfloat16"), (8,), ("channels_last", "contiguous_format"))
     }
-    write_measured(Measured("cpu", "a processor", 1, version("torch"), "lite_unet", 128, times))
+    write_measured(Measured("cpu", "a processor", 1, version("torch"), "lite_unet", 128, times, processor_name()))
     for k in range(12):
         picture(tmp_path / f"images/{k}.png", k)
         drawn(tmp_path / f"masks/{k}.png")
