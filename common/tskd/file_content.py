@@ -35,25 +35,27 @@ def once_a_file(size: Callable[[Any], int]) -> Callable[[Callable[[Any], T]], Ca
     def decorate(function: Callable[[Any], T]) -> Callable[[Any], T]:
         kept: OrderedDict[str, tuple[tuple[int, ...], T, int]] = OrderedDict()
         lock = threading.Lock()
+        one_at_a_time = [threading.RLock() for _ in range(_NUMBER)]  # a file that two threads ask for is read once
         total = 0  # bytes of what is kept
 
         @wraps(function)
         def call(path: Any) -> T:
             nonlocal total
             name = os.fspath(path)
-            identity = _identity(name)
-            with lock:
-                known = kept.get(name)
-            if known is not None and known[0] == identity:
-                return known[1]
-            result = function(path)
-            if identity is not None and (taken := size(result)) <= _MEMORY:
+            with one_at_a_time[hash(name) % _NUMBER]:
+                identity = _identity(name)
                 with lock:
-                    total += taken - (kept.pop(name)[2] if name in kept else 0)
-                    kept[name] = identity, result, taken
-                    while len(kept) > _NUMBER or total > _MEMORY:
-                        total -= kept.popitem(last=False)[1][2]
-            return result
+                    known = kept.get(name)
+                if known is not None and known[0] == identity:
+                    return known[1]
+                result = function(path)
+                if identity is not None and (taken := size(result)) <= _MEMORY:
+                    with lock:
+                        total += taken - (kept.pop(name)[2] if name in kept else 0)
+                        kept[name] = identity, result, taken
+                        while len(kept) > _NUMBER or total > _MEMORY:
+                            total -= kept.popitem(last=False)[1][2]
+                return result
 
         return call
 
@@ -110,18 +112,20 @@ def sha256(path: Path) -> str:
 
 
 def read_ahead(items: Iterable[T], load: Callable[[T], object], window: int = 8) -> Iterator[T]:
-    """Yield the items, while a second processor calls `load` for the next ones, so that what it reads is kept.
+    """Yield the items, while other threads call `load` for the next ones, so that what they read is kept.
 
     Args:
         items: what is yielded, in order.
-        load: a function that fills a cache; its errors are passed over, as they come again where the item is used.
+        load: a function that fills a cache and may run in several threads; its errors are passed over, as they come
+            again where the item is used.
         window: items ahead; the caches must hold as many and some more.
     """
-    if (os.cpu_count() or 1) < 2:
+    threads = min(os.cpu_count() or 1, window)
+    if threads < 2:
         yield from items
         return
     remaining = iter(items)
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         ahead: list[tuple[T, Future[object]]] = [(item, pool.submit(load, item)) for item in islice(remaining, window)]
         while ahead:
             item, future = ahead.pop(0)

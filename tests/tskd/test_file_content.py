@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,28 @@ def test_reading_ahead_keeps_order_and_meets_errors_where_they_belong():
         used.append(item)
     assert used == list(range(20))
     assert threading.current_thread() not in {thread for _, thread in loaded}
+
+
+def test_two_threads_read_ahead_at_once(monkeypatch):
+    monkeypatch.setattr(file_content.os, "cpu_count", lambda: 2)
+    met = threading.Barrier(2, timeout=30)
+    assert list(read_ahead("ab", lambda _: met.wait())) == ["a", "b"]
+    assert not met.broken
+
+
+def test_a_file_that_two_threads_ask_for_is_read_once(tmp_path):
+    path, calls = write(tmp_path / "a", b"one"), []
+
+    @once_a_file(len)
+    def read(path: Path) -> bytes:
+        calls.append(path)
+        time.sleep(0.3)  # until the other asks, too
+        return path.read_bytes()
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = (pool.submit(read, path) for _ in range(2))
+        assert first.result() is second.result()
+    assert calls == [path]
 
 
 def test_errors_name_the_file(tmp_path):
