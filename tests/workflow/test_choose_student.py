@@ -1,6 +1,7 @@
 """The student that is shipped is the best on validation; a line says what distillation has brought there."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,9 +12,9 @@ from tskd.workflow.choose_student import choose_student
 HEAD = "epoch,step,name,value\n"
 
 
-def study_of(folder: Path, dice: dict[str, list[tuple[float, ...]]]) -> Study:
+def study_of(folder: Path, dice: dict[str, list[tuple[float, ...]]], config: dict[str, Any] | None = None) -> Study:
     """A study whose methods have these values of validation Dice, of each seed one an epoch."""
-    study = check_study({**joint(), "output": str(folder)}, "choice")
+    study = check_study({**(config or joint()), "output": str(folder)}, "choice")
     for method, seeds in dice.items():
         for cell, values in zip(study.cells("phantom"), seeds, strict=True):
             run = Path(str(study.model(cell, method).folder))
@@ -64,4 +65,17 @@ def test_without_numbers_it_is_the_reference_of_the_report(tmp_path: Path) -> No
     step, line = choose_student(study_of(tmp_path, {"scratch": [(0.8,), (0.8,)]}), "phantom")
     assert step is not None
     assert "/finetune/tskd/" in str(step.folder)
-    assert line == ""
+    assert line == "validation Dice: unknown of joint, tskd. Shipped: tskd"
+
+
+def test_distillation_is_compared_with_the_longest_training_on_labels_alone(tmp_path: Path) -> None:
+    """A training on the labels that goes on counts as one; students that only students teach are no distillation."""
+    config = joint(student={"method": "scratch"})
+    config["pretraining"]["joint"]["teacher"] = "small"
+    config["pretraining"]["longer"] = {"start": "scratch", "configs": [], "overrides": {}}
+    config["pretraining"]["self"] = {**config["pretraining"]["joint"], "teacher": "student"}
+    config["methods"] |= {"longer": {"pretrain": "longer"}, "self": {"pretrain": "self"}}
+    values = {"teacher": 0.6, "tskd": 0.5, "scratch": 0.7, "joint": 0.75, "longer": 0.8, "self": 0.9}
+    study = study_of(tmp_path, {name: [(value,), (value,)] for name, value in values.items()}, config)
+    _, line = choose_student(study, "phantom")
+    assert "Distillation has hurt (-0.050)" in line

@@ -10,6 +10,8 @@ from tskd.workflow.gain import LEVEL, validation_dice
 from tskd.workflow.steps import Cell, Step
 from tskd.workflow.study import Study, teachers_of
 
+TUNED = frozenset({"train", "run"})  # one of them is a key of a foundation model that was fine-tuned on the labels
+
 
 def choose_student(study: Study, dataset: str) -> tuple[Step | None, str]:
     """Return the training whose model is shipped, and a line that says what distillation has brought on validation.
@@ -30,16 +32,19 @@ def choose_student(study: Study, dataset: str) -> tuple[Step | None, str]:
     scores = {name: [_dice(study.model(cell, name)) for cell in cells] for name in methods}
     means = {name: statistics.fmean(known) for name, each in scores.items() if (known := _known(each))}
     if len(means) < len(methods):
-        return study.model(cells[0], methods[-1]), ""
+        missing = ", ".join(name for name in methods if name not in means)
+        return study.model(cells[0], methods[-1]), f"validation Dice: unknown of {missing}. Shipped: {methods[-1]}"
     best = max(reversed(methods), key=lambda name: means[name])
     seed = max(range(len(cells)), key=lambda number: scores[best][number] or 0.0)
     return study.model(cells[seed], best), _line(study, dataset, means, best)
 
 
 def _line(study: Study, dataset: str, means: dict[str, float], best: str) -> str:
-    settings, pretraining = study.config["methods"], study.config.get("pretraining", {})
-    taught = [name for name in means if teachers_of(pretraining.get(settings[name].get("pretrain"), {}))]
-    plain = [name for name in means if "pretrain" not in settings[name]]
+    settings, teachers = study.config["methods"], study.config.get("teachers", {})
+    before = {name: study.config.get("pretraining", {}).get(settings[name].get("pretrain"), {}) for name in means}
+    tuned = {name for name, teacher in teachers.items() if not TUNED.isdisjoint(teacher)}
+    taught = [name for name in means if not tuned.isdisjoint(teachers_of(before[name]))]
+    plain = [name for name in means if before[name].keys().isdisjoint({"teacher", "transfer"})]  # labels alone
     values = {**_teachers(study, dataset), **means}
     line = "validation Dice: " + ", ".join(f"{name} {value:.3f}" for name, value in values.items())
     if taught and plain:
