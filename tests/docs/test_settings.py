@@ -20,6 +20,7 @@ TABLES: list[tuple[str, tuple[str, ...]]] = [
     (TEACHER, ("train",)),
     (STUDENT, ("train",)),
     (STUDENT, ("train", "distill")),
+    (STUDENT, ("train", "distill", "averaged", "joint", "semi")),
     (DDPM, ("train",)),
     (DDPM, ("inference",)),
 ]
