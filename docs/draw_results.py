@@ -19,6 +19,7 @@ SHAPES = {"teacher": "square", "labels alone": "circle", "distilled": "diamond"}
 LINES: list[tuple[str, str, str, tuple[str, str, str]]] = [
     ("CHAOS MR, 1 labelled patient", "chaos_mr_whole_patients", "1 patient", ("teacher", "supervised", "tskd")),
     ("USGRA nerves, vessels, 10 labels", "usgra_label_efficiency", "10", ("teacher", "supervised", "tskd")),
+    ("USGRA nerves, vessels, 20 labels", "usgra_label_efficiency", "20", ("teacher", "supervised", "tskd")),
     ("ISIC 2017 lesions, 10 labels", "isic2017_label_efficiency", "10", ("teacher", "supervised", "tskd")),
     ("CHAOS MR, 20 labels", "chaos_mr_20_labels", "20",
      ("teacher_full_body_x3", "scratch_flexible_unet_body_x2", "tskd_flexible_unet_body_x2")),
@@ -35,7 +36,7 @@ ROWS = {
     "CHAOS MR, 1 labelled patient": ("CHAOS MR, 4 organs, 1 patient (35 slices)", "patients"),
     "CHAOS MR, 20 labels": ("CHAOS MR, 20 slices", "patients"),
     "USGRA nerves, vessels, 10 labels": ("USGRA ultrasound, 10 images", "images, three folds"),
-    "ISIC 2017 lesions, 10 labels": ("ISIC 2017 skin lesions, 10 images", "images, fold 0"),
+    "ISIC 2017 lesions, 10 labels": ("ISIC 2017 skin lesions, 10 images", "images, three folds"),
     "CHAOS MR, 100 labels": ("CHAOS MR, 100 slices", "patients"),
 }
 LEFT, WIDTH, TOP, STEP, LOW, HIGH = 270, 900, 70, 62, 0.3, 1.0
