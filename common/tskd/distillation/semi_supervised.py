@@ -33,6 +33,8 @@ class SemiSupervisedBatch(AugmentedBatch):
         cutmix: probability that a box of another unlabelled image is pasted in.
         strong: changes of intensity and colour (a `BatchAugmentation` without geometry), or None.
         targets: keys of the target.
+        images: "all", or "unlabelled" where the loss reads no pseudo-label of a labelled image (as `Term.images`): the
+            average is then asked for the others alone, and a labelled image's pseudo-label is 1 / N everywhere.
 
     Raises:
         TskdError: for another ratio.
@@ -47,12 +49,14 @@ class SemiSupervisedBatch(AugmentedBatch):
         cutmix: float = 0.5,
         strong: nn.Module | None = None,
         targets: Sequence[str] = ("label", "logits", "weight"),
+        images: str = "all",
     ) -> None:
         if not (ratio == "agreement" or (isinstance(ratio, int | float) and 0 <= ratio <= 1)):
             raise TskdError(f"pseudo_ratio: expected a number from 0 to 1 or agreement, found {ratio!r}")
         made = {"weight"} | ({"logits"} if ratio == 1 else set())
         super().__init__(augmentation, sorted({*targets, "label"} - made))
         self.average, self.ratio, self.threshold, self.cutmix, self.strong = average, ratio, threshold, cutmix, strong
+        self.images = images
 
     def __call__(
         self,
@@ -70,7 +74,13 @@ class SemiSupervisedBatch(AugmentedBatch):
     def teach(self, image: Tensor, target: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the strong view and the pseudo-labels of a batch in its weak view."""
         unlabelled = without_labels(target["label"]).nonzero()[:, 0]
-        pseudo = mixed(self._teacher(target, image), self._student(image), self.ratio)
+        if self.images == "unlabelled":
+            target = {**target, "logits": target["logits"][unlabelled]} if self.ratio != 1 else target
+            taught = mixed(self._teacher(target, image), self._student(image[unlabelled]), self.ratio)
+            alike = taught.new_full((len(image), *taught.shape[1:]), 1 / taught.shape[1])
+            pseudo = alike.index_copy(0, unlabelled, taught)
+        else:
+            pseudo = mixed(self._teacher(target, image), self._student(image), self.ratio)
         weight = (pseudo.amax(1, keepdim=True) >= self.threshold).to(pseudo.dtype)
         view = image[unlabelled]
         view = self.strong({"image": view})["image"] if self.strong is not None and len(view) else view

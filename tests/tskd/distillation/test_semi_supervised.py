@@ -70,6 +70,20 @@ def test_mean_teacher(batch, average):
     torch.testing.assert_close(student_loss(image, target, student, kind="mse"), expected, atol=1e-12, rtol=1e-12)
 
 
+@pytest.mark.parametrize("ratio", [0, 0.3, 1, "agreement"])
+def test_the_average_is_asked_only_for_images_that_are_taught(batch, average, ratio):
+    asked: list[int] = []
+    average.register_forward_pre_hook(lambda _, arguments: asked.append(len(arguments[0])))
+    whole, apart = (SemiSupervisedBatch(None, average, ratio, 0.5, cutmix=0, images=images)
+                    for images in ("all", "unlabelled"))  # fmt: skip
+    (image, target), (same_image, same) = taught(whole, batch), taught(apart, batch)
+    assert asked == ([] if ratio == 0 else [6, 4])
+    assert torch.equal(image, same_image)
+    for key in ("logits", "weight"):
+        torch.testing.assert_close(target[key][2:], same[key][2:], atol=1e-12, rtol=1e-12)
+    assert same["logits"].shape == (6, 3, 16, 16)
+
+
 def test_a_fixed_ratio_and_agreement(batch):
     teacher, own = batch["logits"].softmax(1), batch["logits"].roll(1, 0).softmax(1)
     torch.testing.assert_close(mixed(teacher, own, 0.25), 0.75 * teacher + 0.25 * own)
