@@ -8,9 +8,9 @@ from pathlib import Path
 from tskd.data.budget import groups_of
 from tskd.workflow.gain import LEVEL, validation_dice
 from tskd.workflow.steps import Cell, Step
-from tskd.workflow.study import Study, teachers_of
+from tskd.workflow.study import TRAINED, Study, teachers_of
 
-TUNED = frozenset({"train", "run"})  # one of them is a key of a foundation model that was fine-tuned on the labels
+TUNED = TRAINED - {"method"}  # one of them is a key of a foundation model that was fine-tuned on the labels
 
 
 def choose_student(study: Study, dataset: str) -> tuple[Step | None, str]:
