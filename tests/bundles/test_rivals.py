@@ -93,6 +93,25 @@ def test_task_agnostic(folder: Path, vfm: Path, cohort: Path, run_bundle: Callab
     assert _moved(run) == {"vit"}  # the decoder has its initial weights
 
 
+@pytest.mark.parametrize("rival", ["fixmatch", "mean_teacher"])
+def test_its_own_average_is_the_only_teacher(
+    rival: str, folder: Path, cohort: Path, run_bundle: Callable[..., Any]
+) -> None:
+    run = folder / rival
+    keys = {"num_labelled": 6, "confidence_threshold": 0.0, "learning_rate": 0.001, "max_epochs": 3, "val_interval": 3}
+    recipe = ("distill", "averaged", "joint", "semi", rival)
+    _pretrain(run_bundle, run, cohort, *recipe, **keys, soft_labels=str(folder / "nowhere"))
+    labelled, pseudo = _values(run, "labelled"), _values(run, "logits_kl")
+    assert labelled[-1] < labelled[0]
+    assert all(value > 0 for value in pseudo)
+    assert len(_values(run, "validation_val_mean_dice")) == 1
+    last = torch.load(run / "checkpoints/last.pt", weights_only=True)
+    average, exported = last["average"], torch.load(run / "models/model.pt", weights_only=True)
+    assert average["n_averaged"] == 12
+    assert all(torch.equal(value, average[f"module.{name}"]) for name, value in exported.items())
+    assert any(not torch.equal(value, last["network"][f"network.{name}"]) for name, value in exported.items())
+
+
 @pytest.mark.parametrize("rival", ["mae", "mocov3"])
 def test_self_supervised(rival: str, folder: Path, cohort: Path, run_bundle: Callable[..., Any]) -> None:
     run = folder / rival

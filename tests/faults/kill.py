@@ -176,10 +176,11 @@ def compare(whole: Path, run: Path) -> None:
     for name in sorted(path.relative_to(whole) for path in whole.rglob("*") if path.is_file()):
         if name.suffix == ".pt":
             one, other = read_tensors(whole / name), read_tensors(run / name)
-            one, other = (item.get("network", item) for item in (one, other))
-            assert one.keys() == other.keys(), name
-            for key, value in one.items():
-                assert torch.equal(torch.as_tensor(value), torch.as_tensor(other[key])), f"{name}: {key} differs"
+            for part in {"network", "average"} & one.keys() or {""}:
+                ours, theirs = (item.get(part, item) for item in (one, other))
+                assert ours.keys() == theirs.keys(), name
+                for key, value in ours.items():
+                    assert torch.equal(torch.as_tensor(value), torch.as_tensor(theirs[key])), f"{name}: {key} differs"
         elif name.name == "gradient_shares.csv":  # says of which steps: those of the process that wrote it
             assert (run / name).is_file()
         elif name.suffix in (".png", ".safetensors", ".csv", ".json") and name.name != "versions.json":

@@ -17,6 +17,7 @@ TOY: dict[str, Any] = {
     "device": "$torch.device('cpu')", "amp_dtype": None,
 }  # fmt: skip
 STUDENT: dict[str, Any] = {**TOY, "network_def__features": [4, 4, 8, 8, 8, 4], "batch_norm_batches": 1, "keep": "best"}
+JOINT: dict[str, Any] = {**STUDENT, "num_labelled": 4, "keep": "last"}
 TEACHER: dict[str, Any] = {
     **TOY, "image_size": 64, "keep": "best", "pretrained": "@network_def", "network_def__config": VIT,
 }  # fmt: skip
@@ -66,6 +67,15 @@ def distillation(folder: Path, data: Path) -> None:
                 soft_labels=str(data / "soft_labels/soft_labels"))  # fmt: skip
 
 
+def semi(folder: Path, data: Path) -> None:
+    """The default recipe: labels and pseudo-labels of teacher and own average, from a student of the labels."""
+    run_configs(
+        "student_segmentation", "train", "distill", "basic_unet", "averaged", "joint", "semi", **JOINT,
+        **_places(folder, data), soft_labels=str(data / "soft_labels/soft_labels"),
+        init_weights=str(data / "student/models/model.pt"),
+    )  # fmt: skip
+
+
 def diffusion(folder: Path, data: Path) -> None:
     """Train a small diffusion model."""
     run_configs("ddpm_synthesis", "train", **DIFFUSION, **_places(folder, data))
@@ -95,9 +105,10 @@ def _draw(folder: Path, data: Path, pipeline: Path) -> None:
 
 STAGES: dict[str, Stage] = {  # in the order in which they need each other
     "teacher": teacher, "soft_labels": soft_labels, "student": student, "distillation": distillation,
-    "diffusion": diffusion, "label_diffusion": label_diffusion, "images": images, "labelled_images": labelled_images,
+    "semi": semi, "diffusion": diffusion, "label_diffusion": label_diffusion, "images": images, "labelled_images": labelled_images,
 }  # fmt: skip
 NEEDS = {
-    "soft_labels": ["teacher"], "distillation": ["teacher", "soft_labels"], "images": ["diffusion"],
+    "soft_labels": ["teacher"], "distillation": ["teacher", "soft_labels"], "semi": ["soft_labels", "student"],
+    "images": ["diffusion"],
     "labelled_images": ["label_diffusion"],
 }  # fmt: skip

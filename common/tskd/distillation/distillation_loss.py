@@ -95,11 +95,11 @@ class Term(nn.Module):
         student, target = _get(outputs, self.student, "student"), _get(targets, self.target, "target")
         regions = None if self.regions is None else _get(targets, self.regions, "target")
         if self.images == "unlabelled":
-            chosen = without_labels(_get(targets, "label", "target"))
-            if not chosen.any():
+            rows = without_labels(_get(targets, "label", "target")).nonzero()[:, 0]  # the one wait for a GPU
+            if not len(rows):
                 return student.sum() * 0
-            student, target = student[chosen], target[chosen]
-            regions = None if regions is None else regions[chosen]
+            student, target = student.index_select(0, rows), target.index_select(0, rows)
+            regions = None if regions is None else regions.index_select(0, rows)
         if self.resample == "target":
             target = resized(target, student)
         elif self.resample == "student":

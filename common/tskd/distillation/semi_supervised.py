@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from monai.inferers import SimpleInferer
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -35,9 +36,10 @@ class SemiSupervisedBatch(AugmentedBatch):
         targets: keys of the target.
         images: "all", or "unlabelled" where the loss reads no pseudo-label of a labelled image (as `Term.images`): the
             average is then asked for the others alone, and a labelled image's pseudo-label is 1 / N everywhere.
+        inferer: called with images and the average, such as the training's, whose precision the average then has.
 
     Raises:
-        TskdError: for another ratio.
+        TskdError: for another ratio or other `images`.
     """
 
     def __init__(
@@ -50,13 +52,16 @@ class SemiSupervisedBatch(AugmentedBatch):
         strong: nn.Module | None = None,
         targets: Sequence[str] = ("label", "logits", "weight"),
         images: str = "all",
+        inferer: Callable[[Tensor, nn.Module], Tensor] | None = None,
     ) -> None:
         if not (ratio == "agreement" or (isinstance(ratio, int | float) and 0 <= ratio <= 1)):
             raise TskdError(f"pseudo_ratio: expected a number from 0 to 1 or agreement, found {ratio!r}")
+        if images not in ("all", "unlabelled"):
+            raise TskdError(f"taught_images: expected all or unlabelled, found {images!r}")
         made = {"weight"} | ({"logits"} if ratio == 1 else set())
         super().__init__(augmentation, sorted({*targets, "label"} - made))
         self.average, self.ratio, self.threshold, self.cutmix, self.strong = average, ratio, threshold, cutmix, strong
-        self.images = images
+        self.images, self.inferer = images, inferer or SimpleInferer()
 
     def __call__(
         self,
@@ -74,13 +79,11 @@ class SemiSupervisedBatch(AugmentedBatch):
     def teach(self, image: Tensor, target: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the strong view and the pseudo-labels of a batch in its weak view."""
         unlabelled = without_labels(target["label"]).nonzero()[:, 0]
-        if self.images == "unlabelled":
-            target = {**target, "logits": target["logits"][unlabelled]} if self.ratio != 1 else target
-            taught = mixed(self._teacher(target, image), self._student(image[unlabelled]), self.ratio)
-            alike = taught.new_full((len(image), *taught.shape[1:]), 1 / taught.shape[1])
-            pseudo = alike.index_copy(0, unlabelled, taught)
-        else:
-            pseudo = mixed(self._teacher(target, image), self._student(image), self.ratio)
+        rows = unlabelled if self.images == "unlabelled" else torch.arange(len(image), device=image.device)
+        pseudo_labels = mixed(self._teacher(target, image, rows), self._student(image[rows]), self.ratio)
+        classes = pseudo_labels.shape[1]
+        alike = pseudo_labels.new_full((len(image), classes, *image.shape[2:]), 1 / classes)
+        pseudo = alike.index_copy(0, rows, pseudo_labels)
         weight = (pseudo.amax(1, keepdim=True) >= self.threshold).to(pseudo.dtype)
         view = image[unlabelled]
         view = self.strong({"image": view})["image"] if self.strong is not None and len(view) else view
@@ -90,16 +93,14 @@ class SemiSupervisedBatch(AugmentedBatch):
         box[~without_labels(target["label"])] = False
         strong = image.index_copy(0, unlabelled, view)
         parts = {**target, "image": strong, "logits": pseudo, "weight": weight}
-        moved = {key: torch.where(box, value[order], value) for key, value in parts.items() if value.ndim == 4
-                 and value.shape[2:] == image.shape[2:]}  # fmt: skip
-        parts |= moved
+        parts = {key: torch.where(_box_of(value, box), value[order], value) for key, value in parts.items()}
         parts["logits"] = parts["logits"].clamp(min=torch.finfo(torch.float32).tiny).log()
         return parts.pop("image"), parts
 
-    def _teacher(self, target: Mapping[str, Tensor], image: Tensor) -> Tensor | None:
+    def _teacher(self, target: Mapping[str, Tensor], image: Tensor, rows: Tensor) -> Tensor | None:
         if self.ratio == 1:
             return None
-        q = target["logits"].to(image.dtype).softmax(1)
+        q = target["logits"][rows].to(image.dtype).softmax(1)
         if q.shape[2:] != image.shape[2:]:
             q = functional.interpolate(q, size=image.shape[2:], mode="bilinear", align_corners=False)
         return q
@@ -108,7 +109,14 @@ class SemiSupervisedBatch(AugmentedBatch):
         if self.ratio == 0:
             return None
         network = getattr(self.average, "module", self.average).eval()
-        return network(image).softmax(1)
+        return self.inferer(image, network).softmax(1)
+
+
+def _box_of(value: Tensor, box: Tensor) -> Tensor:
+    """Return B x 1 x H x W boxes at the resolution of a target, such as an embedding's: where they cover half a cell."""
+    if value.shape[2:] == box.shape[2:]:
+        return box
+    return functional.interpolate(box.to(torch.float32), size=value.shape[2:], mode="area") > 0.5
 
 
 def mixed(teacher: Tensor | None, student: Tensor | None, ratio: float | str) -> Tensor:

@@ -32,13 +32,14 @@ def averaged_network(network: nn.Module, decay: float | None) -> AveragedModel |
         raise TskdError(f"ema_decay: expected a number from 0 to below 1, or null for no average, found {decay}")
 
     @torch.no_grad()
-    def update(averages: Sequence[Tensor], values: Sequence[Tensor], count: Tensor | int) -> None:
-        kept = min(decay, (1 + float(count)) / (10 + float(count)))
-        for average, value in zip(averages, values, strict=True):
-            if average.is_floating_point():
-                average.lerp_(value.to(average.dtype), 1 - kept)
+    def update(averages: Sequence[Tensor], values: Sequence[Tensor], _: Tensor | int) -> None:
+        count = float(average.n_averaged)  # on the CPU: what is passed is its copy on the device, which waits for it
+        kept = min(decay, (1 + count) / (10 + count))
+        for mean, value in zip(averages, values, strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(value.to(mean.dtype), 1 - kept)
             else:
-                average.copy_(value)
+                mean.copy_(value)
 
     average = AveragedModel(network, multi_avg_fn=update, use_buffers=True)
     for parameter in average.parameters():

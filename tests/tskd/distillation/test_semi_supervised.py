@@ -3,10 +3,12 @@
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tskd.distillation import SemiSupervisedBatch
 from tskd.distillation.semi_supervised import agreement, boxes, mixed
 from tskd.errors import TskdError
+from tskd.inferers import AutocastInferer
 from tskd.losses import PseudoLabelLoss
 
 
@@ -113,6 +115,37 @@ def test_cutmix_moves_image_label_and_weights_alike(average):
     assert torch.equal(target["weight"].bool(), confident)
 
 
+def test_cutmix_moves_a_target_of_another_size_where_the_box_covers_half_a_cell(average):
+    """An embedding of a quarter of the size: a cell is another image's where most of its pixels are."""
+    torch.manual_seed(0)
+    number = torch.arange(8, dtype=torch.float64).view(8, 1, 1, 1)
+    label = torch.full((8, 1, 32, 32), 255, dtype=torch.uint8)
+    batch = {
+        "image": number.expand(8, 1, 32, 32), "label": label, "logits": number.expand(8, 2, 32, 32),
+        "embedding": number.expand(8, 5, 8, 8),
+    }  # fmt: skip
+    recipe = SemiSupervisedBatch(None, average, 0, 0, cutmix=1, targets=("label", "logits", "embedding"))
+    image, target = taught(recipe, batch)
+    shares = functional.avg_pool2d((image != batch["image"]).double(), 4)
+    moved = target["embedding"] != batch["embedding"]
+    assert torch.equal(moved, (shares > 0.5).expand(8, 5, 8, 8))
+    assert moved.flatten(1).any(1).sum() >= 4
+    inside = moved[:, :1] & (shares == 1)
+    assert torch.equal(target["embedding"][:, :1][inside], functional.avg_pool2d(image, 4)[inside])
+
+
+def test_the_average_has_the_precision_of_the_training(batch, average):
+    """bfloat16 has 8 bits of mantissa: the pseudo-label differs from float32's by less than 1%, and is not the same."""
+    average.float()
+    batch = {key: value.float() if value.is_floating_point() else value for key, value in batch.items()}
+    recipes = [SemiSupervisedBatch(None, average, 1, 0, cutmix=0, inferer=AutocastInferer(name)) for name in
+               ("float32", "bfloat16")]  # fmt: skip
+    (_, plain), (_, rounded) = (taught(recipe, batch) for recipe in recipes)
+    assert rounded["logits"].dtype == torch.float32
+    torch.testing.assert_close(plain["logits"].exp(), rounded["logits"].exp(), atol=0.01, rtol=0)
+    assert not torch.equal(plain["logits"], rounded["logits"])
+
+
 def test_boxes_are_rectangles_of_the_areas_asked_for():
     torch.manual_seed(0)
     found = boxes(300, (40, 40), 0.5, torch.device("cpu"))
@@ -130,6 +163,8 @@ def test_the_loss_is_0_at_identity_and_refuses_other_kinds(batch):
         PseudoLabelLoss("l1")
     with pytest.raises(TskdError, match="expected a number from 0 to 1 or agreement, found 2"):
         SemiSupervisedBatch(None, nn.Identity(), 2)
+    with pytest.raises(TskdError, match="taught_images: expected all or unlabelled, found 'some'"):
+        SemiSupervisedBatch(None, nn.Identity(), images="some")
 
 
 class Halve(nn.Module):
