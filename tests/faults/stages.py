@@ -16,7 +16,10 @@ TOY: dict[str, Any] = {
     "image_size": 32, "max_epochs": 4, "iterations_per_epoch": 2, "batch_size": 2, "warmup_steps": 1, "val_interval": 1,
     "device": "$torch.device('cpu')", "amp_dtype": None,
 }  # fmt: skip
-STUDENT: dict[str, Any] = {**TOY, "network_def__features": [4, 4, 8, 8, 8, 4], "batch_norm_batches": 1, "keep": "best"}
+STUDENT: dict[str, Any] = {
+    **TOY, "network_def__features": [4, 4, 8, 8, 8, 4], "network_def__norm": "batch", "batch_norm_batches": 1,
+    "keep": "best",
+}  # fmt: skip
 JOINT: dict[str, Any] = {**STUDENT, "num_labelled": 4, "keep": "last"}
 TEACHER: dict[str, Any] = {
     **TOY, "image_size": 64, "keep": "best", "pretrained": "@network_def", "network_def__config": VIT,

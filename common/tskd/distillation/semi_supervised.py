@@ -108,8 +108,11 @@ class SemiSupervisedBatch(AugmentedBatch):
     def _student(self, image: Tensor) -> Tensor | None:
         if self.ratio == 0:
             return None
-        network = getattr(self.average, "module", self.average).eval()
-        return self.inferer(image, network).softmax(1)
+        network = getattr(self.average, "module", self.average)
+        training = network.training  # while its batch norm statistics are estimated, and they ask for batches
+        answer = self.inferer(image, network.eval()).softmax(1)
+        network.train(training)
+        return answer
 
 
 def _box_of(value: Tensor, box: Tensor) -> Tensor:

@@ -1,5 +1,8 @@
 """The semi-supervised recipe: its special cases equal their plain formulas in float64, and CutMix moves all alike."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -8,6 +11,7 @@ from torch.nn import functional
 from tskd.distillation import SemiSupervisedBatch
 from tskd.distillation.semi_supervised import agreement, boxes, mixed
 from tskd.errors import TskdError
+from tskd.handlers import BatchNormStatistics
 from tskd.inferers import AutocastInferer
 from tskd.losses import PseudoLabelLoss
 
@@ -144,6 +148,25 @@ def test_the_average_has_the_precision_of_the_training(batch, average):
     assert rounded["logits"].dtype == torch.float32
     torch.testing.assert_close(plain["logits"].exp(), rounded["logits"].exp(), atol=0.01, rtol=0)
     assert not torch.equal(plain["logits"], rounded["logits"])
+
+
+def test_statistics_of_the_average_can_be_estimated_anew(batch, average):
+    """They come from the student's views, of a network in training; that it labels them on the way must not end it."""
+    recipe = SemiSupervisedBatch(None, average.float(), "agreement", 0, cutmix=0, strong=Halve())
+    seen: list[Tensor] = []
+
+    def prepare(*arguments: Any, **options: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        image, target = recipe(*arguments, **options)
+        seen.append(image)
+        return image, target
+
+    state = SimpleNamespace(device="cpu", dataloader=[batch, batch])
+    engine = SimpleNamespace(state=state, non_blocking=False, prepare_batch=prepare)
+    BatchNormStatistics(average, 2, interval=1)(engine)
+    with torch.no_grad():
+        features = average[0](seen[0])
+    torch.testing.assert_close(average[1].running_mean, features.mean((0, 2, 3)))
+    torch.testing.assert_close(average[1].running_var, features.var((0, 2, 3)))
 
 
 def test_boxes_are_rectangles_of_the_areas_asked_for():
