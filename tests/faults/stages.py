@@ -108,7 +108,8 @@ def _draw(folder: Path, data: Path, pipeline: Path) -> None:
 
 STAGES: dict[str, Stage] = {  # in the order in which they need each other
     "teacher": teacher, "soft_labels": soft_labels, "student": student, "distillation": distillation,
-    "semi": semi, "diffusion": diffusion, "label_diffusion": label_diffusion, "images": images, "labelled_images": labelled_images,
+    "semi": semi, "diffusion": diffusion, "label_diffusion": label_diffusion, "images": images,
+    "labelled_images": labelled_images,
 }  # fmt: skip
 NEEDS = {
     "soft_labels": ["teacher"], "distillation": ["teacher", "soft_labels"], "semi": ["soft_labels", "student"],

@@ -116,7 +116,7 @@ class SemiSupervisedBatch(AugmentedBatch):
 
 
 def _box_of(value: Tensor, box: Tensor) -> Tensor:
-    """Return B x 1 x H x W boxes at the resolution of a target, such as an embedding's: where they cover half a cell."""
+    """Return B x 1 x H x W boxes at a target's resolution, such as an embedding's: where they cover half a cell."""
     if value.shape[2:] == box.shape[2:]:
         return box
     return functional.interpolate(box.to(torch.float32), size=value.shape[2:], mode="area") > 0.5
