@@ -42,18 +42,18 @@ def load_flexible_encoder(
     if weights == "random" or init_weights is not None:
         return network
     if not isinstance(network, FlexibleUNet) or network.backbone not in url_map:
-        found = getattr(network, "backbone", type(network).__name__)
-        raise TskdError(f"encoder_weights: expected a FlexibleUNet with one of {', '.join(url_map)}, found {found}")
+        kind = getattr(network, "backbone", type(network).__name__)
+        raise TskdError(f"encoder_weights: expected a FlexibleUNet with one of {', '.join(url_map)}, found {kind}")
     state = (
         _downloaded(network.backbone) if weights == "imagenet" else read_checkpoint(find_weights(weights, "encoder"))
     )
-    own = network.encoder.state_dict()
-    names = {re.sub(r"_blocks\.\d+\.", "_blocks.", key): key for key in own}  # MONAI numbers the stages, too
-    counters = {key: value for key, value in own.items() if key.endswith("num_batches_tracked")}
+    target = network.encoder.state_dict()
+    names = {re.sub(r"_blocks\.\d+\.", "_blocks.", key): key for key in target}  # MONAI numbers the stages, too
+    counters = {key: value for key, value in target.items() if key.endswith("num_batches_tracked")}
     state = counters | {names.get(key, key): value for key, value in state.items()}
     if (stem := state.get(STEM)) is not None and stem.shape[1] == 3 and NORM in state:
-        state |= {STEM: _of_unit_scale(stem, own[STEM].shape[1]), NORM: state[NORM] + _shift(stem)}
-    if wrong := mismatches(own, state):
+        state |= {STEM: _of_unit_scale(stem, target[STEM].shape[1]), NORM: state[NORM] + _shift(stem)}
+    if wrong := mismatches(target, state):
         more = f" and {len(wrong) - 8} more" if len(wrong) > 8 else ""
         raise TskdError(f"{weights} does not fit {network.backbone}: {'; '.join(wrong[:8])}{more}")
     network.encoder.load_state_dict(state)
