@@ -13,8 +13,10 @@ from fire.parser import DefaultParseValue
 
 from tskd.cli import main
 from tskd.data import fingerprint, write
+from tskd.errors import TskdError
 from tskd.files import write_json
 from tskd.options import check_overrides, command_line
+from tskd.workflow.commands import STUDENT, config_files, merged_config
 
 
 @pytest.fixture
@@ -145,6 +147,7 @@ def recorded(monkeypatch, failing) -> list[list[str]]:
 
     monkeypatch.setattr("tskd.workflow.distil.follow_command", follow)
     monkeypatch.setattr("tskd.workflow.warm.server", lambda *_: nullcontext({}))
+    monkeypatch.setattr("tskd.workflow.distil.get_weights", lambda _: None)
     return commands
 
 
@@ -297,6 +300,59 @@ def test_joint_training_starts_from_the_student_of_the_labels(study, capsys):
     assert "joint.json" not in first["config_file"]
     for command in commands.values():
         check_overrides(command)
+
+
+def trainings(study, capsys, *more):
+    """Configs of the two trainings of a student, without those that are not the student's."""
+    assert call(study, *more, "--dry-run") == 0
+    commands = named(capsys)
+    for command in commands.values():
+        check_overrides(command)
+    found = [config_names(command_line(commands[name][2:])) for name in ("training on the labels", "joint training")]
+    stages = {f"{name}.json" for name in ("train", "images_2d", "distill", "averaged", "joint", "semi")}
+    return [[name for name in names if name not in stages] for names in found]
+
+
+def test_without_another_network_the_student_is_lite_unet(study, capsys):
+    assert trainings(study, capsys) == [["lite_unet.json"]] * 2
+    assert trainings(study, capsys, "--overlay", "neighbours") == [["lite_unet.json", "neighbours.json"]] * 2
+    assert trainings(study, capsys, "--overlay", "lite_unet") == [["lite_unet.json"]] * 2
+    assert paper(study, "--dry-run") == 0
+    _, distil, tune = printed(capsys)
+    assert "lite_unet.json" in config_names(distil)
+    assert config_names(tune)[-1] == "lite_unet.json"
+
+
+CONFIGS = Path(config_files(STUDENT, ["train"])[0]).parent
+NETWORKS = [file.stem for file in CONFIGS.glob("*.json") if '"network_def": {' in file.read_text(encoding="utf-8")]
+OVERLAYS = sorted({*NETWORKS, "unetr"} - {"train", "lite_unet", "inference"})
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_an_overlay_that_names_a_network_is_the_student(study, capsys, name):
+    assert trainings(study, capsys, "--overlay", name) == [[f"{name}.json"]] * 2
+
+
+def test_unetr_is_the_network_of_train_json():
+    given, named = (merged_config(STUDENT, configs) for configs in (("train",), ("train", "unetr")))
+    described = {"_desc_": named["network_def"]["_desc_"]}
+    assert named == {**given, "network_def": {**given["network_def"], **described}}
+    assert given["network_def"]["_target_"] == "UNETR"
+
+
+def test_weights_of_the_student_that_cannot_be_had_are_named_before_anything_runs(study, recorded, monkeypatch, capsys):
+    def offline(_):
+        raise TskdError("efficientnet_lite0: no connection. By hand: ...")
+
+    monkeypatch.setattr("tskd.workflow.distil.get_weights", offline)
+    assert call(study) == 2
+    error = capsys.readouterr().err
+    assert "efficientnet_lite0: no connection. By hand: ..." in error
+    assert "Or take a student that starts from random weights: --overlay flexible_unet" in error
+    assert not recorded
+    for more in (["--set", "encoder_weights=random"], ["--overlay", "unetr"], ["--overlay", "flexible_unet"]):
+        assert call(study, *more) == 0
+    assert len(recorded) == 9
 
 
 def test_soft_labels_alone_teach_the_unlabelled_images_when_asked(study, capsys):

@@ -99,8 +99,8 @@ def distil(
         num_labelled: number of labelled images that are used; all by default.
         num_labelled_groups: number of patients whose labels are used, in place of --num-labelled.
         transfer_file: dataset.json of further images to learn from, such as synthetic ones.
-        overlay: configs of the student bundle that are added to train.json in both trainings, such as flexible_unet or
-            images_2d.
+        overlay: configs of the student bundle that are added to train.json in both trainings. One that names a network,
+            such as flexible_unet (or unetr, that of train.json), takes the place of LiteUNet, the default.
         soft_labels: folder of soft labels; OUTPUT/soft_labels by default.
         keys: KEY=VALUE ..., keys of both trainings.
         distil: KEY=VALUE ..., keys of the distillation or the joint training.
