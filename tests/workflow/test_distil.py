@@ -421,6 +421,67 @@ def test_in_rounds_each_student_teaches_the_next(study, capsys):
             check_overrides(command)
 
 
+def test_the_labels_alone_are_trained_for_as_long_where_asked(study, capsys):
+    more = (
+        "--num-labelled",
+        "1",
+        "--set",
+        "image_size=128",
+        "--distil",
+        "max_epochs=7",
+        "batch_size=4",
+        "--rounds",
+        "2",
+    )
+    assert call(study, *more, "--fine-tune", "max_epochs=3", "learning_rate=0.01", "--dry-run") == 0
+    before = named(capsys)
+    assert call(study, *more, "--fine-tune", "max_epochs=3", "learning_rate=0.01", "--baseline", "--dry-run") == 0
+    commands = named(capsys)
+    assert list(commands) == [*before, "longer training on the labels"]
+    assert {name: commands[name] for name in before} == before
+    command = commands["longer training on the labels"]
+    check_overrides(command)
+    first, longer = (command_line(commands[name][2:]) for name in ("training on the labels", list(commands)[-1]))
+    assert (
+        config_names(longer)
+        == config_names(first)
+        == ["train.json", "images_2d.json", "lite_unet.json", "averaged.json"]
+    )
+    changed = {key: value for key, value in longer.items() if first.get(key) != value}
+    assert changed == {
+        "init_weights": str(study / "out/supervised/models/model.pt"),
+        "output_dir": str(study / "out/supervised_longer"), "model_dir": str(study / "out/supervised_longer/models"),
+        "max_epochs": "7", "batch_size": "4", "iterations_per_epoch": "50", "accumulation_steps": "1",
+        "val_interval": "4",
+    }  # fmt: skip
+    assert call(study, "--baseline", "--order", "paper", "--dry-run") == 2
+    assert "--baseline: expected --order semi or joint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("longer", "second", "result"), [(0.85, 0.83, "supervised_longer"), (0.78, 0.83, "tskd")])
+def test_the_best_of_all_students_is_the_result(study, recorded, capsys, longer, second, result):
+    dice = {"supervised": 0.8, "tskd_round_1": 0.82, "tskd": second, "supervised_longer": longer}
+    for name, value in dice.items():
+        (study / "out" / name).mkdir(parents=True)
+        log = f"epoch,step,name,value\n1,50,validation_val_mean_dice,{value}\n"
+        (study / "out" / name / "train_log.csv").write_text(log)
+    made = study / "out/teachers/tskd_round_1/student_segmentation/models/model.pt"
+    for file in (made, study / "out/tskd_round_1/models/model.pt"):
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"its bundle, from an earlier call")
+    assert call(study, "--rounds", "2", "--baseline") == 0
+    *_, last, path = capsys.readouterr().out.splitlines()
+    assert path == str(study / "out" / result / "models/model.pt")
+    assert last.startswith(f"round 2: validation Dice {second:.3f} ")
+    assert "No fair comparison" not in last
+    (study / "out/tskd_round_1/train_log.csv").write_text(log.replace(str(longer), "0.7"))
+    assert call(study, "--rounds", "2") == 0
+    *_, last, path = capsys.readouterr().out.splitlines()
+    assert last.startswith(f"round 2: validation Dice {second:.3f} (+0.030). No fair comparison: ")
+    assert "for 50 steps, the other student for 100 steps. --baseline" in last
+    assert path == str(study / "out/tskd/models/model.pt")
+
+
 @pytest.mark.parametrize("more", [("--rounds", "0"), ("--rounds", "2", "--order", "paper")])
 def test_rounds_are_of_joint_trainings(study, capsys, more):
     assert call(study, *more, "--dry-run") == 2

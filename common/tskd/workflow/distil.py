@@ -21,7 +21,7 @@ from tskd.options import unknown_key
 from tskd.workflow import warm
 from tskd.workflow.commands import STUDENT, config_files, merged_config, names_network
 from tskd.workflow.follow import Follower
-from tskd.workflow.gain import better, better_round, expectation
+from tskd.workflow.gain import better, better_round, expectation, unequal
 from tskd.workflow.rounds import round_name
 from tskd.workflow.screen import Screen
 from tskd.workflow.steps import Cell, Step
@@ -34,6 +34,8 @@ PATHS = frozenset({  # keys that say where things are: the command sets them
     "init_weights", "teacher_bundle",
 })  # fmt: skip
 LABELS = "training on the labels"
+LONGER = "supervised_longer"  # the training that goes on with the labels alone, and its folder
+LENGTH = ("max_epochs", "iterations_per_epoch", "batch_size", "accumulation_steps", "val_interval")
 DEFAULT, ENCODER = "lite_unet", "efficientnet_lite0"  # overlay of the student where none is named, and its weights
 
 
@@ -52,6 +54,7 @@ class Distillation:
             none of them names a network (unetr: that of train.json).
         weights: of several teachers, above 0; None for all alike.
         rounds: trainings with soft labels; the student of each is the teacher of the next.
+        baseline: whether the labels alone are trained for as long as both trainings, too, for a fair comparison.
         order: `semi` trains on the labels first, then on labels and on pseudo-labels of teacher and student together
             (`semi.json`); `joint` on labels and soft labels (`joint.json`); `paper` on soft labels first.
         every: keys for both trainings.
@@ -69,6 +72,7 @@ class Distillation:
     overlays: Sequence[str] = ()
     weights: Sequence[float] | None = None
     rounds: int = 1
+    baseline: bool = False
     order: Literal["semi", "joint", "paper"] = "semi"
     every: Mapping[str, str] = field(default_factory=dict)
     distil: Mapping[str, str] = field(default_factory=dict)
@@ -95,6 +99,11 @@ class Distillation:
                 f"--rounds: expected 1 or more, and 1 with --order paper, found {self.rounds}. In the paper's order "
                 "give the student of one call as --teacher of the next"
             )
+        if self.baseline and not self.joint:
+            raise TskdError(
+                "--baseline: expected --order semi or joint, which start from the student of the labels, found paper. "
+                "Leave it out, and train on the labels by themselves: tskd run with train.json"
+            )
         study = _Folders(self.study, self.output.resolve(), self.soft_labels, self._names)
         cell = next(study.cells("data"))
         learned, several = study.pretrain(cell, "tskd"), len(self.teachers) > 1
@@ -113,6 +122,8 @@ class Distillation:
                     steps[f"bundle of {one}"] = bundle
                 steps[f"soft labels of {one}"] = study.soft_labels(cell, one, "real", study.files)
             steps["joint training"] = learned
+            if self.baseline:
+                steps["longer training on the labels"] = replace(study.pretrain(cell, LONGER), rule="finetune")
         else:
             steps |= {"distillation": learned, "fine-tuning": study.finetune(cell, "tskd")}
         self._refuse_keys(steps)
@@ -145,17 +156,23 @@ class Distillation:
         if self.rounds > 1:
             learn["rounds"] = self.rounds
         labels: dict[str, Any] = {"configs": self._overlays, "overrides": {**self.every, **self.fine_tune}}
+        pretraining = {"tskd": learn}
         if self.joint:
             stages = ["averaged", "joint", "semi"] if self.order == "semi" else ["averaged", "joint"]
             learn |= {"start": "supervised", "configs": [*learn["configs"], *stages]}
             labels["configs"] = [*self._overlays, "averaged"]
             methods = {"supervised": {"finetune": labels}, "tskd": {"pretrain": "tskd"}}
+            if self.baseline:
+                length = {**merged_config(STUDENT, ("train", *learn["configs"])), **learn["overrides"]}
+                overrides = {**labels["overrides"], **{key: length[key] for key in LENGTH}}
+                pretraining[LONGER] = {**labels, "start": "supervised", "overrides": overrides}
+                methods[LONGER] = {"pretrain": LONGER}
         else:
             methods = {"tskd": {"pretrain": "tskd", "finetune": labels}}
         return {
             "name": "distil", "output": str(self.output.resolve()), "seeds": [int(self.every.get("seed", 0))],
             "datasets": {"data": dataset}, "teachers": dict(zip(self._names, answers, strict=True)),
-            "pretraining": {"tskd": learn}, "methods": methods,
+            "pretraining": pretraining, "methods": methods,
         }  # fmt: skip
 
     def _soft_label_stage(self, teacher: Teacher) -> dict[str, Any]:
@@ -291,7 +308,7 @@ def distil(request: Distillation, dry_run: bool = False) -> Path:
         dry_run: print the commands only.
 
     Returns:
-        The student's weights; after a joint training of the better one on validation, with or without soft labels.
+        The student's weights; after a joint training of the best one on validation, with or without soft labels.
 
     Raises:
         TskdError: as `Distillation.steps`; the weights that the student starts with cannot be had; or naming the step
@@ -332,9 +349,12 @@ def _run(request: Distillation, steps: Mapping[str, Step], environment: Mapping[
         if name == LABELS and (line := expectation(request.teachers, supervised, best)):
             screen.line(line)
     if request.joint:
-        result, line = better(supervised, request.students[0], best)
+        result, line = better(
+            supervised, request.students[0], best, request.output / LONGER if request.baseline else None
+        )
         screen.line(line)
         for number, run in enumerate(request.students[1:], start=2):
-            result, line = better_round(result, run, number, best)
+            remark = unequal(supervised, run) if result == supervised and not request.baseline else ""
+            result, line = better_round(result, run, number, best, remark)
             screen.line(line)
     return result

@@ -17,12 +17,21 @@ def validation_dice(run: Path, best: bool = False) -> float | None:
         run: output_dir of a training, with train_log.csv.
         best: whether the best epoch was kept (`keep`: "best"), and not the last.
     """
+    values = [float(row["value"]) for row in _log(run) if row["name"] == METRIC]
+    return (max(values) if best else values[-1]) if values else None
+
+
+def trained_steps(run: Path) -> int:
+    """Return the steps that a training has done, by its log; 0 without one."""
+    return max((int(row["step"]) for row in _log(run)), default=0)
+
+
+def _log(run: Path) -> list[dict[str, str]]:
     file = run / "train_log.csv"
     if not file.is_file():
-        return None
+        return []
     with open(file, newline="", encoding="utf-8") as stream:
-        values = [float(row["value"]) for row in csv.DictReader(stream) if row["name"] == METRIC]
-    return (max(values) if best else values[-1]) if values else None
+        return list(csv.DictReader(stream))
 
 
 def expectation(teachers: Sequence[Path], supervised: Path, best: bool = False) -> str:
@@ -46,24 +55,65 @@ def expectation(teachers: Sequence[Path], supervised: Path, best: bool = False) 
     return f"{comparison}. The teacher is not ahead, and where that was so distillation has brought nothing. {advice}"
 
 
-def better(supervised: Path, distilled: Path, best: bool = False) -> tuple[Path, str]:
+def better(supervised: Path, distilled: Path, best: bool = False, longer: Path | None = None) -> tuple[Path, str]:
     """Return the run to ship, and a line that says what distillation has brought.
 
     The distilled student unless it is behind on validation: one that is worse must not ship.
+
+    Args:
+        supervised: output_dir of the training on the labels, from whose student the other two start.
+        distilled: of the joint training.
+        best: as `validation_dice`.
+        longer: of the training that goes on with the labels alone; None where there was none, which the line says.
     """
-    before, after = validation_dice(supervised, best), validation_dice(distilled, best)
-    if before is None or after is None:
+    alone = {run: validation_dice(run, best) for run in (supervised, longer) if run is not None}
+    known, after = {run: dice for run, dice in alone.items() if dice is not None}, validation_dice(distilled, best)
+    if len(known) < len(alone) or after is None:
         return distilled, "validation Dice: unknown, so nothing says whether distillation has brought anything."
-    line = f"validation Dice: {before:.3f} by the labels alone, {after:.3f} with soft labels ({after - before:+.3f})."
-    if after < before:
-        return supervised, f"{line} Distillation has brought nothing: the student of the labels is the result."
-    return distilled, line if after - before >= LEVEL else f"{line} That is within chance."
+    before = max(known, key=known.__getitem__)
+    gain = after - known[before]
+    line = f"validation Dice: {known[supervised]:.3f} by the labels alone, "
+    if longer is None:
+        line += f"{after:.3f} with soft labels ({gain:+.3f})."
+    else:
+        line += f"{known[longer]:.3f} in {_steps(supervised, longer)}, {after:.3f} with soft labels in "
+        line += f"{_steps(supervised, distilled)} ({gain:+.3f} on the better one)."
+    if gain < 0:
+        student = (
+            "the student of the labels" if before == supervised else "the student of the labels, trained for longer,"
+        )
+        line += f" Distillation has brought nothing: {student} is the result."
+    elif gain < LEVEL:
+        line += " That is within chance."
+    return (before if gain < 0 else distilled), line if longer is not None else line + unequal(supervised, distilled)
 
 
-def better_round(before: Path, after: Path, number: int, best: bool = False) -> tuple[Path, str]:
-    """Return the run to ship after a further round, the later one unless it is behind on validation, and a line."""
+def unequal(supervised: Path, distilled: Path) -> str:
+    """Return a sentence on a student that was trained for longer than that of the labels; empty where it was not."""
+    if not trained_steps(distilled):
+        return ""
+    return (
+        f" No fair comparison: the labels alone were trained for {_steps(supervised)}, the other student for "
+        f"{_steps(supervised, distilled)}. --baseline trains the labels alone for as long."
+    )
+
+
+def _steps(*runs: Path) -> str:
+    return f"{sum(map(trained_steps, runs)):,} steps"
+
+
+def better_round(before: Path, after: Path, number: int, best: bool = False, remark: str = "") -> tuple[Path, str]:
+    """Return the run to ship after a further round, the later one unless it is behind on validation, and a line.
+
+    Args:
+        before: the best run so far.
+        after: that of the round.
+        number: of the round.
+        best: as `validation_dice`.
+        remark: what the line ends with.
+    """
     first, second = validation_dice(before, best), validation_dice(after, best)
     if first is None or second is None:
         return after, f"round {number}: validation Dice unknown."
     line = f"round {number}: validation Dice {second:.3f} ({second - first:+.3f})."
-    return (before, f"{line} {before.name} is the result.") if second < first else (after, line)
+    return (before, f"{line} {before.name} is the result.{remark}") if second < first else (after, line + remark)
