@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tskd.files import write_json
 from tskd.workflow.gain import better, better_round, expectation, trained_steps, unequal, validation_dice
 
 
@@ -32,7 +33,41 @@ def test_what_can_be_expected_follows_the_best_teacher(tmp_path, teachers, words
     line = expectation([*runs, tmp_path / "bundle"], run(tmp_path / "supervised", 0.8))
     assert words in line
     assert f"teacher 0.700, {teachers[1]:.3f}, student of the labels 0.800" in line
-    assert expectation([tmp_path / "bundle"], tmp_path / "supervised") == ""
+    assert "Nothing is known of the teacher bundle. To measure it: tskd evaluate --run" in line
+
+
+def bundle(folder: Path, **metadata: object) -> Path:
+    """A bundle with this metadata.json."""
+    write_json(folder / "configs/metadata.json", metadata)
+    return folder
+
+
+def test_a_bundle_is_known_by_its_record(tmp_path):
+    supervised = run(tmp_path / "supervised", 0.8)
+    shipped = bundle(tmp_path / "unet", eval_metrics={"mean_dice": 0.9123})
+    line = expectation([shipped], supervised)
+    assert "teacher 0.912 (unet, by its metadata.json and on the images of its evaluation), student" in line
+    assert "The teacher is ahead" in line
+    assert "Nothing is known" not in line
+    assert "The teacher is not ahead" in expectation(
+        [bundle(tmp_path / "b", eval_metrics={"mean_dice": 0.7})], supervised
+    )
+    both = expectation([run(tmp_path / "sam", 0.85), shipped], supervised)
+    assert "teacher 0.850, 0.912 (unet, by" in both
+
+
+@pytest.mark.parametrize("metadata", [{}, {"eval_metrics": {}}, {"eval_metrics": {"mean_dice": "high"}}])
+def test_of_a_bundle_that_nothing_is_known_of_it_is_said_how_to_measure_it(tmp_path, metadata):
+    line = expectation([bundle(tmp_path / "unet", **metadata)], run(tmp_path / "supervised", 0.8))
+    assert line.startswith("validation Dice: student of the labels 0.800. Nothing is known of the teacher unet. ")
+    assert f"tskd predict {tmp_path / 'unet'} IMAGES --output MASKS" in line
+    assert "tskd score DATASET.json --predictions MASKS --section validation" in line
+    assert "\n" not in line
+
+
+def test_without_a_validation_of_the_student_nothing_is_expected(tmp_path):
+    line = expectation([run(tmp_path / "sam", 0.85)], tmp_path / "supervised")
+    assert line == "validation Dice: unknown of supervised, so nothing says what to expect of the teacher."
 
 
 @pytest.mark.parametrize(

@@ -346,8 +346,8 @@ def _run(request: Distillation, steps: Mapping[str, Step], environment: Mapping[
         command = [sys.executable, "-m", "tskd.workflow.step", *options, "--", *step.command]
         if follow_command(command, environment, screen.log, screen, follower, runner) != 0:
             raise TskdError(failure(follower, file, runner) + "; --set resume=never starts anew")
-        if name == LABELS and (line := expectation(request.teachers, supervised, best)):
-            screen.line(line)
+        if name == LABELS:
+            screen.line(expectation(request.teachers, supervised, best))
     if request.joint:
         result, line = better(
             supervised, request.students[0], best, request.output / LONGER if request.baseline else None

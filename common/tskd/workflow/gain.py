@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,25 +35,58 @@ def _log(run: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
+def shipped_dice(bundle: Path) -> float | None:
+    """Return the mean Dice that a bundle's metadata.json states of its evaluation, as `tskd ship` writes; None without.
+
+    On which images that was it does not say.
+    """
+    file = bundle / "configs" / "metadata.json"
+    try:
+        return float(json.loads(file.read_text(encoding="utf-8"))["eval_metrics"]["mean_dice"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
 def expectation(teachers: Sequence[Path], supervised: Path, best: bool = False) -> str:
-    """Return what can be expected of the teachers, in a line; empty where no number is known.
+    """Return what can be expected of the teachers, in a line: also which of them nothing is known of.
 
     Args:
-        teachers: output_dir of each one's training; a bundle has no log.
+        teachers: output_dir of each one's training, whose log has its validation Dice, or a bundle.
         supervised: output_dir of the training on the labels alone.
         best: as `validation_dice`, of the student.
     """
     student = validation_dice(supervised, best)
-    known = [dice for run in teachers if (dice := validation_dice(run)) is not None]
-    if student is None or not known:
-        return ""
-    comparison = (
-        f"validation Dice: teacher {', '.join(f'{dice:.3f}' for dice in known)}, student of the labels {student:.3f}"
-    )
+    if student is None:
+        return f"validation Dice: unknown of {supervised.name}, so nothing says what to expect of the teacher."
+    known, words, rest = [], [], ""
+    for run in teachers:
+        if (dice := validation_dice(run)) is not None:
+            words.append(f"{dice:.3f}")
+        elif (dice := shipped_dice(run)) is not None:
+            words.append(f"{dice:.3f} ({run.name}, by its metadata.json and on the images of its evaluation)")
+        else:
+            rest += f" Nothing is known of the teacher {run.name}. {_measure(run)}"
+            continue
+        known.append(dice)
+    if not known:
+        return f"validation Dice: student of the labels {student:.3f}.{rest}"
+    line = f"validation Dice: teacher {', '.join(words)}, student of the labels {student:.3f}. "
     if max(known) > student + LEVEL:
-        return f"{comparison}. The teacher is ahead: its soft labels may bring the student up to it."
-    advice = "Train the teacher longer or larger, or take several teachers."
-    return f"{comparison}. The teacher is not ahead, and where that was so distillation has brought nothing. {advice}"
+        line += "The teacher is ahead: its soft labels may bring the student up to it."
+    else:
+        line += "The teacher is not ahead, and where that was so distillation has brought nothing. "
+        line += "Train the teacher longer or larger, or take several teachers."
+    return line + rest
+
+
+def _measure(teacher: Path) -> str:
+    """Return how a teacher's Dice on the validation list is measured, in a sentence."""
+    if not (teacher / "configs").is_dir():
+        return f"To measure it: tskd evaluate --run {teacher} --section validation."
+    return (
+        f"To measure it: tskd predict {teacher} IMAGES --output MASKS (or the bundle's own inference), then "
+        "tskd score DATASET.json --predictions MASKS --section validation --method teacher --output FOLDER."
+    )
 
 
 def better(supervised: Path, distilled: Path, best: bool = False, longer: Path | None = None) -> tuple[Path, str]:
