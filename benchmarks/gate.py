@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from tskd.cpus import cpus
 from tskd.data.phantom.cohort import prepare_phantom, virtual_patient
 from tskd.synthesis import RandomFeatures, SyntheticFolder, gate, teacher_features
 
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "seconds": round(seconds, 1),
         "cpu_seconds": round(cpu_seconds, 1),
         "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
+        "cores": cpus(),
         **{key: report[key] for key in ("training_images", "training_groups", "synthetic", "held_out", "features")},
     }
     print(json.dumps(result))

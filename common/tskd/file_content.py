@@ -15,6 +15,8 @@ from functools import wraps
 from itertools import islice
 from typing import Any, TypeVar
 
+from tskd.cpus import cpus
+
 T = TypeVar("T")
 Path = str | os.PathLike[str]
 
@@ -120,7 +122,7 @@ def read_ahead(items: Iterable[T], load: Callable[[T], object], window: int = 8)
             again where the item is used.
         window: items ahead; the caches must hold as many and some more.
     """
-    threads = min(os.cpu_count() or 1, window)
+    threads = min(cpus(), window)
     if threads < 2:
         yield from items
         return

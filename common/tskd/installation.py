@@ -21,6 +21,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from tskd import __version__
+from tskd.cpus import cpus
 from tskd.networks.weight_store import cache_folder
 
 NEEDED = {  # distribution -> what does not work without it
@@ -71,7 +72,7 @@ def _packages() -> Iterator[str]:
 
 
 def _devices() -> Iterator[str]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = cpus()
     if importlib.util.find_spec("torch") is None:
         yield f"ok       {cores} CPU cores"
         return

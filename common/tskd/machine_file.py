@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tskd.cpus import cpus
 from tskd.files import write_json
 from tskd.networks.weight_store import cache_folder
 
@@ -17,12 +17,12 @@ CLEAR = 0.95  # a way is faster if it takes less than this share of another one'
 
 
 def processor_name() -> str:
-    """Return the model of this machine's processor and the number of its cores, without torch."""
+    """Return the model of this machine's processor and the number of cores that may be used, without torch."""
     model = platform.processor() or platform.machine()
     with suppress(OSError, StopIteration):  # Linux says more there
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
         model = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return f"{model}, {os.cpu_count()} cores"
+    return f"{model}, {cpus()} cores"
 
 
 class Way(NamedTuple):

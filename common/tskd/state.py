@@ -15,14 +15,15 @@ from tskd.files import atomic
 
 
 def save_tensors(content: Mapping[str, Any], path: str | Path) -> None:
-    """Write `content` (tensors and plain values) with torch, atomically.
+    """Write `content` (tensors and plain values) with torch, atomically; equal content gives equal bytes.
 
     Raises:
         TskdError: when the file cannot be written.
     """
     with atomic(path) as draft:
         try:
-            torch.save(content, draft)
+            with draft.open("wb") as file:  # of a path torch puts the name, which is the draft's, into the archive
+                torch.save(content, file)
         except RuntimeError as error:  # so does torch's writer report a full disk
             raise OSError(error) from error
 

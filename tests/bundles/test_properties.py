@@ -52,6 +52,7 @@ VARIANTS = [
     ("student_segmentation", ["train", "mocov3"], SMALL),
     ("student_segmentation", ["train", "pseudo_label"], {**SMALL, **NO_SOFT_LABELS}),
     ("student_segmentation", ["train", "lite_unet"], {**SMALL, "encoder_weights": "random"}),
+    ("student_segmentation", ["train", "unetr"], SMALL),
     ("student_segmentation", ["train", "averaged"], SMALL),
     ("student_segmentation", ["train", "distill", "averaged", "joint"], {**SMALL, **NO_SOFT_LABELS, **JOINT}),
     *[

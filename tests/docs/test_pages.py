@@ -119,7 +119,7 @@ def test_what_no_result_was_measured_with_is_marked_experimental() -> None:
         for name in ("distill", "more_losses")
     )
     names = {file.stem for file in configs} | set(losses["loss"]["terms"]) | {key.split("#")[-1] for key in more}
-    plain = {"train", "evaluate", "inference", "inference_2d", "images_2d", "soft_labels", "distill"}
+    plain = {"train", "unetr", "evaluate", "inference", "inference_2d", "images_2d", "soft_labels", "distill"}
     unsaid = [
         name
         for name in sorted(names - plain)

@@ -101,7 +101,7 @@ def test_reading_ahead_keeps_order_and_meets_errors_where_they_belong():
 
 
 def test_two_threads_read_ahead_at_once(monkeypatch):
-    monkeypatch.setattr(file_content.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(file_content, "cpus", lambda: 2)
     met = threading.Barrier(2, timeout=30)
     assert list(read_ahead("ab", lambda _: met.wait())) == ["a", "b"]
     assert not met.broken

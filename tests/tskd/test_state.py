@@ -32,6 +32,17 @@ def test_file_is_a_plain_state_dict(tmp_path: Path):
     assert all(type(value) is torch.Tensor and not value.requires_grad for value in state.values())
 
 
+def test_equal_weights_are_equal_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A finished training that is started again writes them once more, and what began with them knows them by hash."""
+    weights = network()
+    save_weights(weights, tmp_path / "model.pt")
+    first = (tmp_path / "model.pt").read_bytes()
+    monkeypatch.setattr("tskd.files.os.getpid", lambda: 1)
+    save_weights(weights, tmp_path / "model.pt")
+    save_weights(weights, tmp_path / "other.pt")
+    assert (tmp_path / "model.pt").read_bytes() == (tmp_path / "other.pt").read_bytes() == first
+
+
 def test_each_misfit_is_named(tmp_path: Path):
     save_weights(nn.Sequential(nn.Conv2d(1, 4, 3), nn.Identity(), nn.Linear(2, 2)), tmp_path / "model.pt")
     with pytest.raises(TskdError) as caught:

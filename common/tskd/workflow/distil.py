@@ -6,7 +6,7 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,11 +16,12 @@ from tskd.data import read
 from tskd.data.budget import Budget, groups_of
 from tskd.errors import TskdError
 from tskd.files import sha256
+from tskd.networks.weight_store import get_weights
 from tskd.options import unknown_key
 from tskd.workflow import warm
-from tskd.workflow.commands import config_files, merged_config
+from tskd.workflow.commands import STUDENT, config_files, merged_config, names_network
 from tskd.workflow.follow import Follower
-from tskd.workflow.gain import better, better_round, expectation
+from tskd.workflow.gain import better, better_round, expectation, unequal
 from tskd.workflow.rounds import round_name
 from tskd.workflow.screen import Screen
 from tskd.workflow.steps import Cell, Step
@@ -33,6 +34,9 @@ PATHS = frozenset({  # keys that say where things are: the command sets them
     "init_weights", "teacher_bundle",
 })  # fmt: skip
 LABELS = "training on the labels"
+LONGER = "supervised_longer"  # the training that goes on with the labels alone, and its folder
+LENGTH = ("max_epochs", "iterations_per_epoch", "batch_size", "accumulation_steps", "val_interval")
+DEFAULT, ENCODER = "lite_unet", "efficientnet_lite0"  # overlay of the student where none is named, and its weights
 
 
 @dataclass(frozen=True)
@@ -46,9 +50,11 @@ class Distillation:
         output: folder to write: soft_labels, supervised (in the paper's order distilled) and tskd.
         num_labelled: the labelled budget: a number of images, "3 patients", or None for all of the training list.
         transfer_files: more dataset.json files to learn from, such as that of synthetic images.
-        overlays: names of overlays of train.json for both trainings, such as segresnet.
+        overlays: names of overlays of train.json for both trainings, such as segresnet; the student is LiteUNet where
+            none of them names a network (unetr: that of train.json).
         weights: of several teachers, above 0; None for all alike.
         rounds: trainings with soft labels; the student of each is the teacher of the next.
+        baseline: whether the labels alone are trained for as long as both trainings, too, for a fair comparison.
         order: `semi` trains on the labels first, then on labels and on pseudo-labels of teacher and student together
             (`semi.json`); `joint` on labels and soft labels (`joint.json`); `paper` on soft labels first.
         every: keys for both trainings.
@@ -66,6 +72,7 @@ class Distillation:
     overlays: Sequence[str] = ()
     weights: Sequence[float] | None = None
     rounds: int = 1
+    baseline: bool = False
     order: Literal["semi", "joint", "paper"] = "semi"
     every: Mapping[str, str] = field(default_factory=dict)
     distil: Mapping[str, str] = field(default_factory=dict)
@@ -92,6 +99,11 @@ class Distillation:
                 f"--rounds: expected 1 or more, and 1 with --order paper, found {self.rounds}. In the paper's order "
                 "give the student of one call as --teacher of the next"
             )
+        if self.baseline and not self.joint:
+            raise TskdError(
+                "--baseline: expected --order semi or joint, which start from the student of the labels, found paper. "
+                "Leave it out, and train on the labels by themselves: tskd run with train.json"
+            )
         study = _Folders(self.study, self.output.resolve(), self.soft_labels, self._names)
         cell = next(study.cells("data"))
         learned, several = study.pretrain(cell, "tskd"), len(self.teachers) > 1
@@ -110,6 +122,8 @@ class Distillation:
                     steps[f"bundle of {one}"] = bundle
                 steps[f"soft labels of {one}"] = study.soft_labels(cell, one, "real", study.files)
             steps["joint training"] = learned
+            if self.baseline:
+                steps["longer training on the labels"] = replace(study.pretrain(cell, LONGER), rule="finetune")
         else:
             steps |= {"distillation": learned, "fine-tuning": study.finetune(cell, "tskd")}
         self._refuse_keys(steps)
@@ -133,7 +147,7 @@ class Distillation:
             teacher.warn_of_different_data(self._dataset_file, self.num_labelled)
         answers = [self._soft_label_stage(teacher) for teacher in self._teachers]
         learn: dict[str, Any] = {
-            "teacher": self._names, "configs": ["distill", *self.overlays],
+            "teacher": self._names, "configs": ["distill", *self._overlays],
             "transfer": {"real": True, "files": [str(file.resolve()) for file in self.transfer_files]},
             "overrides": {**self.every, **self.distil},
         }  # fmt: skip
@@ -141,18 +155,24 @@ class Distillation:
             learn["teacher_weights"] = list(self.weights)
         if self.rounds > 1:
             learn["rounds"] = self.rounds
-        labels: dict[str, Any] = {"configs": list(self.overlays), "overrides": {**self.every, **self.fine_tune}}
+        labels: dict[str, Any] = {"configs": self._overlays, "overrides": {**self.every, **self.fine_tune}}
+        pretraining = {"tskd": learn}
         if self.joint:
             stages = ["averaged", "joint", "semi"] if self.order == "semi" else ["averaged", "joint"]
             learn |= {"start": "supervised", "configs": [*learn["configs"], *stages]}
-            labels["configs"].append("averaged")
+            labels["configs"] = [*self._overlays, "averaged"]
             methods = {"supervised": {"finetune": labels}, "tskd": {"pretrain": "tskd"}}
+            if self.baseline:
+                length = {**merged_config(STUDENT, ("train", *learn["configs"])), **learn["overrides"]}
+                overrides = {**labels["overrides"], **{key: length[key] for key in LENGTH}}
+                pretraining[LONGER] = {**labels, "start": "supervised", "overrides": overrides}
+                methods[LONGER] = {"pretrain": LONGER}
         else:
             methods = {"tskd": {"pretrain": "tskd", "finetune": labels}}
         return {
             "name": "distil", "output": str(self.output.resolve()), "seeds": [int(self.every.get("seed", 0))],
             "datasets": {"data": dataset}, "teachers": dict(zip(self._names, answers, strict=True)),
-            "pretraining": {"tskd": learn}, "methods": methods,
+            "pretraining": pretraining, "methods": methods,
         }  # fmt: skip
 
     def _soft_label_stage(self, teacher: Teacher) -> dict[str, Any]:
@@ -175,6 +195,12 @@ class Distillation:
             f"{teacher.folder.name}_{number}" if several else teacher.folder.name
             for number, teacher in enumerate(self._teachers, start=1)
         ]
+
+    @property
+    def _overlays(self) -> list[str]:
+        """Overlays of both trainings; one that changes a part of the network comes after the one that names it."""
+        named = "network_def" in self.every or any(names_network(STUDENT, overlay) for overlay in self.overlays)
+        return [*([] if named else [DEFAULT]), *self.overlays]
 
     @property
     def _rounds(self) -> list[str]:
@@ -254,6 +280,23 @@ class _Folders(Study):
         return f"{self.output}/{name}"
 
 
+def _get_encoder(steps: Iterable[Step]) -> None:
+    """Download the weights that the default student's encoder starts with, before the first step takes its time.
+
+    Raises:
+        TskdError: they are neither here nor to be downloaded.
+    """
+    given = {"--encoder_weights", "--init_weights"}
+    if any(step.configs and DEFAULT in step.configs[1] and given.isdisjoint(step.command) for step in steps):
+        try:
+            get_weights(ENCODER)
+        except TskdError as error:
+            raise TskdError(
+                f"{error}. Or take a student that starts from random weights: --overlay flexible_unet (or unetr, "
+                "segresnet, ...), or --set encoder_weights=random"
+            ) from error
+
+
 def distil(request: Distillation, dry_run: bool = False) -> Path:
     """Run the steps, and show how far they are; each goes on from the last epoch that was finished.
 
@@ -265,16 +308,18 @@ def distil(request: Distillation, dry_run: bool = False) -> Path:
         dry_run: print the commands only.
 
     Returns:
-        The student's weights; after a joint training of the better one on validation, with or without soft labels.
+        The student's weights; after a joint training of the best one on validation, with or without soft labels.
 
     Raises:
-        TskdError: as `Distillation.steps`, or naming the step that failed, with its cause and its log.
+        TskdError: as `Distillation.steps`; the weights that the student starts with cannot be had; or naming the step
+            that failed, with its cause and its log.
     """
     steps, result = request.steps, request.output / "tskd"
     if dry_run:
         for name, step in steps.items():
             print(f"# {name}\n{shlex.join(['python', '-m', *step.command])}", flush=True)
         return result / "models" / "model.pt"
+    _get_encoder(steps.values())
     file = request.output / "distil.log"
     with (
         only_run(request.output),
@@ -301,12 +346,15 @@ def _run(request: Distillation, steps: Mapping[str, Step], environment: Mapping[
         command = [sys.executable, "-m", "tskd.workflow.step", *options, "--", *step.command]
         if follow_command(command, environment, screen.log, screen, follower, runner) != 0:
             raise TskdError(failure(follower, file, runner) + "; --set resume=never starts anew")
-        if name == LABELS and (line := expectation(request.teachers, supervised, best)):
-            screen.line(line)
+        if name == LABELS:
+            screen.line(expectation(request.teachers, supervised, best))
     if request.joint:
-        result, line = better(supervised, request.students[0], best)
+        result, line = better(
+            supervised, request.students[0], best, request.output / LONGER if request.baseline else None
+        )
         screen.line(line)
         for number, run in enumerate(request.students[1:], start=2):
-            result, line = better_round(result, run, number, best)
+            remark = unequal(supervised, run) if result == supervised and not request.baseline else ""
+            result, line = better_round(result, run, number, best, remark)
             screen.line(line)
     return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,53 +18,136 @@ def validation_dice(run: Path, best: bool = False) -> float | None:
         run: output_dir of a training, with train_log.csv.
         best: whether the best epoch was kept (`keep`: "best"), and not the last.
     """
-    file = run / "train_log.csv"
-    if not file.is_file():
-        return None
-    with open(file, newline="", encoding="utf-8") as stream:
-        values = [float(row["value"]) for row in csv.DictReader(stream) if row["name"] == METRIC]
+    values = [float(row["value"]) for row in _log(run) if row["name"] == METRIC]
     return (max(values) if best else values[-1]) if values else None
 
 
+def trained_steps(run: Path) -> int:
+    """Return the steps that a training has done, by its log; 0 without one."""
+    return max((int(row["step"]) for row in _log(run)), default=0)
+
+
+def _log(run: Path) -> list[dict[str, str]]:
+    file = run / "train_log.csv"
+    if not file.is_file():
+        return []
+    with open(file, newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def shipped_dice(bundle: Path) -> float | None:
+    """Return the mean Dice that a bundle's metadata.json states of its evaluation, as `tskd ship` writes; None without.
+
+    On which images that was it does not say.
+    """
+    file = bundle / "configs" / "metadata.json"
+    try:
+        return float(json.loads(file.read_text(encoding="utf-8"))["eval_metrics"]["mean_dice"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
 def expectation(teachers: Sequence[Path], supervised: Path, best: bool = False) -> str:
-    """Return what can be expected of the teachers, in a line; empty where no number is known.
+    """Return what can be expected of the teachers, in a line: also which of them nothing is known of.
 
     Args:
-        teachers: output_dir of each one's training; a bundle has no log.
+        teachers: output_dir of each one's training, whose log has its validation Dice, or a bundle.
         supervised: output_dir of the training on the labels alone.
         best: as `validation_dice`, of the student.
     """
     student = validation_dice(supervised, best)
-    known = [dice for run in teachers if (dice := validation_dice(run)) is not None]
-    if student is None or not known:
-        return ""
-    comparison = (
-        f"validation Dice: teacher {', '.join(f'{dice:.3f}' for dice in known)}, student of the labels {student:.3f}"
-    )
+    if student is None:
+        return f"validation Dice: unknown of {supervised.name}, so nothing says what to expect of the teacher."
+    known, words, rest = [], [], ""
+    for run in teachers:
+        if (dice := validation_dice(run)) is not None:
+            words.append(f"{dice:.3f}")
+        elif (dice := shipped_dice(run)) is not None:
+            words.append(f"{dice:.3f} ({run.name}, by its metadata.json and on the images of its evaluation)")
+        else:
+            rest += f" Nothing is known of the teacher {run.name}. {_measure(run)}"
+            continue
+        known.append(dice)
+    if not known:
+        return f"validation Dice: student of the labels {student:.3f}.{rest}"
+    line = f"validation Dice: teacher {', '.join(words)}, student of the labels {student:.3f}. "
     if max(known) > student + LEVEL:
-        return f"{comparison}. The teacher is ahead: its soft labels may bring the student up to it."
-    advice = "Train the teacher longer or larger, or take several teachers."
-    return f"{comparison}. The teacher is not ahead, and where that was so distillation has brought nothing. {advice}"
+        line += "The teacher is ahead: its soft labels may bring the student up to it."
+    else:
+        line += "The teacher is not ahead, and where that was so distillation has brought nothing. "
+        line += "Train the teacher longer or larger, or take several teachers."
+    return line + rest
 
 
-def better(supervised: Path, distilled: Path, best: bool = False) -> tuple[Path, str]:
+def _measure(teacher: Path) -> str:
+    """Return how a teacher's Dice on the validation list is measured, in a sentence."""
+    if not (teacher / "configs").is_dir():
+        return f"To measure it: tskd evaluate --run {teacher} --section validation."
+    return (
+        f"To measure it: tskd predict {teacher} IMAGES --output MASKS (or the bundle's own inference), then "
+        "tskd score DATASET.json --predictions MASKS --section validation --method teacher --output FOLDER."
+    )
+
+
+def better(supervised: Path, distilled: Path, best: bool = False, longer: Path | None = None) -> tuple[Path, str]:
     """Return the run to ship, and a line that says what distillation has brought.
 
     The distilled student unless it is behind on validation: one that is worse must not ship.
+
+    Args:
+        supervised: output_dir of the training on the labels, from whose student the other two start.
+        distilled: of the joint training.
+        best: as `validation_dice`.
+        longer: of the training that goes on with the labels alone; None where there was none, which the line says.
     """
-    before, after = validation_dice(supervised, best), validation_dice(distilled, best)
-    if before is None or after is None:
+    alone = {run: validation_dice(run, best) for run in (supervised, longer) if run is not None}
+    known, after = {run: dice for run, dice in alone.items() if dice is not None}, validation_dice(distilled, best)
+    if len(known) < len(alone) or after is None:
         return distilled, "validation Dice: unknown, so nothing says whether distillation has brought anything."
-    line = f"validation Dice: {before:.3f} by the labels alone, {after:.3f} with soft labels ({after - before:+.3f})."
-    if after < before:
-        return supervised, f"{line} Distillation has brought nothing: the student of the labels is the result."
-    return distilled, line if after - before >= LEVEL else f"{line} That is within chance."
+    before = max(known, key=known.__getitem__)
+    gain = after - known[before]
+    line = f"validation Dice: {known[supervised]:.3f} by the labels alone, "
+    if longer is None:
+        line += f"{after:.3f} with soft labels ({gain:+.3f})."
+    else:
+        line += f"{known[longer]:.3f} in {_steps(supervised, longer)}, {after:.3f} with soft labels in "
+        line += f"{_steps(supervised, distilled)} ({gain:+.3f} on the better one)."
+    if gain < 0:
+        student = (
+            "the student of the labels" if before == supervised else "the student of the labels, trained for longer,"
+        )
+        line += f" Distillation has brought nothing: {student} is the result."
+    elif gain < LEVEL:
+        line += " That is within chance."
+    return (before if gain < 0 else distilled), line if longer is not None else line + unequal(supervised, distilled)
 
 
-def better_round(before: Path, after: Path, number: int, best: bool = False) -> tuple[Path, str]:
-    """Return the run to ship after a further round, the later one unless it is behind on validation, and a line."""
+def unequal(supervised: Path, distilled: Path) -> str:
+    """Return a sentence on a student that was trained for longer than that of the labels; empty where it was not."""
+    if not trained_steps(distilled):
+        return ""
+    return (
+        f" No fair comparison: the labels alone were trained for {_steps(supervised)}, the other student for "
+        f"{_steps(supervised, distilled)}. --baseline trains the labels alone for as long."
+    )
+
+
+def _steps(*runs: Path) -> str:
+    return f"{sum(map(trained_steps, runs)):,} steps"
+
+
+def better_round(before: Path, after: Path, number: int, best: bool = False, remark: str = "") -> tuple[Path, str]:
+    """Return the run to ship after a further round, the later one unless it is behind on validation, and a line.
+
+    Args:
+        before: the best run so far.
+        after: that of the round.
+        number: of the round.
+        best: as `validation_dice`.
+        remark: what the line ends with.
+    """
     first, second = validation_dice(before, best), validation_dice(after, best)
     if first is None or second is None:
         return after, f"round {number}: validation Dice unknown."
     line = f"round {number}: validation Dice {second:.3f} ({second - first:+.3f})."
-    return (before, f"{line} {before.name} is the result.") if second < first else (after, line)
+    return (before, f"{line} {before.name} is the result.{remark}") if second < first else (after, line + remark)

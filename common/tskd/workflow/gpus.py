@@ -1,4 +1,4 @@
-"""The CPU cores and GPUs of this machine, and one GPU for one step, where it has several and steps run side by side."""
+"""The GPUs of this machine, and one of them for one step where there are several and steps run side by side."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+
+from tskd.cpus import cpus as cpus
 
 
 def visible() -> list[str]:
@@ -56,8 +58,3 @@ def reserve(devices: list[str] | None = None) -> Iterator[dict[str, str]]:
                 lock.release()
             return
         time.sleep(0.5)
-
-
-def cpus() -> int:
-    """Return CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

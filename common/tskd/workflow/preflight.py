@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tskd.cpus import cpus
 from tskd.data.datalist import FILES, LISTS
 from tskd.errors import TskdError
 from tskd.workflow.commands import TEACHER, fill, shared_overrides
 from tskd.workflow.contents import counts, overlay_sheet
 from tskd.workflow.costs import Costs
 from tskd.workflow.follow import duration
-from tskd.workflow.gpus import cpus
 from tskd.workflow.plan import prepare_data, steps_to_run
 from tskd.workflow.step_log import read_history
 from tskd.workflow.steps import Cell, Step

@@ -16,9 +16,10 @@ from typing import TextIO
 
 from filelock import FileLock, Timeout
 
+from tskd.cpus import cpus
 from tskd.errors import TskdError
 from tskd.workflow.follow import Follower, duration
-from tskd.workflow.gpus import cpus, visible
+from tskd.workflow.gpus import visible
 from tskd.workflow.plan import snakemake
 from tskd.workflow.screen import Screen
 from tskd.workflow.steps import Step

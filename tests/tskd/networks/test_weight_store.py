@@ -83,6 +83,8 @@ def test_a_failed_download_says_what_to_do(monkeypatch, tmp_path):
         "`weights`",
     ):
         assert part in str(error.value)
+    with pytest.raises(TskdError, match="set the key `encoder_weights` to the copy"):
+        get_weights("efficientnet_lite0", tmp_path)
 
 
 @pytest.fixture

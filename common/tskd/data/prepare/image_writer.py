@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tskd import __version__
+from tskd.cpus import cpus
 from tskd.data import datalist
 from tskd.data.io.image_files import mask_turn, read_image, read_mask, write_picture
 from tskd.data.prepare.image_checks import Findings, Picture, refuse_shared_images
@@ -83,7 +84,7 @@ def prepare_images(
                 scored = region if section != "training" else None
                 return _write(Path(output), picture, header, findings, scored, section)
 
-            with ThreadPoolExecutor(os.cpu_count()) as pool:  # reading and compressing lets other threads run
+            with ThreadPoolExecutor(cpus()) as pool:  # reading and compressing lets other threads run
                 for picture, entry in zip(taken, pool.map(write, taken), strict=True):
                     name = home[picture.group]
                     lists["unlabelled" if name == "training" and not picture.label else name].append(entry)
