@@ -17,7 +17,7 @@ def predict(
     *,
     output: Path,
     mask_format: Annotated[Literal["nifti", "png", "dicom-seg", "same"] | None, Parameter("--format")] = None,
-    backend: Literal["torch", "onnx", "onnx-int8"] = "torch",
+    backend: Literal["auto", "torch", "onnx", "onnx-int8"] = "auto",
     device: str | None = None,
     batch_size: int = 8,
     overlay: Flag = False,
@@ -31,7 +31,8 @@ def predict(
         inputs: files and folders, at any depth; each DICOM series found is a volume.
         output: folder for the masks and summary.csv.
         mask_format: format of the masks; by default NIfTI for volumes and PNG for pictures.
-        backend: what computes: onnx starts in a second and needs neither torch nor MONAI.
+        backend: what computes: onnx starts in a second and needs neither torch nor MONAI; auto takes it where the
+            bundle has models/model.onnx and no GPU is there or asked for, else torch.
         device: such as cuda or cpu.
         batch_size: slices of a volume in one step.
         overlay: write a picture of each mask over its image.
