@@ -52,6 +52,7 @@ def export(
     output: Path | None = None,
     dataset_file: Path | None = None,
     tolerance: float | None = None,
+    limit: int | None = None,
     codes: Path | None = None,
     overwrite: Flag = False,
     force: Flag = False,
@@ -70,10 +71,11 @@ def export(
         dataset_file: the training's dataset.json: masks are compared on its validation list; onnx-int8 needs it. Of a
             run it is found.
         tolerance: Dice that the worst organ may lose, averaged over patients; by default 0.001, for onnx-int8 0.01.
+        limit: images of the validation list that are compared, spread over it; all by default.
         codes: for deploy, JSON file with the codes of structures, name: [value, scheme, meaning].
         overwrite: replace a file that is there.
         force: ship a run that was never evaluated, or whose Dice is near 0.
     """
     from tskd.workflow.export_run import export
 
-    print(export(source, to, output, dataset_file, tolerance, codes, overwrite, force))
+    print(export(source, to, output, dataset_file, tolerance, codes, overwrite, force, limit))
