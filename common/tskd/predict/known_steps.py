@@ -12,7 +12,7 @@ from typing import Any
 from tskd.data.io.intensity import Intensity
 from tskd.errors import TskdError
 from tskd.predict.shipped_bundle import ShippedBundle
-from tskd.predict.shipped_inferer import known_inferer
+from tskd.predict.shipped_inferer import AXES, FLIPPED_X, known_inferer
 
 ANTIALIAS = (  # the function that inference.json resizes with
     "$lambda item: (lambda image, full: (image.copy_(torch.nn.functional.interpolate(full.reshape(*full.shape[:3], -1)"
@@ -124,9 +124,12 @@ def _described(step: Mapping[str, Any]) -> str:
 
 def _check_options(bundle: ShippedBundle) -> None:
     options = bundle.config.get("displayable_configs", {})
-    for name, default in (("keep_largest_component", KEEP), ("average_mirrored", False)):
+    for name, default in (("keep_largest_component", KEEP), ("average_mirrored", FLIPPED_X)):
         if not isinstance(options.get(name, False), bool) and options[name] != default:
             raise unknown_steps(bundle, [f"{name} {options[name]!r}"])
+    flips = bundle.config.get("flips", [])
+    if not isinstance(flips, list) or set(flips) - set(AXES):
+        raise unknown_steps(bundle, [f"flips {flips!r}"])
     largest = bundle.config.get("largest_component", [])
     if not isinstance(largest, list) or not all(isinstance(index, int) for index in largest):
         raise unknown_steps(bundle, [f"largest_component {largest!r}"])

@@ -17,6 +17,7 @@ from tskd.predict import resize_matrices
 from tskd.predict.known_steps import ANTIALIAS, CLIP, body_intensity, check_known
 from tskd.predict.numpy_windows import sliding_window
 from tskd.predict.shipped_bundle import ShippedBundle
+from tskd.predict.shipped_inferer import flip_ways
 
 # float32 [B, channels, size, size] (of a 3-D network patches) -> logits [B, classes, size, size]
 Network = Callable[[np.ndarray], np.ndarray]
@@ -46,7 +47,7 @@ class NumpyPipeline:
         self.largest = [int(index) for index in bundle.config.get("largest_component", [])]
         if isinstance(chosen := options.get("keep_largest_component"), bool):  # else where there are such classes
             self.largest = (self.largest or list(bundle.structures)) if chosen else []
-        self.mirrored = bool(options.get("average_mirrored", False))
+        self.ways = flip_ways(bundle.config)
 
     def volume(self, array: np.ndarray, affine: np.ndarray) -> np.ndarray:
         """Return the mask of a volume [X, Y, Z], uint8, in the axis order of the volume."""
@@ -102,18 +103,20 @@ class NumpyPipeline:
     def _patches(self, small: np.ndarray) -> np.ndarray:
         """Return logits [Z, classes, size, size] of a volume [Z, C, size, size] by a 3-D network."""
         patch, batch_size = self.bundle.patch_size, max(1, self.batch_size // self.bundle.patch_size[2])
-        volume = np.moveaxis(small, 0, -1)
-        logits = sliding_window(volume, patch, self.network, batch_size)
-        if self.mirrored:
-            logits = (logits + sliding_window(volume[:, ::-1], patch, self.network, batch_size)[:, ::-1]) / 2
+        logits = self._flipped(np.moveaxis(small, 0, -1), lambda v: sliding_window(v, patch, self.network, batch_size))
         return np.moveaxis(logits, -1, 0)
 
     def _averaged(self, batch: np.ndarray) -> np.ndarray:
-        """Return logits of images [B, C, size, size], the mean with those of the mirror image where that is chosen."""
-        logits = self.network(np.ascontiguousarray(batch))
-        if self.mirrored:
-            logits = (logits + self.network(np.ascontiguousarray(batch[:, :, ::-1]))[:, :, ::-1]) / 2
-        return logits
+        """Return logits of images [B, C, size, size], the mean over their chosen mirror images."""
+        return self._flipped(batch, self.network, first=2)
+
+    def _flipped(self, array: np.ndarray, infer: Network, first: int = 1) -> np.ndarray:
+        """Return the mean logits of an array and its chosen mirror images; `first` is the dimension of x."""
+        total = np.zeros(1, np.float32)
+        for way in self.ways:
+            axes = tuple(first + axis for axis in way)
+            total = total + np.flip(infer(np.ascontiguousarray(np.flip(array, axes))), axes)
+        return total / np.float32(len(self.ways))
 
     def _masks(self, logits: np.ndarray, image_size: tuple[int, ...]) -> np.ndarray:
         """Return class indices [B, X, Y] of logits [B, classes, size, size], at the size of the images."""

@@ -133,7 +133,8 @@ CHANGES: dict[str, tuple[Change, str]] = {
         "FillHolesd",
     ),
     "inferer": (lambda config: config.update(plain_inferer={"_target_": "SimpleInferer2"}), "an inferer of its own"),
-    "mirror": (lambda config: config.update(mirrored_inferer="$@plain_inferer"), "an inferer of its own"),
+    "mirror": (lambda config: config.update(flipped_inferer="$@plain_inferer"), "an inferer of its own"),
+    "flips": (lambda config: config.update(flips=["z"]), r"flips \['z'\]"),
     "option": (
         lambda config: config["displayable_configs"].update(keep_largest_component="$True"),
         "keep_largest_component",
