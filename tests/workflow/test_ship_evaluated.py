@@ -91,11 +91,17 @@ def test_the_readme_says_how_well_and_of_what(run: Path, tmp_path: Path, capsys:
     assert metadata["provenance"]["data_licence"] == "CC BY-NC-SA 4.0"
 
 
-@pytest.mark.parametrize(("evaluated", "flips", "words"), [
-    ([], ["y"], "This was measured without mirrored images; the bundle predicts averaged over images mirrored along y."),
-    (["y"], [], "This was measured averaged over images mirrored along y; the bundle predicts without mirrored images."),
-    (["y"], ["y"], None),
-])  # fmt: skip
+ALONG_Y, PLAIN = "averaged over images mirrored along y", "without mirrored images"
+
+
+@pytest.mark.parametrize(
+    ("evaluated", "flips", "words"),
+    [
+        ([], ["y"], f"This was measured {PLAIN}; the bundle predicts {ALONG_Y}."),
+        (["y"], [], f"This was measured {ALONG_Y}; the bundle predicts {PLAIN}."),
+        (["y"], ["y"], None),
+    ],
+)
 def test_it_says_if_the_evaluation_had_other_flips(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], evaluated: list[str], flips: list[str], words: str
 ) -> None:

@@ -14,6 +14,7 @@ from tskd.errors import TskdError
 from tskd.predict.shipped_inferer import STACK, WINDOWS, WITH_NEIGHBOURS
 
 SEVERAL_SLICES = ("neighbour_slices", "patch_size", "anisotropy", "first_filters")  # settings of such a training
+CONTIGUOUS = "$torch.contiguous_format"  # memory_format of what is no 2-D student: torch.channels_last is for 2-D alone
 
 
 def several_slices(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,6 +43,7 @@ def inferer_keys(several: Mapping[str, Any], config: Mapping[str, Any]) -> dict[
         return {
             "patch_size": [int(side) for side in patch],
             "_desc_patch_size": "voxels of what the network sees; batch_size counts slices",
+            "memory_format": CONTIGUOUS,
             "plain_inferer": WINDOWS,
         }
     return {}

@@ -26,7 +26,7 @@ from tskd.errors import TskdError
 from tskd.export.bundle_scripts import RUN, write_scripts
 from tskd.export.carried_network import PACKAGE, carry_network, find_scripts, leave_out, needs_scripts
 from tskd.export.plain_training import plain_training
-from tskd.export.several_slices import inferer_keys, resolved_network, several_slices
+from tskd.export.several_slices import CONTIGUOUS, inferer_keys, resolved_network, several_slices
 from tskd.export.shipped_docs import label_options, write_metadata, write_readme
 from tskd.export.shipped_record import Record, run_record
 from tskd.export.terms import write_terms
@@ -230,6 +230,7 @@ def ship_student(
             extra["network_def"] = json.loads((configs / network).read_text())["network_def"]
         elif network is not None:
             extra |= {"network_def": dict(network), "imports": [*config["imports"], f"$import {PACKAGE}"]}
+            extra["memory_format"] = CONTIGUOUS
         extra["displayable_configs"] = config["displayable_configs"] | label_options(dataset, flat)
         if several.get("neighbour_slices"):
             keys["network_def#in_channels"] = "@network_channels"
