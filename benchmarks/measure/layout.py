@@ -24,12 +24,13 @@ def main() -> None:
 
     from tskd.export.exporter import pytorch_network
     from tskd.export.verify_export import run_torch
+    from tskd.networks import on_device
     from tskd.predict.shipped_bundle import read_bundle
 
     torch.set_num_threads(1)
     bundle = read_bundle(options.bundle)
     network = pytorch_network(bundle)
-    contiguous = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
+    contiguous = on_device(copy.deepcopy(network), "cpu", "contiguous_format")
     networks = {"contiguous": run_torch(contiguous), "shipped": run_torch(network)}
     for count in (1, 8):
         batch = np.random.default_rng(0).random((count, *bundle.input_shape), np.float32)

@@ -88,10 +88,11 @@ def test_onnx_has_the_masks_of_torch(tmp_path: Path, name: str, flips: list[str]
     said = f"averaged over images mirrored along {' and '.join(flips)}, {2 ** len(flips)} times the work"
     assert said in (bundle / "docs/README.md").read_text()
     export_network(bundle, "onnx")
+    images: list[tuple[np.ndarray, np.ndarray | None]]
     if name == "pictures":
         images = [(np.asarray(Image.open(write_picture(tmp_path, 3))), None)]
     else:
-        images = [load_volume(path) for path in write_volumes(tmp_path)]
+        images = [(*load_volume(path),) for path in write_volumes(tmp_path)]
     shipped = read_bundle(bundle)
     for image in images:
         masks = [backend.mask(*image) for backend in (TorchBackend(shipped, "cpu"), OnnxBackend(shipped))]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser
+from PIL import Image
 
 from tests.bundles.standalone import (
     BUNDLE,
@@ -23,6 +24,7 @@ from tests.bundles.standalone import (
     write_volumes,
 )
 from tskd.data import load_volume
+from tskd.networks import on_device
 from tskd.predict.shipped_bundle import read_bundle
 from tskd.predict.torch_backend import TorchBackend
 from tskd.state import save_weights
@@ -51,14 +53,13 @@ def test_channels_last_has_the_logits_and_masks_of_contiguous_memory(tmp_path: P
     for weight in _convolutions(backend.network):
         assert weight.is_contiguous(memory_format=torch.channels_last)
     contiguous = TorchBackend(read_bundle(bundle), "cpu")
-    contiguous.network = copy.deepcopy(backend.network).to(memory_format=torch.contiguous_format)
+    contiguous.network = on_device(copy.deepcopy(backend.network), "cpu", "contiguous_format")
     assert all(weight.is_contiguous() for weight in _convolutions(contiguous.network))
     x = torch.rand((2, *read_bundle(bundle).input_shape), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(backend.network(x), contiguous.network(x), atol=1e-4, rtol=0)
+    image: tuple[np.ndarray, np.ndarray | None]
     if name == "pictures":
-        from PIL import Image
-
         image = (np.asarray(Image.open(write_picture(tmp_path, 3))), None)
     else:
         image = load_volume(write_volumes(tmp_path)[0])
