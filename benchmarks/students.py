@@ -62,14 +62,14 @@ def measure(bundle: str, backend: str, volume: str, rounds: int) -> dict[str, fl
     began = time.perf_counter()
     import numpy as np
 
+    from tskd.predict.choose_backend import load_backend
     from tskd.predict.find_cases import Case
-    from tskd.predict.predict_files import _backend
     from tskd.predict.read_case import read_case
     from tskd.predict.shipped_bundle import read_bundle
     from tskd.predict.write_mask import write_mask
 
     shipped = read_bundle(bundle)
-    model = _backend(shipped, backend, "cpu", 8)
+    model = load_backend(shipped, backend, "cpu", 8)
     loaded = time.perf_counter() - began
     if backend == "torch":
         from tskd.export.verify_export import run_torch

@@ -48,11 +48,11 @@ def _dice(bundle: Path, backend: str, data: Path) -> list[float]:
     """Return the Dice of each organ, averaged over the patients of the test list."""
     from tskd.data.datalist import entries
     from tskd.data.io.nifti import load_label, load_volume
-    from tskd.predict.predict_files import _backend
+    from tskd.predict.choose_backend import load_backend
     from tskd.predict.shipped_bundle import read_bundle
 
     shipped = read_bundle(bundle)
-    model, scores = _backend(shipped, backend, "cpu", BATCH), []
+    model, scores = load_backend(shipped, backend, "cpu", BATCH), []
     for entry in entries(data, "test"):
         image, affine = load_volume(entry["image"])
         mask, label = model.mask(image, affine), load_label(Path(entry["label"]), image.shape, affine)

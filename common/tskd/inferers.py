@@ -66,6 +66,29 @@ def mixed_precision(
                 yield
 
 
+def averaged_over_flips(inferer: Callable[..., Any], flips: Sequence[str] = ()) -> Callable[..., Any]:
+    """Return an inferer of the mean logits of images and their mirror images, as a shipped bundle's with these `flips`.
+
+    Args:
+        inferer: from images B x C x X x Y(x Z) and a network to logits.
+        flips: axes that are flipped, "x", "y" or both, then in all four ways; for none it is `inferer` itself.
+
+    Raises:
+        TskdError: another axis.
+    """
+    if unknown := [axis for axis in flips if axis not in ("x", "y")]:
+        raise TskdError(f"flips: expected some of x, y, found {', '.join(map(str, unknown))}")
+    if not flips:
+        return inferer
+    ways = [x + y for x in ([[], [2]] if "x" in flips else [[]]) for y in ([[], [3]] if "y" in flips else [[]])]
+
+    def average(inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        total = sum(inferer(inputs.flip(way), network, *args, **kwargs).flip(way) for way in ways)
+        return total / len(ways)
+
+    return average
+
+
 class AutocastInferer(SimpleInferer):
     """`SimpleInferer` under `torch.autocast`, with outputs in float32 so that losses are computed in full precision.
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from tskd.cpus import cpus
 from tskd.errors import TskdError
 from tskd.workflow import Study, check_study, read_yaml
 from tskd.workflow.chain import run_study
-from tskd.workflow.gpus import cpus
 from tskd.workflow.schema import WORKFLOW
 from tskd.workflow.train import Runner
 

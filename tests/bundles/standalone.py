@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -119,11 +120,12 @@ def deep_student() -> DynUNet:
 
 def ship(
     folder: Path, kind: str, in_channels: int = 1, lite: bool = False, several: dict[str, Any] | None = None,
-    **header: Any,
+    flips: Sequence[str] = (), **header: Any,
 ) -> Path:  # fmt: skip
     """Ships an untrained student for volumes (kind "nii.gz") or images (kind "png"), a LiteUNet if `lite`.
 
     With `several` (`NEIGHBOURS`, then a LiteUNet, or `PATCHES`) one that sees several slices of volumes.
+    `flips`: axes of mirrored images.
     """
     entry = {"image": f"a.{kind}", "label": f"a_label.{kind}", "group": "a", "case": "a"}
     lists: dict[str, list[dict[str, str]]] = {"training": [], "unlabelled": [], "validation": [], "test": [entry]}
@@ -136,7 +138,8 @@ def ship(
     weights = deep_student() if several is PATCHES else lite_student(3) if several else network(in_channels)
     save_weights(weights, folder / "weights.pt")
     data = folder / "dataset.json"
-    return ship_student(BUNDLE, folder / "weights.pt", output, data, IMAGE_SIZE, overlay, several=several)
+    size = IMAGE_SIZE
+    return ship_student(BUNDLE, folder / "weights.pt", output, data, size, overlay, several=several, flips=flips)
 
 
 def diffusion_run(folder: Path, size: int = 16) -> Path:

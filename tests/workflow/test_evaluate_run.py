@@ -51,6 +51,23 @@ def test_it_has_the_size_the_overlay_and_the_keys_of_the_network(run: Path) -> N
     assert "network_def#init_filters" not in options(run, made_with)  # of a run before they were written
 
 
+def test_flips_reach_the_evaluation_and_those_that_hurt_are_named(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run / "versions.json").write_text(json.dumps({"settings": {"image_size": 96}, "config": ["train.json"]}))
+    assert "flips" not in command_line(evaluate_command(run)[1:])
+    command = evaluate_command(run, flips=("x", "y"))
+    check_overrides(command[1:])
+    assert command_line(command[1:])["flips"] == "['x', 'y']"
+    assert "warning: --flips x y: images of MR are not mirrored" in capsys.readouterr().out
+    file = tmp_path / "dataset/dataset.json"
+    file.write_text(file.read_text().replace('"MR"', '"dermoscopy"').replace("liver", "left kidney"))
+    evaluate_command(run, flips=("y",))
+    assert capsys.readouterr().out == ""
+    with pytest.raises(TskdError, match="found left kidney, which would be averaged"):
+        evaluate_command(run, flips=("x",))
+
+
 def test_a_mistyped_key_is_named_with_those_close_to_it(run: Path) -> None:
     made_with = {"settings": {"image_size": 96}, "config": ["train.json"]}
     (run / "versions.json").write_text(json.dumps(made_with))

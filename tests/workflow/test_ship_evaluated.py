@@ -91,6 +91,33 @@ def test_the_readme_says_how_well_and_of_what(run: Path, tmp_path: Path, capsys:
     assert metadata["provenance"]["data_licence"] == "CC BY-NC-SA 4.0"
 
 
+ALONG_Y, PLAIN = "averaged over images mirrored along y", "without mirrored images"
+
+
+@pytest.mark.parametrize(
+    ("evaluated", "flips", "words"),
+    [
+        ([], ["y"], f"This was measured {PLAIN}; the bundle predicts {ALONG_Y}."),
+        (["y"], [], f"This was measured {ALONG_Y}; the bundle predicts {PLAIN}."),
+        (["y"], ["y"], None),
+    ],
+)
+def test_it_says_if_the_evaluation_had_other_flips(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], evaluated: list[str], flips: list[str], words: str
+) -> None:
+    (run / "evaluation").mkdir()
+    (run / "evaluation/versions.json").write_text(json.dumps({"settings": {"flips": evaluated}}))
+    command = ["ship", "--run", str(run), "--dataset-file", str(tmp_path / "dataset.json")]
+    command += ["--output", str(tmp_path / "a_segmentation"), *(["--flips", *flips] if flips else [])]
+    assert main(command) == 0
+    assert ("warning: --flips y: images of MR are not mirrored" in capsys.readouterr().out) is bool(flips)
+    readme = (tmp_path / "a_segmentation/docs/README.md").read_text()
+    assert readme.count("This was measured ") == (2 if words else 0)
+    if words:
+        assert readme.count(words) == 2
+    assert json.loads((tmp_path / "a_segmentation/configs/inference.json").read_text())["flips"] == flips
+
+
 def test_a_training_that_starts_from_another_inherits_its_images(run: Path, tmp_path: Path) -> None:
     settings = {"dataset_file": str(tmp_path / "dataset.json"), "num_labelled": "1 patient"}
     after = provenance({**settings, "init_weights": str(run / "models/model.pt")})

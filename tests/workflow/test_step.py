@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from tskd.errors import TskdError
+from tskd.visible_gpus import visible
 from tskd.workflow import warm
-from tskd.workflow.gpus import reserve, visible
+from tskd.workflow.gpus import reserve
 from tskd.workflow.step import Task, explain, main, run
 from tskd.workflow.step_log import command_text, read_history
 from tskd.workflow.steps import read_progress

@@ -17,7 +17,7 @@ def predict(
     *,
     output: Path,
     mask_format: Annotated[Literal["nifti", "png", "dicom-seg", "same"] | None, Parameter("--format")] = None,
-    backend: Literal["torch", "onnx", "onnx-int8"] = "torch",
+    backend: Literal["auto", "torch", "onnx", "onnx-int8"] = "auto",
     device: str | None = None,
     batch_size: int = 8,
     overlay: Flag = False,
@@ -31,7 +31,8 @@ def predict(
         inputs: files and folders, at any depth; each DICOM series found is a volume.
         output: folder for the masks and summary.csv.
         mask_format: format of the masks; by default NIfTI for volumes and PNG for pictures.
-        backend: what computes: onnx starts in a second and needs neither torch nor MONAI.
+        backend: what computes: onnx starts in a second and needs neither torch nor MONAI; auto takes it where the
+            bundle has models/model.onnx and no GPU is there or asked for, else torch.
         device: such as cuda or cpu.
         batch_size: slices of a volume in one step.
         overlay: write a picture of each mask over its image.
@@ -51,6 +52,7 @@ def export(
     output: Path | None = None,
     dataset_file: Path | None = None,
     tolerance: float | None = None,
+    limit: int | None = None,
     codes: Path | None = None,
     overwrite: Flag = False,
     force: Flag = False,
@@ -69,10 +71,11 @@ def export(
         dataset_file: the training's dataset.json: masks are compared on its validation list; onnx-int8 needs it. Of a
             run it is found.
         tolerance: Dice that the worst organ may lose, averaged over patients; by default 0.001, for onnx-int8 0.01.
+        limit: images of the validation list that are compared, spread over it; all by default.
         codes: for deploy, JSON file with the codes of structures, name: [value, scheme, meaning].
         overwrite: replace a file that is there.
         force: ship a run that was never evaluated, or whose Dice is near 0.
     """
     from tskd.workflow.export_run import export
 
-    print(export(source, to, output, dataset_file, tolerance, codes, overwrite, force))
+    print(export(source, to, output, dataset_file, tolerance, codes, overwrite, force, limit))

@@ -13,6 +13,7 @@ from tskd.commands.arguments import Flag, KeyValues, given, key_values, settings
 from tskd.errors import TskdError
 
 Network = Literal["torchscript", "onnx", "onnx-int8", "openvino"]
+Flips = Annotated[tuple[Literal["x", "y"], ...], Parameter(show_default=False, consume_multiple=True)]
 
 
 def profile(
@@ -182,6 +183,7 @@ def ship(
     bundle: Path | None = None,
     model: Path | None = None,
     to: Annotated[tuple[Network, ...], Parameter(show_default=False, consume_multiple=True)] = (),
+    flips: Flips = (),
     force: Flag = False,
 ) -> None:
     """Write a stand-alone bundle with a run's weights, settings, evaluation and terms.
@@ -196,26 +198,35 @@ def ship(
         bundle: bundle that is copied; this project's by default.
         model: model_dir/model.pt of the training; RUN/models/model.pt by default.
         to: further files of the network beside model.pt, as of `tskd export --to`.
+        flips: let the bundle average the logits of images mirrored along these axes: x, y, or x y (4 times the work).
         force: ship a model that was never evaluated, whose Dice is near 0, or whose dataset.json has changed since.
     """
     from tskd.workflow.evaluate_run import find_dataset
     from tskd.workflow.ship_evaluated import ship as ship_evaluated
 
     data = dataset_file or find_dataset(run)
-    print(ship_evaluated(bundle, run, output, data, model, force, to))
+    print(ship_evaluated(bundle, run, output, data, model, force, to, flips))
 
 
-def evaluate(*, run: Path, dataset_file: Path | None = None, section: str = "test", keys: KeyValues = ()) -> int:
+def evaluate(
+    *,
+    run: Path,
+    dataset_file: Path | None = None,
+    section: str = "test",
+    flips: Flips = (),
+    keys: KeyValues = (),
+) -> int:
     """Score a trained teacher or student on the test list, with the settings of its training.
 
     Args:
         run: output_dir of the training; metrics.csv is written there.
         dataset_file: the training's dataset.json; by default where the run's settings say.
         section: list of dataset.json: test or validation.
+        flips: average the logits of images mirrored along these axes: x, y, or x y, as `tskd ship --flips`.
         keys: KEY=VALUE ..., further keys of evaluate.json, such as method=mine.
     """
     from tskd.workflow import warm
     from tskd.workflow.evaluate_run import evaluate_command
 
-    command = evaluate_command(run, dataset_file, section, key_values(keys))
+    command = evaluate_command(run, dataset_file, section, key_values(keys), flips)
     return warm.start(command, None, os.environ).wait()

@@ -27,6 +27,7 @@ def export_network(
     dataset_file: str | Path | None = None,
     tolerance: float | None = None,
     overwrite: bool = False,
+    limit: int | None = None,
 ) -> str:
     """Write the network of a shipped bundle in another format into its models/, and verify it.
 
@@ -40,6 +41,7 @@ def export_network(
         dataset_file: the training's dataset.json; needed for onnx-int8, whose ranges are measured on its training list.
         tolerance: Dice that the worst organ may lose; None is 0.001, and 0.01 for onnx-int8.
         overwrite: replace a file that is there.
+        limit: images of the validation list that are compared, spread over it; None for all.
 
     Returns:
         What was written and how it compares.
@@ -62,7 +64,7 @@ def export_network(
             said = _check_on_random_input(shipped, network, exported, kind, path)
             _name(shipped.root, path, kind, said)
             return f"{path}: {said}; --dataset-file compares masks"
-        comparison = verify(shipped, network, exported, dataset_file)
+        comparison = verify(shipped, network, exported, dataset_file, limit)
         check(comparison, kind, tolerance)
     except BaseException:
         for written in {path, path.with_suffix(".bin")} if kind == "openvino" else {path}:
@@ -71,8 +73,9 @@ def export_network(
     _write_rows(path.with_name(f"exported_{kind}.csv"), comparison)
     organ, loss = comparison.worst
     exported_ms, pytorch_ms = comparison.milliseconds
+    images = "" if limit is None else f" on {len({row['patient'] for row in comparison.rows})} validation images"
     said = (
-        f"largest difference of logits {comparison.difference:.2g}, worst organ {organ} loses {loss:.4f} Dice; "
+        f"largest difference of logits {comparison.difference:.2g}, worst organ {organ} loses {loss:.4f} Dice{images}; "
         f"{pytorch_ms / exported_ms:.1f} times as fast as PyTorch"
     )
     _name(shipped.root, path, kind, said)

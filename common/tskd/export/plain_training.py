@@ -42,6 +42,7 @@ def plain_training(inference: Mapping[str, Any], flat: bool) -> dict[str, Any]:
         flat: whether it takes 2-D images.
     """
     kept = {key: copy.deepcopy(inference[key]) for key in (*_KEPT, *_FURTHER) if key in inference}
+    kept["network"] = "$@network_def.to(@device)"  # layouts are for inference
     read, deep = _read(inference, flat), "patch_size" in inference
     return {
         "imports": list(inference["imports"]),

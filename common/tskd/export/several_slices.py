@@ -11,25 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from tskd.errors import TskdError
+from tskd.predict.shipped_inferer import STACK, WINDOWS, WITH_NEIGHBOURS
 
 SEVERAL_SLICES = ("neighbour_slices", "patch_size", "anisotropy", "first_filters")  # settings of such a training
-
-STACK = (  # as `tskd.data.neighbour_slices.NeighbourChannels`
-    "$(lambda count: lambda image, dim: torch.cat([image[..., [min(max(z + k, 0), image.shape[-1] - 1) "
-    "for z in range(image.shape[-1])]] for k in range(-count, count + 1)], dim))(@neighbour_slices)"
-)
-_WITH_NEIGHBOURS = (
-    "$(lambda one, stack: lambda inputs, network, *more, **named: one(stack(inputs, 1), network, *more, **named))"
-    "(@slice_inferer, @stack_neighbours)"
-)
-WINDOWS = {  # as validation has it in volume.json
-    "_target_": "SlidingWindowInferer",
-    "roi_size": "@patch_size",
-    "sw_batch_size": "$max(1, @batch_size // @patch_size#2)",
-    "overlap": 0.5,
-    "mode": "gaussian",
-    "padding_mode": "replicate",
-}
+CONTIGUOUS = "$torch.contiguous_format"  # memory_format of what is no 2-D student: torch.channels_last is for 2-D alone
 
 
 def several_slices(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,12 +37,13 @@ def inferer_keys(several: Mapping[str, Any], config: Mapping[str, Any]) -> dict[
             "network_channels": config["in_channels"] * (2 * count + 1),
             "stack_neighbours": STACK,
             "slice_inferer": config["plain_inferer"],
-            "plain_inferer": _WITH_NEIGHBOURS,
+            "plain_inferer": WITH_NEIGHBOURS,
         }
     if patch := several.get("patch_size"):
         return {
             "patch_size": [int(side) for side in patch],
             "_desc_patch_size": "voxels of what the network sees; batch_size counts slices",
+            "memory_format": CONTIGUOUS,
             "plain_inferer": WINDOWS,
         }
     return {}

@@ -26,13 +26,14 @@ from tskd.errors import TskdError
 from tskd.export.bundle_scripts import RUN, write_scripts
 from tskd.export.carried_network import PACKAGE, carry_network, find_scripts, leave_out, needs_scripts
 from tskd.export.plain_training import plain_training
-from tskd.export.several_slices import inferer_keys, resolved_network, several_slices
+from tskd.export.several_slices import CONTIGUOUS, inferer_keys, resolved_network, several_slices
 from tskd.export.shipped_docs import label_options, write_metadata, write_readme
 from tskd.export.shipped_record import Record, run_record
 from tskd.export.terms import write_terms
 from tskd.export.unused_modules import unused_modules, without_modules
 from tskd.handlers.provenance import describe_data
 from tskd.predict.shipped_bundle import input_shape
+from tskd.predict.shipped_inferer import AXES, check_flips
 from tskd.state import copy_file, load_weights, save_weights
 
 _CONFIGS = ("inference.json", "inference_2d.json", "train.json", "metadata.json", "logging.conf")  # what goes along
@@ -46,6 +47,7 @@ def ship_run(
     model: str | Path | None = None,
     force: bool = False,
     accuracy: Sequence[str] = (),
+    flips: Sequence[str] = (),
 ) -> Path:
     """Ship the student, or the teacher, of a training's `output_dir`.
 
@@ -58,6 +60,7 @@ def ship_run(
         force: ship a model that was never evaluated, or whose mean Dice is near 0, or with a dataset.json whose lists
             have changed since the training.
         accuracy: lines on its evaluation for the README; by default what summary.json says.
+        flips: axes of which logits are averaged over mirrored images, as for `ship_student`.
 
     Returns:
         The output folder.
@@ -84,17 +87,18 @@ def ship_run(
     model = Path(run) / "models" / "model.pt" if model is None else Path(model)
     if not model.is_file():
         raise TskdError(f"{model}: expected the trained weights, found none. Name the file that has them: --model FILE")
-    record = run_record(Path(run), model, dataset_file, accuracy, force)
+    record = run_record(Path(run), model, dataset_file, accuracy, force, flips)
     overlay = _network_overlay(Path(bundle) / "configs", versions.get("config", []))
     components = settings.get("largest_component", [])
     size = int(settings["image_size"])
     keys = {"teacher": versions.get("teacher"), "network_keys": versions.get("network_keys", {})}
     if "vfm" in settings:
         return ship_teacher(
-            bundle, model, output, dataset_file, size, settings["vfm"], components, record, keys["network_keys"]
+            bundle, model, output, dataset_file, size, settings["vfm"], components, record, keys["network_keys"], flips
         )
     several = several_slices(settings)
-    return ship_student(bundle, model, output, dataset_file, size, overlay, components, record, **keys, several=several)
+    keys |= {"several": several, "flips": flips}
+    return ship_student(bundle, model, output, dataset_file, size, overlay, components, record, **keys)
 
 
 def ship_teacher(
@@ -107,6 +111,7 @@ def ship_teacher(
     largest_component: Sequence[int] = (),
     record: Record | None = None,
     network_keys: Mapping[str, Any] | None = None,
+    flips: Sequence[str] = (),
 ) -> Path:
     """Ship a teacher in the form of a student's bundle: the same preprocessing, scripts and terms, another network.
 
@@ -122,6 +127,7 @@ def ship_teacher(
         largest_component: classes of which only the largest connected component is kept.
         record: what is known of its training and evaluation.
         network_keys: keys of the network that the training was given, such as network_def#high_res_features.
+        flips: as for `ship_student`.
 
     Raises:
         TskdError: as `ship_student`.
@@ -138,8 +144,9 @@ def ship_teacher(
     record = record or Record()
     record = replace(record, dice=f"{record.dice}\n{said}")
     return ship_student(
-        bundle, model, output, dataset_file, image_size, network, largest_component, record, vfm, network_keys
-    )
+        bundle, model, output, dataset_file, image_size, network, largest_component, record, vfm, network_keys,
+        flips=flips,
+    )  # fmt: skip
 
 
 def ship_student(
@@ -154,6 +161,7 @@ def ship_student(
     teacher: str | None = None,
     network_keys: Mapping[str, Any] | None = None,
     several: Mapping[str, Any] | None = None,
+    flips: Sequence[str] = (),
 ) -> Path:
     """Copy a student bundle with the weights and settings of a training; atomically.
 
@@ -174,20 +182,26 @@ def ship_student(
         teacher: foundation model behind its soft labels; "" for none, None where that is not known.
         network_keys: keys of the network that the training was given, such as network_def#feature_size.
         several: settings of a training whose student sees several slices (`several_slices`); none of a 2-D student.
+        flips: axes, "x", "y" or both, of which logits are averaged over the mirrored images, too.
 
     Returns:
         The output folder.
 
     Raises:
         TskdError: the output's name does not fit or it is not empty, the data set mixes volumes and images or has 2-D
-            images for a student that sees several slices, or the weights do not fit the network, with the names of the
-            entries.
+            images for a student that sees several slices, the weights do not fit the network, with the names of the
+            entries, or x is to be flipped where a structure's name says a side.
     """
     bundle, given, output = Path(bundle), Path(output), Path(output).resolve()
     _check_folders(bundle, output)
     dataset = read(dataset_file)
     sizes = {"image_size": image_size, "in_channels": dataset["channels"], "num_classes": len(dataset["labels"])}
-    settings = {**sizes, "largest_component": list(largest_component)}
+    check_flips(flips, dataset["labels"])
+    settings = {
+        **sizes,
+        "largest_component": list(largest_component),
+        "flips": [axis for axis in AXES if axis in flips],
+    }
     flat, several = _is_2d(dataset, dataset_file), several or {}
     if flat and several:
         raise TskdError(
@@ -216,6 +230,7 @@ def ship_student(
             extra["network_def"] = json.loads((configs / network).read_text())["network_def"]
         elif network is not None:
             extra |= {"network_def": dict(network), "imports": [*config["imports"], f"$import {PACKAGE}"]}
+            extra["memory_format"] = CONTIGUOUS
         extra["displayable_configs"] = config["displayable_configs"] | label_options(dataset, flat)
         if several.get("neighbour_slices"):
             keys["network_def#in_channels"] = "@network_channels"

@@ -99,9 +99,8 @@ def write_readme(
         licence=data_licence(dataset),
         unit="Each slice or image is segmented on its own." if _alone(settings) else _SEVERAL,
         scaling="" if flat else " Intensities are scaled as `scale_intensity` in inference.json says.",
-        components=f" Of {', '.join(largest_names)} only the largest connected component is kept."
-        if largest_names
-        else "",
+        components=_flips(settings)
+        + (f" Of {', '.join(largest_names)} only the largest connected component is kept." if largest_names else ""),
     )
     (draft / "docs" / "shipped.md").unlink()
     (draft / "docs" / "README.md").write_text(head + text, encoding="utf-8")
@@ -143,6 +142,13 @@ def _seen(settings: Mapping[str, Any]) -> str:
     if count := settings.get("neighbour_slices"):
         return f"each slice with {count} neighbour{'s' * (count > 1)} on each side"
     return "slice by slice"
+
+
+def _flips(settings: Mapping[str, Any]) -> str:
+    if not (flips := settings.get("flips")):
+        return ""
+    along = " and ".join(flips)
+    return f" Logits are averaged over images mirrored along {along}, {2 ** len(flips)} times the work (`flips`)."
 
 
 def _structures(dataset: Mapping[str, Any]) -> str:

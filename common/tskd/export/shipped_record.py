@@ -40,7 +40,12 @@ class Record:
 
 
 def run_record(
-    run: Path, model: Path, dataset_file: str | Path, accuracy: Sequence[str] = (), force: bool = False
+    run: Path,
+    model: Path,
+    dataset_file: str | Path,
+    accuracy: Sequence[str] = (),
+    force: bool = False,
+    flips: Sequence[str] = (),
 ) -> Record:
     """Return what a run's files say.
 
@@ -50,6 +55,7 @@ def run_record(
         dataset_file: its dataset.json.
         accuracy: lines on its evaluation; by default what summary.json says, without intervals.
         force: also of a run that was not evaluated, or whose mean Dice is below `MIN_DICE`.
+        flips: axes of which the bundle averages mirrored images; it is said if the evaluation had others.
 
     Raises:
         TskdError: such a run, without `force`.
@@ -69,6 +75,9 @@ def run_record(
         "python": versions.get("python"),
         "packages": versions.get("packages", {}),
     }
+    if mean is not None and (evaluated := evaluated_flips(run)) != sorted(flips):
+        other = f"This was measured {_averaged(evaluated)}; the bundle predicts {_averaged(flips)}."
+        dice, accuracy = f"{dice} {other}", [*accuracy, "", other] if accuracy else []
     lines = tuple(accuracy) or (dice,)
     training, first = _training(provenance, versions), first_weights(versions)
     return Record(dice, mean, lines if mean is not None else (dice,), training, provenance, first)
@@ -81,6 +90,17 @@ def shipped_from(bundle: Path, model: Path) -> bool:
         return False
     provenance = json.loads(metadata.read_text(encoding="utf-8")).get("provenance", {})
     return provenance.get("trained_weights_sha256", sha256(shipped)) == sha256(model)
+
+
+def evaluated_flips(run: Path) -> list[str]:
+    """Return the axes of which a run's evaluation averaged mirrored images."""
+    file = run / "evaluation" / "versions.json"
+    made_with = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return sorted(made_with.get("settings", {}).get("flips") or [])
+
+
+def _averaged(flips: Sequence[str]) -> str:
+    return f"averaged over images mirrored along {' and '.join(sorted(flips))}" if flips else "without mirrored images"
 
 
 def _labelled(versions: Mapping[str, Any], dataset_file: str | Path) -> dict[str, int]:

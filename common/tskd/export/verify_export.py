@@ -48,7 +48,11 @@ class ExportComparison:
 
 
 def verify(
-    bundle: ShippedBundle, network: torch.nn.Module, exported: Network, dataset_file: str | Path
+    bundle: ShippedBundle,
+    network: torch.nn.Module,
+    exported: Network,
+    dataset_file: str | Path,
+    limit: int | None = None,
 ) -> ExportComparison:
     """Compare masks and logits on the validation list (on the test list where there is none).
 
@@ -57,6 +61,7 @@ def verify(
         network: its PyTorch network with its weights.
         exported: function from a batch to logits.
         dataset_file: the training's dataset.json.
+        limit: images that are compared, spread over the list; None for all.
 
     Raises:
         TskdError: no image to compare on.
@@ -70,7 +75,7 @@ def verify(
         return np.concatenate([first, second])
 
     rows = []
-    for case, label_file in _cases(dataset_file):
+    for case, label_file in _cases(dataset_file, limit):
         loaded = read_case(case, bundle)
         masks = _both_masks(bundle, run_both, loaded.array, loaded.affine)
         label = None if label_file is None else _label(label_file, loaded.affine, masks[0].shape)
@@ -151,12 +156,14 @@ def _both_masks(
     return exported, run(lambda batch: next(replay))
 
 
-def _cases(dataset_file: str | Path) -> Iterator[tuple[Case, Path | None]]:
+def _cases(dataset_file: str | Path, limit: int | None) -> Iterator[tuple[Case, Path | None]]:
     from tskd.data.datalist import read
 
     dataset = read(dataset_file)
     section = "validation" if dataset["validation"] else "test"
-    for entry in entries(dataset_file, section) if dataset[section] else []:
+    listed: list[dict[Any, Any]] = list(entries(dataset_file, section)) if dataset[section] else []
+    count = len(listed) if limit is None else min(limit, len(listed))
+    for entry in (listed[int(k)] for k in np.linspace(0, len(listed) - 1, count)):
         path = Path(entry["image"])
         kind = "nifti" if path.name.endswith((".nii", ".nii.gz")) else "picture"
         label = Path(entry["label"]) if "label" in entry else None

@@ -1,11 +1,10 @@
 """Run a shipped bundle's preprocessing and postprocessing in NumPy, as its inference.json says them.
 
-A transform that is not known here is refused, never passed over.
+A transform that is not known here is refused, never passed over (`known_steps`).
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -14,23 +13,14 @@ from nibabel import orientations
 
 from tskd.data.io.intensity import Intensity
 from tskd.data.io.nifti import to_lps
-from tskd.errors import TskdError
 from tskd.predict import resize_matrices
+from tskd.predict.known_steps import ANTIALIAS, CLIP, body_intensity, check_known
 from tskd.predict.numpy_windows import sliding_window
 from tskd.predict.shipped_bundle import ShippedBundle
+from tskd.predict.shipped_inferer import flip_ways
 
 # float32 [B, channels, size, size] (of a 3-D network patches) -> logits [B, classes, size, size]
 Network = Callable[[np.ndarray], np.ndarray]
-_READ_ELSEWHERE = {"LoadImaged", "EnsureChannelFirstd", "EnsureTyped", "Orientationd", "CastToTyped", "SaveImaged"}
-_POSTPROCESSING = {"Activationsd", "Invertd", "AsDiscreted", "SqueezeDimd", "KeepLargestConnectedComponentd"}
-_NUMBER = r"([-+0-9.e]+)"
-_CLIPPED = {"_target_": "Lambdad", "keys": "image", "func": "$lambda x: x.clamp(0, 1)"}
-_KEPT_WHOLE = {"_target_": "CopyItemsd", "keys": "image", "names": "full"}  # for the function below
-ANTIALIAS = (  # the function that inference.json resizes with
-    "$lambda item: (lambda image, full: (image.copy_(torch.nn.functional.interpolate(full.reshape(*full.shape[:3], -1)"
-    ".movedim(3, 0), image.shape[1:3], mode='bilinear', antialias=True).movedim(0, 3).reshape(image.shape)), item)[1])"
-    "(item['image'], item.pop('full').as_tensor())"
-)
 
 
 class NumpyPipeline:
@@ -42,7 +32,7 @@ class NumpyPipeline:
         batch_size: slices of a volume in one call; of a 3-D network those of its patches.
 
     Raises:
-        TskdError: inference.json holds a transform that is not known here.
+        TskdError: inference.json holds a transform, an inferer or an option that is not known here.
     """
 
     def __init__(self, bundle: ShippedBundle, network: Network, batch_size: int = 8) -> None:
@@ -50,16 +40,14 @@ class NumpyPipeline:
         self.scale: Callable[[np.ndarray], np.ndarray] = lambda array: array
         self.downsample = resize_matrices.linear
         self.fill_empty = False
+        check_known(bundle)
         for step in bundle.transforms("preprocessing"):
             self._configure(step)
-        targets = [step["_target_"] for step in bundle.transforms("postprocessing")]
-        if unknown := sorted(set(targets) - _POSTPROCESSING - _READ_ELSEWHERE):
-            raise _unknown_transforms(bundle, unknown)
         options = bundle.config.get("displayable_configs", {})
         self.largest = [int(index) for index in bundle.config.get("largest_component", [])]
         if isinstance(chosen := options.get("keep_largest_component"), bool):  # else where there are such classes
             self.largest = (self.largest or list(bundle.structures)) if chosen else []
-        self.mirrored = bool(options.get("average_mirrored", False))
+        self.ways = flip_ways(bundle.config)
 
     def volume(self, array: np.ndarray, affine: np.ndarray) -> np.ndarray:
         """Return the mask of a volume [X, Y, Z], uint8, in the axis order of the volume."""
@@ -90,16 +78,12 @@ class NumpyPipeline:
         target = step["_target_"]
         if target == "SignalFillEmptyd":
             self.fill_empty = True
-        elif step == _CLIPPED:
-            pass  # our scalings clip
         elif target in ("ScaleIntensityRanged", "ScaleIntensityRangePercentilesd", "Lambdad"):
-            self.scale = _scaling(step, self.bundle)
+            self.scale = self.scale if step.get("func") == CLIP else _scaling(step)  # our scalings clip
         elif target == "Resized":
             self.downsample = resize_matrices.smoothed if step.get("anti_aliasing") else resize_matrices.linear
-        elif target == "Lambda" and step.get("func") == ANTIALIAS:
+        elif step.get("func") == ANTIALIAS:
             self.downsample = resize_matrices.antialiased
-        elif target not in _READ_ELSEWHERE and step != _KEPT_WHOLE:
-            raise _unknown_transforms(self.bundle, [target])
 
     def _fill_non_finite(self, array: np.ndarray) -> np.ndarray:
         array = array.astype(np.float32)
@@ -119,18 +103,20 @@ class NumpyPipeline:
     def _patches(self, small: np.ndarray) -> np.ndarray:
         """Return logits [Z, classes, size, size] of a volume [Z, C, size, size] by a 3-D network."""
         patch, batch_size = self.bundle.patch_size, max(1, self.batch_size // self.bundle.patch_size[2])
-        volume = np.moveaxis(small, 0, -1)
-        logits = sliding_window(volume, patch, self.network, batch_size)
-        if self.mirrored:
-            logits = (logits + sliding_window(volume[:, ::-1], patch, self.network, batch_size)[:, ::-1]) / 2
+        logits = self._flipped(np.moveaxis(small, 0, -1), lambda v: sliding_window(v, patch, self.network, batch_size))
         return np.moveaxis(logits, -1, 0)
 
     def _averaged(self, batch: np.ndarray) -> np.ndarray:
-        """Return logits of images [B, C, size, size], the mean with those of the mirror image where that is chosen."""
-        logits = self.network(np.ascontiguousarray(batch))
-        if self.mirrored:
-            logits = (logits + self.network(np.ascontiguousarray(batch[:, :, ::-1]))[:, :, ::-1]) / 2
-        return logits
+        """Return logits of images [B, C, size, size], the mean over their chosen mirror images."""
+        return self._flipped(batch, self.network, first=2)
+
+    def _flipped(self, array: np.ndarray, infer: Network, first: int = 1) -> np.ndarray:
+        """Return the mean logits of an array and its chosen mirror images; `first` is the dimension of x."""
+        total = np.zeros(1, np.float32)
+        for way in self.ways:
+            axes = tuple(first + axis for axis in way)
+            total = total + np.flip(infer(np.ascontiguousarray(np.flip(array, axes))), axes)
+        return total / np.float32(len(self.ways))
 
     def _masks(self, logits: np.ndarray, image_size: tuple[int, ...]) -> np.ndarray:
         """Return class indices [B, X, Y] of logits [B, classes, size, size], at the size of the images."""
@@ -156,23 +142,13 @@ class NumpyPipeline:
         return mask
 
 
-def _scaling(step: dict[str, Any], bundle: ShippedBundle) -> Callable[[np.ndarray], np.ndarray]:
+def _scaling(step: dict[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
     """Return the scaling to [0, 1] that a transform's configuration says."""
     target = step["_target_"]
     if target == "ScaleIntensityRanged":
         return Intensity("window", float(step["a_min"]), float(step["a_max"])).scale
     if target == "ScaleIntensityRangePercentilesd":
         return Intensity("percentiles", float(step["lower"]), float(step["upper"])).scale
-    numbers = re.search(rf"\(y / \({_NUMBER} \* .*percentile\(x, {_NUMBER}\)", str(step.get("func", "")))
-    if numbers:
-        body = Intensity("body", float(numbers[2]), float(numbers[1]))
-        if body.transform()["func"] == step["func"]:
-            return body.scale
-    raise _unknown_transforms(bundle, [f"Lambdad with {step.get('func')}"])
-
-
-def _unknown_transforms(bundle: ShippedBundle, names: list[str]) -> TskdError:
-    return TskdError(
-        f"{bundle.root}/configs/inference.json: expected transforms that `tskd ship` writes, found {', '.join(names)}, "
-        "which only MONAI can run. Use --backend torch."
-    )
+    body = body_intensity(step["func"])
+    assert body is not None
+    return body.scale

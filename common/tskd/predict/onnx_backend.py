@@ -24,7 +24,8 @@ class OnnxBackend:
         batch_size: slices of a volume in one call.
 
     Raises:
-        TskdError: no such file, one of other weights than model.pt, or ONNX Runtime is not installed.
+        TskdError: no such file, one of other weights than model.pt or for other images, ONNX Runtime is not installed,
+            or inference.json holds what MONAI alone can run.
     """
 
     def __init__(self, bundle: ShippedBundle, kind: str = "onnx", device: str = "cpu", batch_size: int = 8) -> None:
@@ -51,6 +52,12 @@ class OnnxBackend:
             raise TskdError(
                 f"{path}: expected the weights of {bundle.model.name}, found it made of other ones. Make it again: "
                 f"tskd export {bundle.root} --to {kind} --overwrite"
+            )
+        shape = tuple(self.session.get_inputs()[0].shape[1:])
+        if shape != bundle.input_shape:
+            raise TskdError(
+                f"{path}: expected images of {bundle.input_shape} as inference.json has them, found {shape}. Make it "
+                f"again: tskd export {bundle.root} --to {kind} --overwrite"
             )
         self.pipeline = NumpyPipeline(bundle, self._run, batch_size)
 

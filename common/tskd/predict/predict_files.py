@@ -6,7 +6,7 @@ import csv
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -14,6 +14,7 @@ from tqdm import tqdm
 from tskd.data.io.identities import without_identity
 from tskd.errors import TskdError, user_message
 from tskd.files import atomic
+from tskd.predict.choose_backend import BACKENDS, Backend, load_backend
 from tskd.predict.find_cases import Case, CaseList, find_cases
 from tskd.predict.mask_overlay import write_overlay
 from tskd.predict.organ_codes import Code, read_codes
@@ -21,22 +22,13 @@ from tskd.predict.read_case import LoadedImage, read_case
 from tskd.predict.shipped_bundle import ShippedBundle, read_bundle
 from tskd.predict.write_mask import FORMATS, mask_path, write_mask
 
-BACKENDS = ("torch", "onnx", "onnx-int8")
-
-
-class Backend(Protocol):
-    """Protocol of what predicts masks: PyTorch or ONNX Runtime."""
-
-    def mask(self, array: np.ndarray, affine: np.ndarray | None) -> np.ndarray:
-        """Return class indices of a volume [X, Y, Z] with affine, or of a picture [rows, columns(, 3)] without one."""
-
 
 def predict(
     bundle: str | Path,
     inputs: Sequence[str | Path],
     output: str | Path,
     mask_format: str | None = None,
-    backend: str = "torch",
+    backend: str = "auto",
     device: str | None = None,
     batch_size: int = 8,
     overlay: bool = False,
@@ -52,7 +44,7 @@ def predict(
         inputs: files and folders.
         output: folder of the masks.
         mask_format: nifti, png, dicom-seg or same; None is NIfTI for volumes and PNG for pictures.
-        backend: torch, onnx or onnx-int8.
+        backend: auto, torch, onnx or onnx-int8; `load_backend` says what auto is.
         device: such as "cuda" or "cpu"; None is CUDA where there is one with torch, and the CPU with ONNX.
         batch_size: slices of a volume in one step.
         overlay: write a PNG of the mask over the image beside each mask.
@@ -72,7 +64,7 @@ def predict(
     user_codes = read_codes(codes) if codes is not None else None
     case_list = find_cases(inputs, output)
     _refuse_overwriting(case_list.cases, output, mask_format, overwrite)
-    model = _backend(shipped, backend, device, batch_size)
+    model = load_backend(shipped, backend, device, batch_size)
     rows, written = [], []
     for case in (bar := tqdm(case_list.cases, unit="image", disable=None)):
         bar.set_postfix_str(Path(case.stem).name)
@@ -91,16 +83,6 @@ def _anonymised(value: Any, case: Case) -> Any:
     if not isinstance(value, str):
         return value
     return without_identity(value.replace(case.display_name, case.written_name or case.display_name), case.identity)
-
-
-def _backend(bundle: ShippedBundle, backend: str, device: str | None, batch_size: int) -> Backend:
-    if backend == "torch":
-        from tskd.predict.torch_backend import TorchBackend
-
-        return TorchBackend(bundle, device, batch_size)
-    from tskd.predict.onnx_backend import OnnxBackend
-
-    return OnnxBackend(bundle, backend, device or "cpu", batch_size)
 
 
 def _segment_case(

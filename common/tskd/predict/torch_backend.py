@@ -41,7 +41,7 @@ class TorchBackend:
         with bundle_imports(bundle.root), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # MONAI's image readers tell of decoders that are not used here
             self.device = parser.get_parsed_content("device")
-            self.network = load_weights(parser.get_parsed_content("network_def"), bundle.model).to(self.device).eval()
+            self.network = load_weights(parser.get_parsed_content("network"), bundle.model).eval()
             self.inferer = parser.get_parsed_content("inferer")
             self.before = _without_loading(parser.get_parsed_content("preprocessing").transforms)
             after = parser.get_parsed_content("postprocessing").transforms

@@ -7,14 +7,20 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
 
+from tskd.errors import TskdError
+from tskd.predict.shipped_bundle import read_bundle
 from tskd.workflow import warm
 from tskd.workflow.choose_student import choose_student
+from tskd.workflow.evaluate_run import find_dataset
 from tskd.workflow.step import explain
 from tskd.workflow.study import Study
+
+COMPARED = {"pictures": 32, "volumes": 3}  # of the validation list, whose masks by ONNX are compared: seconds
 
 
 def ending(study: Study, environment: Mapping[str, str]) -> Iterator[str]:
@@ -69,12 +75,33 @@ def _ship(study: Study, dataset: str, environment: Mapping[str, str]) -> Iterato
             shutil.rmtree(bundle)
         command = ["tskd.cli", "ship", "--run", step.folder, "--output", str(bundle)]
         command += ["--force"] if "limit" in study.config else []
-        with tempfile.TemporaryFile("w+") as log:
-            status = warm.start(command, log, {**os.environ, **environment, "PYTHONWARNINGS": "ignore"}).wait()
-            log.seek(0)
-            cause = explain(status, log.read())
-        if status != 0:
+        if cause := _failure(command, environment):
             yield f"no bundle was shipped: {cause}"
             return
+    if cause := _write_onnx(bundle, Path(step.folder), environment):
+        yield f"the bundle has no models/model.onnx, with which predictions start sooner: {cause}"
     yield f"bundle: {bundle} (the student {step.folder.removeprefix(study.output + '/')})"
     yield f"  use it: tskd predict {bundle} IMAGE ... --output masks"
+
+
+def _write_onnx(bundle: Path, run: Path, environment: Mapping[str, str]) -> str:
+    """Write a bundle's network as ONNX, too, where it has none; return why that cannot be, in a line, else ""."""
+    if (bundle / "models" / "model.onnx").is_file():
+        return ""
+    if missing := [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]:
+        return f"pip install {' '.join(missing)}, and run this again"
+    try:
+        count = COMPARED["pictures" if read_bundle(bundle).pictures else "volumes"]
+        command = ["tskd.cli", "export", str(bundle), "--to", "onnx", "--limit", str(count)]
+        command += ["--dataset-file", str(find_dataset(run))]
+    except TskdError as error:
+        return str(error)
+    return _failure(command, environment).partition("\n")[0]
+
+
+def _failure(command: list[str], environment: Mapping[str, str]) -> str:
+    """Run a command; return why it failed, "" where it did not."""
+    with tempfile.TemporaryFile("w+") as log:
+        status = warm.start(command, log, {**os.environ, **environment, "PYTHONWARNINGS": "ignore"}).wait()
+        log.seek(0)
+        return explain(status, log.read()) if status else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from tskd.errors import TskdError
 from tskd.export.several_slices import SEVERAL_SLICES
 from tskd.files import sha256
 from tskd.options import refuse_unknown
+from tskd.predict.shipped_inferer import check_flips
 from tskd.workflow.commands import (
     STUDENT,
     TEACHER,
@@ -20,13 +21,18 @@ from tskd.workflow.commands import (
     has_key,
     merged_config,
 )
+from tskd.workflow.harmless_flips import warn_of_flips
 
 # settings that the model goes on with
 KEPT = ("vfm", "image_size", "num_classes", "in_channels", "largest_component", *SEVERAL_SLICES)
 
 
 def evaluate_command(
-    run: Path, dataset_file: Path | None = None, section: str = "test", more: Mapping[str, Any] | None = None
+    run: Path,
+    dataset_file: Path | None = None,
+    section: str = "test",
+    more: Mapping[str, Any] | None = None,
+    flips: Sequence[str] = (),
 ) -> tuple[str, ...]:
     """Return arguments of `python -m` that evaluate a run, into its folder.
 
@@ -35,9 +41,11 @@ def evaluate_command(
         dataset_file: dataset.json; None looks for it, as `find_dataset`.
         section: list of dataset.json.
         more: further keys of evaluate.json.
+        flips: axes of which the logits of mirrored images are averaged.
 
     Raises:
-        TskdError: no versions.json or weights in the run, no dataset.json, or a key that the configs do not have.
+        TskdError: no versions.json or weights in the run, no dataset.json, a key that the configs do not have, or flips
+            of x where a structure's name says a side.
     """
     file, model = run / "versions.json", run / "models" / "model.pt"
     if missing := [str(path) for path in (file, model) if not path.is_file()]:
@@ -55,6 +63,10 @@ def evaluate_command(
     values = {"dataset_dir": data.parent, "output_dir": run, "model_dir": run / "models", "section": section}
     values |= {key: settings[key] for key in KEPT if key in settings and has_key(bundle, configs, key)}
     values |= made_with.get("network_keys", {})
+    if flips:
+        check_flips(flips, json.loads(data.read_text(encoding="utf-8"))["labels"])
+        warn_of_flips(flips, data)
+        values["flips"] = list(flips)
     if settings.get("num_labelled") is not None:
         values["num_labelled"] = settings["num_labelled"]
     return bundle_command(bundle, configs, {**values, "seed": settings.get("seed", 0), **(more or {})})

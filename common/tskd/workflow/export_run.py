@@ -22,6 +22,7 @@ def export(
     codes: Path | None = None,
     overwrite: bool = False,
     force: bool = False,
+    limit: int | None = None,
 ) -> str:
     """Write a trained student in another form.
 
@@ -34,6 +35,7 @@ def export(
         codes: table of codes for deploy.
         overwrite: replace a file that is there.
         force: as of `tskd ship`.
+        limit: images of the validation list that a network's file is compared on; None for all.
 
     Returns:
         What was written, in a line.
@@ -52,7 +54,7 @@ def export(
         if run is None and output is not None:
             raise TskdError(f"--to {to}: expected no --output, as the file goes into the bundle's models/, found one.")
         return export_network(
-            _shipped(source, run, output, dataset_file, force), to, dataset_file, tolerance, overwrite
+            _shipped(source, run, output, dataset_file, force), to, dataset_file, tolerance, overwrite, limit
         )
     from tskd.export.deploy_folder import write_deploy
     from tskd.export.shared_folders import write_huggingface, write_label

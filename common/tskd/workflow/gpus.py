@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import os
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -13,20 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from tskd.cpus import cpus as cpus
-
-
-def visible() -> list[str]:
-    """Return the GPUs this process may use, as `CUDA_VISIBLE_DEVICES` names them; empty without a driver."""
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None:
-        return [name.strip() for name in chosen.split(",") if name.strip()]
-    try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return []
-    cards = [line for line in listed.splitlines() if line.startswith("GPU ")]  # below each, its MIG slices
-    return [str(number) for number, _ in enumerate(cards)]
+from tskd.visible_gpus import visible
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from tskd.evaluation.statistics import bootstrap_interval
 from tskd.export.exporter import export_network
 from tskd.export.ship import ship_run
 from tskd.workflow.commands import BUNDLES, DDPM, STUDENT
+from tskd.workflow.harmless_flips import warn_of_flips
 
 _CALIBRATION = {"ece": "expected calibration error", "ece_foreground": "of the structures", "brier": "Brier score"}
 WORST = 3  # patients named among the known failures
@@ -26,6 +27,7 @@ def ship(
     model: str | Path | None = None,
     force: bool = False,
     formats: Sequence[str] = (),
+    flips: Sequence[str] = (),
 ) -> Path:
     """Ship a run as `ship_run` does, its evaluation in the README; print which patients its codes stand for.
 
@@ -37,6 +39,7 @@ def ship(
         model: weights where they are not the run's models/model.pt.
         force: ship in spite of what the evaluation says.
         formats: further files of the network beside model.pt, such as torchscript and onnx.
+        flips: axes of which the bundle averages the logits of mirrored images.
 
     Returns:
         The output folder.
@@ -49,14 +52,16 @@ def ship(
     if file.is_file() and "prediction_type" in json.loads(file.read_text(encoding="utf-8")).get("settings", {}):
         from tskd.workflow.ship_diffusion import ship_diffusion
 
-        if formats or model is not None:
-            raise TskdError(f"{run}: expected neither --to nor --model for a diffusion model, found one. Leave it out.")
+        if formats or flips or model is not None:
+            raise TskdError(
+                f"{run}: expected no --to, --model and --flips for a diffusion model, found one. Leave it out."
+            )
         return ship_diffusion(bundle or BUNDLES / DDPM, run, output, dataset_file, force)
+    warn_of_flips(flips, dataset_file)
     metrics = Path(run) / "metrics.csv"
     rows = read_rows(metrics) if metrics.is_file() else []
-    written = ship_run(
-        bundle or BUNDLES / STUDENT, run, output, dataset_file, model, force, accuracy(rows) if organs(rows) else ()
-    )
+    lines = accuracy(rows) if organs(rows) else ()
+    written = ship_run(bundle or BUNDLES / STUDENT, run, output, dataset_file, model, force, lines, flips)
     for patient in worst_patients(rows):
         print(f"among the worst: patient {patient}, in the README {code_of(patient)}")
     for kind in dict.fromkeys(formats):

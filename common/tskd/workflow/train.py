@@ -18,8 +18,8 @@ from filelock import FileLock, Timeout
 
 from tskd.cpus import cpus
 from tskd.errors import TskdError
+from tskd.visible_gpus import visible
 from tskd.workflow.follow import Follower, duration
-from tskd.workflow.gpus import visible
 from tskd.workflow.plan import snakemake
 from tskd.workflow.screen import Screen
 from tskd.workflow.steps import Step

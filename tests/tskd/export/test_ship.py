@@ -37,7 +37,11 @@ SEGMENTS_FILE_BY_FILE = {  # what a shipped inference.json has beyond the bundle
 
 
 COLOURS = {"liver": [230, 60, 60], "right kidney": [70, 160, 255], "left kidney": [80, 210, 100]}
-OPTIONS = {"keep_largest_component": "$bool(@largest_component)", "average_mirrored": False, "label_colors": COLOURS}
+OPTIONS = {
+    "keep_largest_component": "$bool(@largest_component)",
+    "average_mirrored": "$'x' in @flips",
+    "label_colors": COLOURS,
+}
 
 
 def _json(path: Path) -> dict[str, Any]:

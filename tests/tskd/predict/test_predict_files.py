@@ -110,6 +110,9 @@ def test_onnx_needs_no_package_of_training(tmp_path: Path, volumes_bundle: Path,
     run = subprocess.run([*command, "onnx", "--overlay"], capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr[-500:]
     assert len(_rows(tmp_path / "m")) == 1
+    run = subprocess.run([*command, "auto", "--overwrite"], capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr[-500:]
+    assert "computed by ONNX Runtime\n" in run.stdout
     run = subprocess.run([*command, "torch", "--overwrite"], capture_output=True, text=True, timeout=120)
     assert run.returncode == 2
     assert run.stderr.startswith("error: this needs the package ")
