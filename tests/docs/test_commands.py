@@ -6,6 +6,7 @@ Bash itself expands each page's shell blocks, with every program replaced by a f
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,7 +50,9 @@ def commands(page: str, before: str = "set -u\n") -> list[list[str]]:
         ValueError: bash does not understand the page, or a variable is nowhere set.
     """
     script = before + RECORD + "\n".join(block for _, block in BLOCK.findall(page))
-    done = subprocess.run([shutil.which("bash") or "bash", "-c", script], capture_output=True, text=True, cwd=ROOT)
+    bash = shutil.which("bash") or "bash"
+    with tempfile.TemporaryDirectory() as folder:  # a page may write a file: `dot > rules.svg`
+        done = subprocess.run([bash, "-c", script], capture_output=True, text=True, cwd=folder)
     if faults := re.findall(r".*(?:unbound variable|syntax error).*", done.stderr):
         raise ValueError("; ".join(faults))
     return [line.split("\x1f")[:-1] for line in done.stdout.split("\x1e") if line.strip()]
