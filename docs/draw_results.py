@@ -18,6 +18,7 @@ SHAPES = {"teacher": "square", "labels alone": "circle", "distilled": "diamond"}
 # one line of the figure: title, CSV, number of labels, methods in the order of SHAPES
 LINES: list[tuple[str, str, str, tuple[str, str, str]]] = [
     ("CHAOS MR, 1 labelled patient", "chaos_mr_whole_patients", "1 patient", ("teacher", "supervised", "tskd")),
+    ("CHAOS MR, 2 labelled patients", "chaos_mr_whole_patients", "2 patients", ("teacher", "supervised", "tskd")),
     ("USGRA nerves, vessels, 10 labels", "usgra_label_efficiency", "10", ("teacher", "supervised", "tskd")),
     ("USGRA nerves, vessels, 20 labels", "usgra_label_efficiency", "20", ("teacher", "supervised", "tskd")),
     ("ISIC 2017 lesions, 10 labels", "isic2017_label_efficiency", "10", ("teacher", "supervised", "tskd")),
