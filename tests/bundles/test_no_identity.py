@@ -55,7 +55,9 @@ def test_nobody_is_named_from_the_data_set_to_the_masks(
     write_report([run], written / "report.html", dataset=data)
     shipped = ship_student(
         BUNDLES / "student_segmentation", run / "models/model.pt", written / "a_segmentation", data, 32,
-        "basic_unet.json", network_keys={"network_def#features": STUDENT["network_def__features"]},
+        "basic_unet.json", network_keys={
+            key.replace("__", "#"): value for key, value in STUDENT.items() if key.startswith("network_def")
+        },
     )  # fmt: skip
     assert predict(shipped, [study / "images"], written / "masks") == 0
     for end in ("checkpoints/last.pt", "metrics.csv", "versions.json", "mlruns.db"):

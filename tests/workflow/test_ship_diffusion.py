@@ -62,7 +62,7 @@ def test_another_data_set_or_no_pipeline_is_refused(run: Path, tmp_path: Path) -
     (tmp_path / "other.json").write_text(json.dumps({**data, "modality": "CT"}))
     with pytest.raises(TskdError, match='expected modality "MR", which the training had'):
         ship(None, run, tmp_path / "shipped", tmp_path / "other.json")
-    with pytest.raises(TskdError, match="expected neither --to nor --model"):
+    with pytest.raises(TskdError, match="expected none of --to, --model and --flips"):
         ship(None, run, tmp_path / "shipped", tmp_path / "dataset.json", formats=["onnx"])
     (run / "models/model.pt").unlink()
     with pytest.raises(TskdError, match=r"found no .*model\.pt"):

@@ -76,8 +76,8 @@ def run_record(
         "packages": versions.get("packages", {}),
     }
     if mean is not None and (evaluated := evaluated_flips(run)) != sorted(flips):
-        other = f"This was measured {_averaged(evaluated)}; the bundle predicts {_averaged(flips)}."
-        dice, accuracy = f"{dice} {other}", [*accuracy, "", other] if accuracy else []
+        remark = f"This was measured {_averaged(evaluated)}; the bundle predicts {_averaged(flips)}."
+        dice, accuracy = f"{dice} {remark}", [*accuracy, "", remark] if accuracy else []
     lines = tuple(accuracy) or (dice,)
     training, first = _training(provenance, versions), first_weights(versions)
     return Record(dice, mean, lines if mean is not None else (dice,), training, provenance, first)

@@ -79,11 +79,11 @@ def check_known(bundle: ShippedBundle) -> None:
     _check_options(bundle)
 
 
-def unknown_steps(bundle: ShippedBundle, found: list[str]) -> TskdError:
+def unknown_steps(bundle: ShippedBundle, names: list[str]) -> TskdError:
     """Return the error that names what only MONAI can run."""
     return TskdError(
         f"{bundle.root}/configs/inference.json: expected transforms and options that `tskd ship` writes, found "
-        f"{'; '.join(found)}, which only MONAI can run. Use --backend torch."
+        f"{'; '.join(names)}, which only MONAI can run. Use --backend torch."
     )
 
 

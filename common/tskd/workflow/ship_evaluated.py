@@ -54,7 +54,7 @@ def ship(
 
         if formats or flips or model is not None:
             raise TskdError(
-                f"{run}: expected no --to, --model and --flips for a diffusion model, found one. Leave it out."
+                f"{run}: expected none of --to, --model and --flips for a diffusion model, found one. Leave it out."
             )
         return ship_diffusion(bundle or BUNDLES / DDPM, run, output, dataset_file, force)
     warn_of_flips(flips, dataset_file)
