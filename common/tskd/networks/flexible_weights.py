@@ -15,7 +15,7 @@ from tskd.errors import TskdError
 from tskd.networks.pixel_scale import IMAGENET
 from tskd.networks.weight_store import find_weights
 from tskd.networks.weights import read_checkpoint
-from tskd.state import mismatches
+from tskd.state import load_state
 
 STEM, NORM = "_conv_stem.weight", "_bn0.running_mean"
 
@@ -53,10 +53,7 @@ def load_flexible_encoder(
     state = counters | {names.get(key, key): value for key, value in state.items()}
     if (stem := state.get(STEM)) is not None and stem.shape[1] == 3 and NORM in state:
         state |= {STEM: _of_unit_scale(stem, target[STEM].shape[1]), NORM: state[NORM] + _shift(stem)}
-    if wrong := mismatches(target, state):
-        more = f" and {len(wrong) - 8} more" if len(wrong) > 8 else ""
-        raise TskdError(f"{weights} does not fit {network.backbone}: {'; '.join(wrong[:8])}{more}")
-    network.encoder.load_state_dict(state)
+    load_state(network.encoder, state, weights)
     return network
 
 

@@ -8,7 +8,7 @@ from tskd.errors import TskdError
 from tskd.networks.lite_unet import LiteUNet, spread_stem
 from tskd.networks.weight_store import find_weights, get_weights
 from tskd.networks.weights import read_checkpoint
-from tskd.state import mismatches
+from tskd.state import load_state
 
 HEAD = ("_conv_head.", "_bn1.", "_fc.")  # the classifier, which a segmentation has no use for
 NAME = "efficientnet_lite0"
@@ -40,8 +40,5 @@ def load_lite_encoder(
     state = {key: value for key, value in read_checkpoint(path).items() if not key.startswith(HEAD)}
     if (stem := state.get(STEM)) is not None and stem.shape[1:2] == (3,):
         state[STEM] = spread_stem(stem, network.channels)
-    if wrong := mismatches(network.encoder.state_dict(), state):
-        more = f" and {len(wrong) - 8} more" if len(wrong) > 8 else ""
-        raise TskdError(f"{path} does not fit EfficientNet-Lite0: {'; '.join(wrong[:8])}{more}")
-    network.encoder.load_state_dict(state)
+    load_state(network.encoder, state, path)
     return network
