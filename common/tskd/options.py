@@ -14,6 +14,7 @@ from typing import Any
 from tskd.errors import TskdError
 
 RENAMED = {"surest_synthetic": "max_confident_synthetic"}  # former key of the configs -> its name
+NONE = "$None"  # MONAI passes over an override that is None, and takes this expression of it
 _FLAG = re.compile(r"--|-[a-zA-Z](=|$)")
 
 
@@ -26,7 +27,7 @@ def check_overrides(arguments: Sequence[str] | None = None) -> None:
 
     Raises:
         TskdError: listing every unknown key with the keys closest to it, or the values false and null, which would be
-            taken for true.
+            taken for true, and None, which would leave the config's value.
     """
     options = command_line(sys.argv[1:] if arguments is None else arguments)
     if "config_file" not in options:
@@ -47,7 +48,9 @@ def check_overrides(arguments: Sequence[str] | None = None) -> None:
         raise TskdError("unknown override: " + "; ".join(problems))
     texts = [f"--{key} {value}" for key, value in options.items() if value in ("true", "false", "null")]
     if texts:  # MONAI hands them on as text, and a text that is not empty counts as true
-        raise TskdError(f"{', '.join(texts)}: expected True, False or None, as Python writes them, found JSON's word")
+        raise TskdError(f"{', '.join(texts)}: expected True, False or '{NONE}', found JSON's word")
+    if unset := [f"--{key}" for key, value in options.items() if value == "None" and key not in run_options]:
+        raise TskdError(f"{', '.join(unset)}: expected '{NONE}', found None, which MONAI passes over")
 
 
 def command_line(arguments: Sequence[str]) -> dict[str, Any]:
@@ -68,6 +71,11 @@ def command_line(arguments: Sequence[str]) -> dict[str, Any]:
 
         options = {**ConfigParser.load_config_files(options["args_file"]), **options}
     return options
+
+
+def with_none(arguments: Sequence[str]) -> list[str]:
+    """Return a command line on which every value None is written as MONAI takes it."""
+    return [NONE if token == "None" else re.sub(r"^(--[^=]+=)None$", rf"\g<1>{NONE}", token) for token in arguments]
 
 
 def file_list(value: str | Sequence[str]) -> list[str]:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.forked import run_module
 from tskd.errors import TskdError
-from tskd.options import check_overrides, command_line, file_list
+from tskd.options import check_overrides, command_line, file_list, with_none
 
 pytestmark = pytest.mark.process
 
@@ -100,7 +100,16 @@ def test_all_problems_at_once(config):
 @pytest.mark.parametrize("value", ["true", "false", "null"])
 def test_jsons_words_are_are_refused(value, config):
     message = refused("--config_file", config, "--learning_rate", value)
-    assert message.startswith(f"--learning_rate {value}: expected True, False or None")
+    assert message.startswith(f"--learning_rate {value}: expected True, False or '$None'")
+
+
+@pytest.mark.parametrize("option", [["--learning_rate", "None"], ["--learning_rate=None"]])
+def test_a_none_that_monai_would_pass_over_is_refused_and_written_as_it_takes_it(option, config):
+    message = refused("--config_file", config, *option)
+    assert message == "--learning_rate: expected '$None', found None, which MONAI passes over"
+    written = [text.replace("None", "$None") for text in option]
+    assert with_none(["run", "--a", "1", *option]) == ["run", "--a", "1", *written]
+    check_overrides(["run", "--config_file", config, *written, "--logging_file", "None"])
 
 
 def test_keys_of_overlays_count(config):
@@ -167,5 +176,7 @@ def test_tskd_run_refuses_below_a_mistyped_parent_and_runs_the_rest(tmp_path):
     done = run_module([*command, "--network#width", "4"], cwd=tmp_path, env={"PYTHONWARNINGS": "ignore"})
     assert done.returncode == 0, done.stderr
     assert "width 4" in done.stdout
+    done = run_module([*command, "--network#width", "None"], cwd=tmp_path, env={"PYTHONWARNINGS": "ignore"})
+    assert "width None" in done.stdout, done.stderr
     done = run_module(command[:2], cwd=tmp_path)
     assert done.stderr.splitlines()[-1].startswith("error: expected --config_file")

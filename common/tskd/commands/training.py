@@ -48,12 +48,14 @@ def run(*arguments: Annotated[str, Parameter(allow_leading_hyphen=True, show=Fal
 
     Takes MONAI's options: `--config_file`, `--bundle_root`, and `--key value` or `--group#key value` for every key of
     the config files. A key that the files do not have is refused with the close names, below a mistyped group, too.
+    `--key None` sets None, which MONAI by itself passes over.
 
     Args:
         arguments: what stands behind `monai.bundle run`.
     """
-    from tskd.options import check_overrides, command_line
+    from tskd.options import check_overrides, command_line, with_none
 
+    arguments = tuple(with_none(arguments))
     if not {"config_file", "args_file"} & set(command_line(arguments)):
         raise TskdError(
             "expected --config_file with one or several files, such as --config_file \"['a.json','b.json']\""

@@ -11,7 +11,7 @@ from typing import Any
 
 from tskd.errors import TskdError
 from tskd.export.several_slices import SEVERAL_SLICES
-from tskd.options import unknown_key
+from tskd.options import NONE, unknown_key
 
 BUNDLES = Path(__file__).resolve().parents[3] / "bundles"
 TEACHER, DDPM, STUDENT = "teacher_segmentation", "ddpm_synthesis", "student_segmentation"
@@ -65,7 +65,8 @@ def bundle_command(bundle: str, configs: Sequence[str], overrides: Mapping[str, 
     """
     files = config_files(bundle, configs)
     config = files[0] if len(files) == 1 else str(list(files))
-    values = [part for key, value in overrides.items() for part in (f"--{key}", str(value))]
+    texts = {key: NONE if value is None else str(value) for key, value in overrides.items()}
+    values = [part for key, text in texts.items() for part in (f"--{key}", text)]
     return ("monai.bundle", "run", "--config_file", config, "--bundle_root", str(BUNDLES / bundle), *values)
 
 
