@@ -13,3 +13,12 @@ def cpus() -> int:
     many the machine has.
     """
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def openmp_threads() -> int | None:
+    """Return the threads that `OMP_NUM_THREADS` allows, None where it says nothing.
+
+    OpenMP takes a list, too, a number for each level of nested parallel regions: the first counts.
+    """
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(first) if first.isdecimal() and int(first) > 0 else None

@@ -150,6 +150,30 @@ def test_pictures(tmp_path: Path, pictures_bundle: Path, segment: Segment, capsy
     assert (one != other).any()
 
 
+def test_a_failure_in_the_run_costs_that_file_alone(
+    tmp_path: Path, pictures_bundle: Path, segment: Segment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run of ignite that has failed would be gone on with by the next one, which then ends at once."""
+    images, masks = tmp_path / "images", tmp_path / "masks"
+    images.mkdir()
+    first = write_picture(images)
+    for name in ("a", "c", "e"):
+        (images / f"{name}.png").write_bytes(first.read_bytes())
+    first.unlink()
+    for name in ("b", "d"):
+        Image.new("L", (1, 1), 9).save(images / f"{name}.png")  # MONAI has no writer for a mask of one pixel
+    colours = np.asarray(Image.open(images / "a.png").convert("RGB")) // np.array([1, 2, 3], np.uint8)
+    Image.fromarray(colours).save(images / "f.png")
+    lines = segment(pictures_bundle, images, masks).splitlines()
+    assert lines[0] == "2 of 6 files are not segmented:"
+    assert [Path(line.split(": ")[0]).name for line in lines[1:]] == ["b.png", "d.png"]
+    assert {path.name for path in masks.iterdir()} == {f"{name}_seg.png" for name in "acef"}
+    said = capsys.readouterr()
+    assert "6 found, 4 segmented, 2 failed" in said.out
+    (warning,) = [line for line in said.err.splitlines() if line.startswith("warning")]
+    assert warning.endswith("f.png: a picture in colour, where the network has learned from grey ones")
+
+
 def test_names_of_masks_are_unique_in_any_case_of_letters() -> None:
     files = ["a.png", "A.jpg", "a.png.png", "b.v2.nii.gz", "c.nii", "d"]
     names = mask_names(files)

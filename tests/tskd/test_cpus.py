@@ -33,3 +33,13 @@ def test_no_other_module_counts_cores():
     files = [*root.glob("common/tskd/**/*.py"), *root.glob("benchmarks/**/*.py")]
     counting = [file for file in files if re.search("cpu_count|sched_getaffinity", file.read_text(encoding="utf-8"))]
     assert counting == [Path(cpus.__file__)]
+
+
+@pytest.mark.parametrize(
+    ("text", "threads"), [("3", 3), ("4,2", 4), (" 4 , 2", 4), ("", None), (None, None), ("0", None), ("all", None)]
+)
+def test_the_first_number_of_openmp_counts(text, threads, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if text is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", text)
+    assert cpus.openmp_threads() == threads

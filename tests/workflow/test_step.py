@@ -179,6 +179,14 @@ def test_mig_slices_are_not_counted_as_cards(tmp_path: Path, monkeypatch: pytest
     assert visible() == ["0", "1"]
 
 
+@pytest.mark.parametrize(("named", "gpus"), [("-1", []), ("", []), ("1,-1,0", ["1"]), ("0, 3", ["0", "3"])])
+def test_a_number_below_zero_hides_the_cards_behind_it(
+    named: str, gpus: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert visible() == gpus
+
+
 def test_a_step_takes_a_gpu_only_if_it_is_told_to(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> None:
         raise RuntimeError("a GPU was asked for")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def export_network(
     Raises:
         TskdError: the file is there, a package is missing, or the network loses too much.
     """
-    shipped = read_bundle(bundle)
+    shipped = replace(read_bundle(bundle), exported={})  # what is written here is named anew
     path = shipped.root / "models" / NETWORKS[kind]
     if path.exists() and not overwrite:
         raise TskdError(f"{path}: expected no such file, found one. Replace it: --overwrite")

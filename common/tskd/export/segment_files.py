@@ -6,6 +6,7 @@
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,14 @@ def segment(evaluator: Any, postprocessing: Any, files: Sequence[str], folder: s
         try:
             geometry = _checked(file, channels)
             evaluator.run()
+            if not any(Path(output).glob(f"{escape(name)}_seg.*")):
+                raise TskdError(f"{file}: expected a mask in {output}, found none written.")
             if geometry is not None:
                 _set_geometry(Path(output, f"{name}_seg.nii.gz"), *geometry)
         except Exception as error:  # one file must not end the others' run
+            evaluator._internal_run_generator = (
+                None  # else ignite's next run would go on with this one, and end at once
+            )
             failed.append(_line(file, error))
             print(failed[-1], file=sys.stderr)
     print(f"{len(files) + len(unused)} found, {len(files) - len(failed)} segmented, {len(failed)} failed", end="")
@@ -80,9 +86,11 @@ def _checked(file: str, channels: int) -> tuple[tuple[int, ...], np.ndarray] | N
         TskdError: a file that is damaged, or means something else than its numbers.
     """
     if not file.lower().endswith(NIFTI):
-        from tskd.data.io.image_files import read_image  # needs Pillow
+        from tskd.data.io.image_files import colour_note, read_image  # needs Pillow
 
         read_image(Path(file), channels)
+        if note := colour_note(Path(file), channels):
+            print(f"warning: {file}: {note}", file=sys.stderr)
         return None
     array, affine = load_volume(file)
     if not array.size or not np.isfinite(array.astype(np.float32)).any():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from tskd.cpus import openmp_threads
 from tskd.errors import TskdError
 from tskd.files import sha256
 from tskd.predict.numpy_pipeline import NumpyPipeline
@@ -24,8 +26,8 @@ class OnnxBackend:
         batch_size: slices of a volume in one call.
 
     Raises:
-        TskdError: no such file, one of other weights than model.pt or for other images, ONNX Runtime is not installed,
-            or inference.json holds what MONAI alone can run.
+        TskdError: no such file, a damaged one, one of other weights than model.pt or for other images, ONNX Runtime or
+            its CUDA is not installed, or inference.json holds what MONAI alone can run.
     """
 
     def __init__(self, bundle: ShippedBundle, kind: str = "onnx", device: str = "cpu", batch_size: int = 8) -> None:
@@ -35,29 +37,27 @@ class OnnxBackend:
             raise TskdError(
                 "--backend onnx: expected ONNX Runtime, found it not installed. pip install onnxruntime"
             ) from error
+        make = f"tskd export {bundle.root} --to {kind}"
         path = bundle.root / "models" / FILES[kind]
         if not path.is_file():
+            raise TskdError(f"{path}: expected the network as ONNX, found no such file. Make it: {make}")
+        if bundle.exported.get(f"models/{path.name}", written := sha256(path)) != written:
             raise TskdError(
-                f"{path}: expected the network as ONNX, found no such file. Make it: "
-                f"tskd export {bundle.root} --to {kind}"
+                f"{path}: expected the file that metadata.json names, found another or a damaged one. Make it again: "
+                f"{make} --overwrite"
             )
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        if threads := os.environ.get("OMP_NUM_THREADS", ""):
-            options.intra_op_num_threads = int(threads)
-        providers = (["CUDAExecutionProvider"] if device.startswith("cuda") else []) + ["CPUExecutionProvider"]
-        self.session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+        self.session = _session(onnxruntime, path, device, f"Make it again: {make} --overwrite")
         expected = self.session.get_modelmeta().custom_metadata_map.get("model_sha256")
         if bundle.model.is_file() and expected not in (None, sha256(bundle.model)):
             raise TskdError(
-                f"{path}: expected the weights of {bundle.model.name}, found it made of other ones. Make it again: "
-                f"tskd export {bundle.root} --to {kind} --overwrite"
+                f"{path}: expected the weights of {bundle.model.name}, found it made of other ones, or the weights "
+                f"damaged since. Make it again: {make} --overwrite"
             )
         shape = tuple(self.session.get_inputs()[0].shape[1:])
         if shape != bundle.input_shape:
             raise TskdError(
                 f"{path}: expected images of {bundle.input_shape} as inference.json has them, found {shape}. Make it "
-                f"again: tskd export {bundle.root} --to {kind} --overwrite"
+                f"again: {make} --overwrite"
             )
         self.pipeline = NumpyPipeline(bundle, self._run, batch_size)
 
@@ -67,3 +67,20 @@ class OnnxBackend:
 
     def _run(self, batch: np.ndarray) -> np.ndarray:
         return self.session.run(["pred"], {"image": batch})[0]
+
+
+def _session(onnxruntime: Any, path: Path, device: str, remedy: str) -> Any:
+    """Return a session of ONNX Runtime on a device, with as many threads as OpenMP may use."""
+    name, _, number = device.partition(":")
+    if name not in ("cpu", "cuda") or (number and not number.isdecimal()):
+        raise TskdError(f"--device: expected cpu, cuda or cuda:N for ONNX Runtime, found {device!r}.")
+    if name == "cuda" and "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        raise TskdError(f"--device {device}: expected ONNX Runtime with CUDA, found none. pip install onnxruntime-gpu")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = openmp_threads() or 0  # 0 is its own choice
+    cuda = [("CUDAExecutionProvider", {"device_id": int(number or 0)})] if name == "cuda" else []
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=[*cuda, "CPUExecutionProvider"])
+    except Exception as error:  # its classes have no name of their own
+        raise TskdError(f"{path}: expected a network as ONNX, found a damaged file ({error}). {remedy}") from error

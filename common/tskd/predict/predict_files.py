@@ -60,6 +60,8 @@ def predict(
     for name, value, allowed in (("format", mask_format, (None, *FORMATS)), ("backend", backend, BACKENDS)):
         if value not in allowed:
             raise TskdError(f"--{name}: expected one of {', '.join(filter(None, allowed))}, found {value!r}.")
+    if batch_size < 1:
+        raise TskdError(f"--batch-size: expected at least 1 slice, found {batch_size}.")
     shipped, output = read_bundle(bundle), Path(output)
     user_codes = read_codes(codes) if codes is not None else None
     case_list = find_cases(inputs, output)

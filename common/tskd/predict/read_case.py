@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tskd.data.io.dicom_series import read_series
-from tskd.data.io.image_files import read_image
+from tskd.data.io.image_files import colour_note, read_image
 from tskd.data.io.nifti import compact, has_orientation, load_volume
 from tskd.errors import TskdError
 from tskd.predict.find_cases import Case
@@ -40,7 +40,8 @@ def read_case(case: Case, bundle: ShippedBundle) -> LoadedImage:
         expected, actual = ("pictures", "a volume") if bundle.pictures else ("volumes", "a picture")
         raise TskdError(f"{case.display_name}: expected {expected}, which this bundle was trained on, found {actual}.")
     if case.kind == "picture":
-        return _add_warnings(LoadedImage(read_image(case.files[0], bundle.channels), None))
+        note = colour_note(case.files[0], bundle.channels)
+        return _add_warnings(LoadedImage(read_image(case.files[0], bundle.channels), None, [note] if note else []))
     if case.kind == "dicom":
         array, affine = read_series(case.files[0].parent, case.files)
         return _add_warnings(LoadedImage(compact(array), affine))

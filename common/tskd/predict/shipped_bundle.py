@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ class ShippedBundle:
         pictures: whether it takes 2-D images; else volumes.
         image_size: side in pixels of what the network sees.
         config: inference.json as it is.
+        exported: file, such as "models/model.onnx" -> sha256 that `tskd export` noted in metadata.json.
     """
 
     root: Path
@@ -35,6 +36,7 @@ class ShippedBundle:
     pictures: bool
     image_size: int
     config: dict[str, Any]
+    exported: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def structures(self) -> dict[int, str]:
@@ -107,6 +109,7 @@ def read_bundle(folder: str | os.PathLike[str]) -> ShippedBundle:
             pictures=metadata.get("data_type", "nifti") == "png",
             image_size=int(config["image_size"]),
             config=config,
+            exported={name: entry["sha256"] for name, entry in metadata.get("exported", {}).items()},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise TskdError(

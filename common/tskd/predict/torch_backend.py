@@ -14,6 +14,7 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.transforms import Compose
 
+from tskd.errors import TskdError
 from tskd.networks.bundle_imports import bundle_imports
 from tskd.predict.shipped_bundle import ShippedBundle
 from tskd.state import load_weights
@@ -28,10 +29,12 @@ class TorchBackend:
         batch_size: slices of a volume in one call; of a 3-D network those of its patches.
 
     Raises:
-        TskdError: the weights do not fit the network, which is checked strictly.
+        TskdError: no such device, or the weights do not fit the network, which is checked strictly.
     """
 
     def __init__(self, bundle: ShippedBundle, device: str | None = None, batch_size: int = 8) -> None:
+        if device is not None:
+            _check_device(device)
         parser = ConfigParser()
         parser.read_config(str(bundle.root / "configs" / "inference.json"))
         parser["bundle_root"], parser["batch_size"] = str(bundle.root), batch_size
@@ -107,6 +110,14 @@ class TorchBackend:
         with torch.inference_mode():
             item["pred"] = self.inferer(item["image"][None].to(self.device), self.network)[0].cpu()
         return item
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # a name it does not know, or none here
+        said = str(error).splitlines()[0]
+        raise TskdError(f"--device: expected a device of PyTorch here, found {device!r} ({said}).") from error
 
 
 def _through(steps: Sequence[Any], item: dict[str, Any]) -> dict[str, Any]:

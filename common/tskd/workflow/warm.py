@@ -262,7 +262,8 @@ def _run(request: Mapping[str, Any]) -> None:
     np.random.seed(None)
     # the variable is read when torch is loaded; and after a fork torch remakes its pool of threads when their number is
     # next set, where two threads at once find none ("Invalid thread pool!"): so here, while there is one
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or torch.get_num_threads()))
+    threads = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # of a list the first counts
+    torch.set_num_threads(int(threads) if threads.isdecimal() and int(threads) else torch.get_num_threads())
     if os.environ.get("PYTHONWARNINGS") == "ignore":
         warnings.simplefilter("ignore")
     runpy.run_module(module, run_name="__main__", alter_sys=True)

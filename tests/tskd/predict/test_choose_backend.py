@@ -169,6 +169,45 @@ def test_a_file_of_other_weights_is_left_aside(tmp_path: Path) -> None:
     assert "made of other ones" in said
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_a_damaged_file_is_left_aside_and_refused_by_name(tmp_path: Path, named: bool) -> None:
+    """A byte of the weights alone would give another mask; metadata.json has the file's sha256."""
+    bundle = ship(tmp_path, "nii.gz", lite=True)
+    export_network(bundle, "onnx")
+    path = bundle / "models/model.onnx"
+    content = bytearray(path.read_bytes())
+    if named:
+        content[len(content) // 2] ^= 0x40
+    else:  # as another program may have written it
+        metadata = json.loads((bundle / "configs/metadata.json").read_text())
+        del metadata["exported"]
+        (bundle / "configs/metadata.json").write_text(json.dumps(metadata))
+        content = content[: len(content) // 2]
+    path.write_bytes(content)
+    chosen, said = _chosen(bundle)
+    assert isinstance(chosen, TorchBackend)
+    assert said.startswith("computed by PyTorch: not ONNX Runtime, ")
+    assert "damaged" in said
+    with pytest.raises(TskdError, match=rf"damaged.* Make it again: tskd export {bundle} --to onnx --overwrite"):
+        OnnxBackend(read_bundle(bundle))
+    export_network(bundle, "onnx", overwrite=True)
+    assert isinstance(_chosen(bundle)[0], OnnxBackend)
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:1", "gpu", "cuda:x"])
+def test_a_device_that_is_not_there_is_refused_in_a_line(bundle: Path, device: str) -> None:
+    if torch.cuda.is_available() and device.startswith("cuda"):
+        pytest.skip("this machine has a GPU")
+    for backend in ("torch", "onnx"):
+        with pytest.raises(TskdError, match=f"^--device.*{device}"):
+            load_backend(read_bundle(bundle), backend, device)
+
+
+def test_the_threads_of_openmp_are_those_of_onnx_runtime(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3,1")
+    assert OnnxBackend(read_bundle(bundle)).session.get_session_options().intra_op_num_threads == 3
+
+
 def test_descriptions_and_earlier_forms_are_known(bundle: Path, tmp_path: Path) -> None:
     def earlier(config: dict[str, Any]) -> None:
         steps = config["preprocessing"]["transforms"]

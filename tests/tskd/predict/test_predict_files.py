@@ -13,6 +13,7 @@ from PIL import Image
 
 from tests.bundles.standalone import write_volumes
 from tskd.data.io.dicom_series import read_series
+from tskd.data.io.image_files import colour_note
 from tskd.errors import TskdError
 from tskd.predict.predict_files import predict
 
@@ -84,6 +85,26 @@ def test_metaimage_and_nrrd_keep_their_grid(tmp_path: Path, volumes_bundle: Path
     for one in (mask, reference):
         np.testing.assert_allclose(one.GetOrigin(), image.GetOrigin(), atol=1e-3)
         np.testing.assert_allclose(one.GetDirection(), image.GetDirection(), atol=1e-4)
+
+
+def test_a_picture_of_other_colours_is_segmented_with_a_warning(tmp_path: Path, pictures_bundle: Path) -> None:
+    colours = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+    Image.fromarray(colours).save(tmp_path / "colour.png")
+    Image.fromarray(colours[..., 0]).save(tmp_path / "grey.png")
+    assert predict(pictures_bundle, [tmp_path / "colour.png", tmp_path / "grey.png"], tmp_path / "masks") == 0
+    warnings = {Path(row["input"]).name: row["warnings"] for row in _rows(tmp_path / "masks")}
+    assert "colour" not in warnings["colour.png"]
+    assert "a grey picture, where the network has learned from colours" in warnings["grey.png"]
+    assert (
+        colour_note(tmp_path / "colour.png", 1) == "a picture in colour, where the network has learned from grey ones"
+    )
+    Image.fromarray(np.dstack([colours[..., 0]] * 3)).save(tmp_path / "alike.png")
+    assert colour_note(tmp_path / "alike.png", 1) == ""
+
+
+def test_no_slice_at_a_time_is_refused_before_the_first_image(tmp_path: Path, pictures_bundle: Path) -> None:
+    with pytest.raises(TskdError, match="--batch-size: expected at least 1 slice, found 0"):
+        predict(pictures_bundle, [tmp_path], tmp_path / "masks", batch_size=0)
 
 
 def test_nothing_is_overwritten_unasked(tmp_path: Path, pictures_bundle: Path) -> None:

@@ -118,7 +118,8 @@ def _refuse_disagreement(
         if moved > HALF:
             raise TskdError(
                 f"{where}: expected a sform and a qform that agree, found a corner {moved:.1f} voxels apart. Which one "
-                "the annotator saw cannot be known: say it (--affine sform, or --affine qform), or correct the file."
+                "the annotator saw cannot be known: correct the file, or say it to a command that asks "
+                "(--affine sform, or --affine qform)."
             )
         return
     sides = np.linalg.norm(affines[next(iter(affines))][:3, :3], axis=0)
@@ -127,6 +128,6 @@ def _refuse_disagreement(
     if not off <= HALF:  # NaN too
         raise TskdError(
             f"{where}: expected the spacing of its {next(iter(affines))}, {sides.round(4).tolist()}, found "
-            f"{pixdim.round(4).tolist()} in pixdim. Say that the form is right (--affine {next(iter(affines))}), or "
-            "correct the file."
+            f"{pixdim.round(4).tolist()} in pixdim. Correct the file, or say to a command that asks that the form "
+            f"is right (--affine {next(iter(affines))})."
         )

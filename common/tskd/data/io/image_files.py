@@ -86,6 +86,25 @@ def read_image(path: Path, channels: int) -> np.ndarray:
     return np.asarray(image.convert(mode).convert(target))
 
 
+def colour_note(path: Path, channels: int) -> str:
+    """Return what to know of a picture whose colours are not those that a network has learned from; "" of others.
+
+    Args:
+        path: the picture; one of three equal channels is grey.
+        channels: of the network's images, 1 or 3.
+
+    Raises:
+        TskdError: as `colour_channels`.
+    """
+    if (stored := colour_channels(path)) == channels:
+        return ""
+    if stored == 1:
+        return "a grey picture, where the network has learned from colours"
+    colours = read_image(path, 3)
+    grey = (colours == colours[..., :1]).all()
+    return "" if grey else "a picture in colour, where the network has learned from grey ones"
+
+
 @dataclass(frozen=True)
 class StoredMask:
     """A mask as its file means it.

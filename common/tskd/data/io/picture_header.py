@@ -154,8 +154,8 @@ def _refuse_pages(image: Image.Image, path: Path) -> None:
         reduced = reduced and smaller and (marked or alike)
     if not reduced:
         raise TskdError(
-            f"{path}: expected one picture a file, found {pages} pages. Save each page as a file of its own, and say "
-            "who the patient is (--group-pattern)."
+            f"{path}: expected one picture a file, found {pages} pages. Save each page as a file of its own; for "
+            "training, say who the patient is (--group-pattern)."
         )
 
 
