@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,9 +48,9 @@ def read_tensors(path: str | Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what torch raises depends on where it stumbles
-        raise TskdError(
-            f"{path}: expected a file of tensors, found none, or a damaged or other one ({error})"
-        ) from error
+        advice = isinstance(error, pickle.UnpicklingError)  # to load it all the same, which might run its code
+        said = "" if advice else f" ({str(error).strip().partition(chr(10))[0]})"
+        raise TskdError(f"{path}: expected a file of tensors, found none, or a damaged or other one{said}") from error
 
 
 def save_weights(network: nn.Module, path: str | Path) -> None:
