@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 from monai.bundle import ConfigWorkflow
+from monai.networks.nets import UNETR
 
 from tskd.data import prepare_phantom
 from tskd.errors import TskdError
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
+# of the student's default network, where its size does not matter: 1/19 of the weights
+SMALL = {"network_def__hidden_size": 48, "network_def__mlp_dim": 96, "network_def__feature_size": 4}
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +23,11 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cohort")
     prepare_phantom(folder, num_patients=6, seed=1, image_size=64, num_slices=6, num_validation=1, num_test=2)
     return folder
+
+
+def small_student() -> UNETR:
+    """The network of `SMALL`, for five classes in grey images of 64 x 64 pixels."""
+    return UNETR(1, 5, (64, 64), spatial_dims=2, hidden_size=48, mlp_dim=96, num_heads=3, feature_size=4)
 
 
 def user_error(error: BaseException | None) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.bundles.conftest import user_error
+from tests.bundles.conftest import SMALL, user_error
 from tskd.distillation.soft_labels.write import sha256
 from tskd.networks import build_sam
 
@@ -53,7 +53,7 @@ def test_chain(folder: Path, cohort: Path, run_bundle: Callable[..., Any]) -> No
     training = json.loads((cohort / "dataset.json").read_text())["training"]
     assert set(manifest["cases"]) == {entry["case"] for entry in training}
 
-    student = {**TOY, **data}
+    student = {**TOY, **SMALL, **data}
     distil = {**student, **soft, "teacher_model": str(folder / "teacher/models/model.pt")}
     run_bundle("student_segmentation", "train", "distill", **distil, output_dir=str(folder / "distilled"))
     terms = {row["name"] for row in _rows(folder / "distilled/train_log.csv")}

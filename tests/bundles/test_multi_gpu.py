@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from monai.networks.nets import UNETR
 
-from tests.bundles.conftest import BUNDLES
+from tests.bundles.conftest import BUNDLES, SMALL, small_student
 from tests.forked import run_module
 from tests.tskd.distillation.conftest import PREPROCESSING
 from tskd.data import entries
@@ -16,6 +15,7 @@ from tskd.distillation import write_soft_labels
 from tskd.networks import build_sam
 from tskd.state import load_weights, save_weights
 
+SMALLER = {key.replace("__", "#"): value for key, value in SMALL.items()}
 PLAIN = (
     "rotate",
     "scale",
@@ -49,7 +49,7 @@ def _losses(log: Path) -> list[tuple[tuple[int, int], float]]:
 @pytest.mark.parametrize(
     ("bundle", "extra"),
     [
-        ("student_segmentation", {}),
+        ("student_segmentation", SMALLER),
         ("teacher_segmentation", {"vfm": "mobile_sam", "pretrained": "@network_def", "fine_tuning#blocks": 2}),
     ],
 )
@@ -109,12 +109,11 @@ def soft(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_each_way_of_pretraining_runs_in_two_processes(method: str, soft: Path, cohort: Path, tmp_path: Path) -> None:
     options = {
         "dataset_dir": cohort, "image_size": 64, "batch_size": 2, "max_epochs": 1, "iterations_per_epoch": 2,
-        "warmup_steps": 1, "val_interval": 1, "output_dir": tmp_path, "model_dir": tmp_path / "models",
+        "warmup_steps": 1, "val_interval": 1, "output_dir": tmp_path, "model_dir": tmp_path / "models", **SMALLER,
         **({"soft_labels": soft} if method not in ("mae", "mocov3") else {}),
     }  # fmt: skip
     _run("student_segmentation", [*method.split(","), "multi_gpu_train"], 2, options)
     ((place, loss),) = _losses(tmp_path / "train_log.csv")
     assert place == (1, 2)
     assert math.isfinite(loss)
-    student = UNETR(1, 5, (64, 64), spatial_dims=2, hidden_size=192, mlp_dim=768, num_heads=3, feature_size=8)
-    load_weights(student, tmp_path / "models/model.pt")  # strictly, as the fine-tuning does with init_weights
+    load_weights(small_student(), tmp_path / "models/model.pt")  # strictly, as the fine-tuning does with init_weights

@@ -38,7 +38,6 @@ VARIANTS = [
     ("teacher_segmentation", ["train", "soft_labels"], {**TEACHER, **NO_MODEL}),
     ("teacher_segmentation", ["train", "soft_labels", "untuned"], TEACHER),
     ("teacher_segmentation", ["train", "soft_labels", "teacher_bundle"], {**SMALL, "network_def": UNET, "vfm": "UNet"}),
-    ("teacher_segmentation", ["train", "whole_patients"], {**TEACHER, "num_labelled_groups": 2}),
     ("teacher_segmentation", ["inference"], {"vfm": "mobile_sam", "image_size": 64}),
     ("student_segmentation", ["train"], SMALL),
     ("student_segmentation", ["train", "images_2d"], SMALL),

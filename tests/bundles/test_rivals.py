@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 import torch
 from monai.bundle import ConfigParser
-from monai.networks.nets import UNETR
 from transformers import ViTConfig, ViTModel
 
-from tests.bundles.conftest import BUNDLES, user_error
+from tests.bundles.conftest import BUNDLES, SMALL, small_student, user_error
 from tskd.distillation.soft_labels.write import sha256
 from tskd.networks import build_sam, load_vit, start_vit
 from tskd.state import load_weights
 
 TOY = {"image_size": 64, "max_epochs": 2, "iterations_per_epoch": 4, "batch_size": 4, "warmup_steps": 1}
+TINY = {"hidden_size": 48, "intermediate_size": 96, "num_attention_heads": 3}  # the ViT of a `small_student`
 VFM = {"vfm": "mobile_sam", "image_size": 64}
 
 
@@ -35,14 +35,9 @@ def vfm(folder: Path) -> Path:
 
 
 def _pretrain(run_bundle: Callable[..., Any], folder: Path, cohort: Path, *overlays: str, **keys: Any) -> None:
-    run_bundle(
-        "student_segmentation", "train", *overlays, **{**TOY, **keys}, dataset_dir=str(cohort), output_dir=str(folder)
-    )
-    load_weights(_student(), folder / "models/model.pt")  # strictly, as the fine-tuning does with init_weights
-
-
-def _student() -> UNETR:
-    return UNETR(1, 5, (64, 64), spatial_dims=2, hidden_size=192, mlp_dim=768, num_heads=3, feature_size=8)
+    keys = {**TOY, **SMALL, **keys, "dataset_dir": str(cohort), "output_dir": str(folder)}
+    run_bundle("student_segmentation", "train", *overlays, **keys)
+    load_weights(small_student(), folder / "models/model.pt")  # strictly, as the fine-tuning does with init_weights
 
 
 def _values(folder: Path, name: str) -> list[float]:
@@ -53,7 +48,7 @@ def _values(folder: Path, name: str) -> list[float]:
 def _moved(folder: Path) -> set[str]:
     """Parts of the student whose exported weights are not those that the training began with; "vit": all its blocks."""
     torch.manual_seed(0)
-    initial = start_vit(_student(), 0.17, 0.2).state_dict()
+    initial = start_vit(small_student(), 0.17, 0.2).state_dict()
     exported = torch.load(folder / "models/model.pt", weights_only=True)
     assert exported.keys() == initial.keys()
     moved = {name for name, value in initial.items() if not torch.equal(value, exported[name])}
@@ -142,27 +137,26 @@ def test_a_student_without_a_vit(rival: str, folder: Path, cohort: Path, run_bun
 
 def test_imagenet(folder: Path, cohort: Path, run_bundle: Callable[..., Any]) -> None:
     """At a learning rate of 0 the student keeps the weights it has been given."""
-    tiny = {"hidden_size": 192, "intermediate_size": 768, "num_attention_heads": 3}
-    ViTModel(ViTConfig(**tiny)).save_pretrained(folder / "vit_tiny")
+    ViTModel(ViTConfig(**TINY)).save_pretrained(folder / "vit_tiny")
     run = folder / "imagenet"
     run_bundle(
-        "student_segmentation", "train", "imagenet", **{**TOY, "max_epochs": 1}, learning_rate=0.0, val_interval=1,
-        dataset_dir=str(cohort), encoder_weights=str(folder / "vit_tiny"), output_dir=str(run),
+        "student_segmentation", "train", "imagenet", **{**TOY, **SMALL, "max_epochs": 1}, learning_rate=0.0,
+        val_interval=1, dataset_dir=str(cohort), encoder_weights=str(folder / "vit_tiny"), output_dir=str(run),
     )  # fmt: skip
     assert _moved(run) == {"vit"}
     exported = torch.load(run / "models/model.pt", weights_only=True)
-    for name, value in load_vit(_student(), folder / "vit_tiny").vit.state_dict().items():
+    for name, value in load_vit(small_student(), folder / "vit_tiny").vit.state_dict().items():
         torch.testing.assert_close(exported[f"vit.{name}"], value)
 
 
 def test_imagenet_is_built_on_the_configured_network(folder: Path) -> None:
     """Batch norms have the momentum of the config; a student to begin with is refused."""
-    tiny = {"hidden_size": 192, "intermediate_size": 768, "num_attention_heads": 3}
-    ViTModel(ViTConfig(**tiny)).save_pretrained(folder / "vit_tiny")
+    ViTModel(ViTConfig(**TINY)).save_pretrained(folder / "vit_tiny")
     parser = ConfigParser()
     parser.read_config([str(BUNDLES / f"student_segmentation/configs/{name}.json") for name in ("train", "imagenet")])
     parser.update({
-        "image_size": 64, "network_def#norm_name": "batch", "encoder_weights": str(folder / "vit_tiny"),
+        "image_size": 64, **{key.replace("__", "#"): value for key, value in SMALL.items()},
+        "network_def#norm_name": "batch", "encoder_weights": str(folder / "vit_tiny"),
         "batch_norm_momentum": 0.3, "pixel_mean": [0.485, 0.456, 0.406], "pixel_std": [0.229, 0.224, 0.225],
     })  # fmt: skip
     network = parser.get_parsed_content("initialised")

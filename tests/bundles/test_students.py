@@ -15,7 +15,7 @@ from monai.networks.nets import UNet
 from PIL import Image
 from safetensors.torch import load_file
 
-from tests.bundles.conftest import BUNDLES, user_error
+from tests.bundles.conftest import BUNDLES, SMALL, user_error
 from tests.tskd.distillation.conftest import PREPROCESSING
 from tskd.data import entries, write
 from tskd.distillation import write_soft_labels
@@ -23,7 +23,8 @@ from tskd.files import sha256
 from tskd.networks import build_sam
 from tskd.state import read_tensors
 
-TOY = {"image_size": 64, "max_epochs": 1, "iterations_per_epoch": 2, "batch_size": 2, "warmup_steps": 1}
+SHORT = {"image_size": 64, "max_epochs": 1, "iterations_per_epoch": 2, "batch_size": 2, "warmup_steps": 1}
+TOY = {**SHORT, **SMALL}  # of the default network
 STUDENTS = ("segresnet", "basic_unet", "flexible_unet", "swin_unetr")
 TERMS = {
     "logits_dice", "logits_kl", "embedding", "logits_bce", "confidence_kl", "boundary_kl", "channel_wise", "attention",
@@ -54,7 +55,7 @@ def test_each_student_is_distilled_and_stays_stock(
     name: str, soft: Path, cohort: Path, tmp_path: Path, run_bundle: Callable[..., Any]
 ) -> None:
     run_bundle(
-        "student_segmentation", "train", "distill", name, **TOY, dataset_dir=str(cohort), soft_labels=str(soft),
+        "student_segmentation", "train", "distill", name, **SHORT, dataset_dir=str(cohort), soft_labels=str(soft),
         output_dir=str(tmp_path),
     )  # fmt: skip
     parser = ConfigParser()
@@ -87,7 +88,7 @@ def test_all_terms_two_teachers_and_labels_then_fine_tuning(
     state = torch.load(other_bundle / "models/model.pt", weights_only=True)
     torch.save({name: torch.zeros_like(value) for name, value in state.items()}, other_weights)
     run_bundle(
-        "teacher_segmentation", "train", "soft_labels", "teacher_bundle", **TOY, **data,
+        "teacher_segmentation", "train", "soft_labels", "teacher_bundle", **SHORT, **data,
         teacher_bundle=str(other_bundle), soft_labels=str(tmp_path / "soft"), output_dir=str(tmp_path),
         model_file=str(other_weights),
     )  # fmt: skip

@@ -85,7 +85,8 @@ def test_a_cut_down_copy_runs_on_the_virtual_cohort(tmp_path: Path) -> None:
         "teacher": {"image_size": 64},
         "student": {"image_size": 64, "network_def#hidden_size": 48, "network_def#mlp_dim": 96},
         "ddpm": {
-            "image_size": 32, "batch_size": 2, "network_def#unet#block_out_channels": [16, 16],
+            "image_size": 32, "batch_size": 2, "steps": 2, "val_images": 2,
+            "network_def#unet#block_out_channels": [16, 16],
             "network_def#unet#down_block_types": ["DownBlock2D", "DownBlock2D"],
             "network_def#unet#up_block_types": ["UpBlock2D", "UpBlock2D"], "network_def#unet#layers_per_block": 1,
             "network_def#unet#attention_head_dim": 8,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from tskd.workflow.cards import Card, step_seconds
-from tskd.workflow.commands import DDPM, TEACHER, config_files, merged_config
+from tskd.workflow.commands import DDPM, TEACHER, config_files, defines_network, merged_config
 from tskd.workflow.costs import FIXED, TRAININGS, keys
 from tskd.workflow.steps import Step
 from tskd.workflow.study import Study
@@ -93,6 +93,8 @@ class _Forward:
         if bundle in (TEACHER, DDPM) or "evaluate" in configs:
             configs = ("train", *(name for name in configs if name not in ("evaluate", "inference", "soft_labels")))
             configs = tuple(name for name in dict.fromkeys(configs) if not name.startswith(("images_2d", "untuned")))
+        if bundle != DDPM:  # the other overlays leave the network as it is
+            configs = (configs[0], *(name for name in configs[1:] if defines_network(bundle, name)))
         if bundle == TEACHER:
             chosen["num_classes"] = 2  # its masks cost next to nothing
         key = (bundle, configs, *sorted(chosen.items()), *sorted(networks.items()))
