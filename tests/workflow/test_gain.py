@@ -81,6 +81,22 @@ def test_a_student_that_is_worse_on_validation_is_not_the_result(tmp_path, after
 
 
 @pytest.mark.parametrize(
+    ("after", "patients", "result", "words"),
+    [
+        (0.816, 1, "tskd", "(+0.016). That is on one validation patient, too few to tell."),
+        (0.816, 4, "tskd", "(+0.016). That is on 4 validation patients, too few to tell."),
+        (0.816, 5, "tskd", "(+0.016)."),
+        (0.79, 1, "supervised", "patient, too few to tell: the student of the labels is the result."),
+        (0.79, 5, "supervised", "(-0.010). Distillation has brought nothing: the student of the labels is the result."),
+    ],
+)
+def test_few_validation_patients_show_nothing_and_choose_all_the_same(tmp_path, after, patients, result, words):
+    chosen, line = better(run(tmp_path / "supervised", 0.8), run(tmp_path / "tskd", after), patients=patients)
+    assert chosen == tmp_path / result
+    assert line.endswith(words)
+
+
+@pytest.mark.parametrize(
     ("longer", "after", "result", "words"),
     [
         (0.82, 0.87, "tskd", "0.820 in 4,000 steps, 0.870 with soft labels in 5,000 steps (+0.050 on the better one)."),
