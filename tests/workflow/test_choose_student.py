@@ -60,13 +60,13 @@ def test_the_best_on_validation_is_shipped(
     [
         (
             1,
-            ". Distillation: +0.040 on one validation patient, too few to tell. The best student there is shipped: joint",
+            ". Distillation: +0.040 on one validation patient, too few to tell",
         ),
         (
             4,
-            ". Distillation: +0.040 on 4 validation patients, too few to tell. The best student there is shipped: joint",
+            ". Distillation: +0.040 on 4 validation patients, too few to tell",
         ),
-        (5, ". Distillation has helped (+0.040). The best student there is shipped: joint"),
+        (5, ". Distillation has helped (+0.040)"),
     ],
 )
 def test_with_few_validation_patients_nothing_is_claimed(tmp_path: Path, patients: int, words: str) -> None:
@@ -83,7 +83,7 @@ def test_with_few_validation_patients_nothing_is_claimed(tmp_path: Path, patient
     step, line = choose_student(study, "phantom")
     assert step is not None
     assert step.folder == f"{tmp_path}/phantom/split/distil/joint/budget-4/seed-1"
-    assert line.endswith(words)
+    assert line.endswith(f"{words}. The best student there is shipped: joint")
 
 
 def test_equal_students_leave_it_to_the_reference_of_the_report(tmp_path: Path) -> None:
