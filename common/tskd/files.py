@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from filelock import FileLock
 
 
+def cannot_write(path: Path, error: OSError, folder: bool = False) -> TskdError:
+    """Return the error that says why a file, or a `folder`, cannot be written, and what to do."""
+    above = [*([path] if folder else []), *path.parents]
+    if file := next((each for each in above if os.path.isfile(each)), None):
+        return TskdError(f"{file}: expected a folder to write to, found a file. Choose another name, or remove it")
+    return TskdError(f"{path}: cannot write it ({error}). Free disk space, or choose another folder")
+
+
 @contextmanager
 def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Write a file atomically: yield a draft path with the same endings, which replaces `path` at the end of the block.
@@ -35,7 +43,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield draft
         os.replace(draft, path)
     except OSError as error:
-        raise TskdError(f"{path}: cannot write it ({error}). Free disk space, or choose another folder") from error
+        raise cannot_write(path, error) from error
     finally:
         with suppress(OSError):
             draft.unlink(missing_ok=True)
@@ -65,7 +73,7 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         else:
             draft.rename(path)
     except OSError as error:
-        raise TskdError(f"{path}: cannot write it ({error}). Free disk space, or choose another folder") from error
+        raise cannot_write(path, error, folder=True) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
@@ -103,7 +111,7 @@ def lock_folder(folder: str | os.PathLike[str], part: str = "") -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     except OSError as error:
-        raise TskdError(f"{path.parent}: cannot write it ({error}). Choose another folder") from error
+        raise cannot_write(path, error) from error
     lock = FileLock(path, blocking=False, thread_local=False, fallback_to_soft=False)
     try:
         lock.acquire()

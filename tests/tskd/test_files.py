@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -41,8 +42,24 @@ def test_an_interrupted_write_leaves_the_file_as_it_was(tmp_path):
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(TskdError, match=r"file/a\.txt: cannot write it .*Free disk space, or choose another folder"):
-        write_text(tmp_path / "file" / "a.txt", "new")
+    with (
+        pytest.raises(TskdError, match=r"/a\.txt: cannot write it .*Free disk space, or choose another folder"),
+        atomic(tmp_path / "a.txt"),
+    ):
+        raise OSError(28, "No space left on device")
+
+
+def test_a_file_where_a_folder_is_expected_is_called_so(tmp_path):
+    file = tmp_path / "masks"
+    file.write_text("")
+    words = f"^{re.escape(str(file))}: expected a folder to write to, found a file. Choose another name, or remove it$"
+    for path in (file / "a.txt", file / "below" / "a.txt"):
+        with pytest.raises(TskdError, match=words):
+            write_text(path, "new")
+    with pytest.raises(TskdError, match=words), atomic_folder(file) as draft:
+        draft.mkdir()
+    with pytest.raises(TskdError, match=words):
+        lock_folder(file)
 
 
 def test_hash_of_a_file_of_several_blocks(tmp_path):

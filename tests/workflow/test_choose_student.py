@@ -1,5 +1,6 @@
 """The student that is shipped is the best on validation; a line says what distillation has brought there."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,37 @@ def test_the_best_on_validation_is_shipped(
     assert words in line
     assert line.startswith("validation Dice: teacher 0.650, ")
     assert line.endswith(f"is shipped: {run.split('/')[1]}")
+
+
+@pytest.mark.parametrize(
+    ("patients", "words"),
+    [
+        (
+            1,
+            ". Distillation: +0.040 on one validation patient, too few to tell",
+        ),
+        (
+            4,
+            ". Distillation: +0.040 on 4 validation patients, too few to tell",
+        ),
+        (5, ". Distillation has helped (+0.040)"),
+    ],
+)
+def test_with_few_validation_patients_nothing_is_claimed(tmp_path: Path, patients: int, words: str) -> None:
+    learned: list[tuple[float, ...]] = [(0.83,), (0.85,)]
+    study = study_of(tmp_path, {"teacher": TEACHER, "tskd": TSKD, "scratch": [(0.8,)] * 2, "joint": learned})
+    for cell in study.cells("phantom"):
+        entries = [{"image": f"{n}.nii.gz", "label": f"{n}_l.nii.gz", "group": f"P{n // 2}", "case": str(n)}
+                   for n in range(2 * patients)]  # fmt: skip
+        header = {"name": "a", "modality": "MR", "channels": 1, "labels": {"0": "background", "1": "liver"}}
+        lists = {"training": [], "unlabelled": [], "validation": entries, "test": []}
+        file = Path(study.prepare(cell).output)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps({**header, **lists}))
+    step, line = choose_student(study, "phantom")
+    assert step is not None
+    assert step.folder == f"{tmp_path}/phantom/split/distil/joint/budget-4/seed-1"
+    assert line.endswith(f"{words}. The best student there is shipped: joint")
 
 
 def test_equal_students_leave_it_to_the_reference_of_the_report(tmp_path: Path) -> None:

@@ -95,3 +95,9 @@ def test_the_data_set_is_found_where_the_run_says_and_by_its_checksum(run: Path,
     elsewhere.unlink()
     with pytest.raises(TskdError, match="--dataset-file"):
         find_dataset(run)
+
+
+def test_a_run_that_is_not_there_is_called_so(tmp_path: Path) -> None:
+    with pytest.raises(TskdError) as error:
+        find_dataset(tmp_path / "nowhere")
+    assert str(error.value) == f"{tmp_path}/nowhere: expected the folder of a training, found none. Correct --run"

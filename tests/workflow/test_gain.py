@@ -27,12 +27,21 @@ def test_the_dice_is_that_of_the_model_that_is_written(tmp_path):
     assert validation_dice(tmp_path / "none") is None
 
 
-@pytest.mark.parametrize(("teachers", "words"), [((0.7, 0.9), "is ahead"), ((0.7, 0.805), "is not ahead")])
+@pytest.mark.parametrize(
+    ("teachers", "words"),
+    [
+        ((0.7, 0.9), "is ahead"),
+        ((0.7, 0.805), "is not ahead: from such a one"),
+        ((0.7, 0.61), "is not ahead: from such a one"),
+        ((0.5, 0.59), "is far behind, and its pseudo-labels mislead"),
+    ],
+)
 def test_what_can_be_expected_follows_the_best_teacher(tmp_path, teachers, words):
     runs = [run(tmp_path / str(index), dice) for index, dice in enumerate(teachers)]
     line = expectation([*runs, tmp_path / "bundle"], run(tmp_path / "supervised", 0.8))
     assert words in line
-    assert f"teacher 0.700, {teachers[1]:.3f}, student of the labels 0.800" in line
+    assert f"teacher {teachers[0]:.3f}, {teachers[1]:.3f}, student of the labels 0.800" in line
+    assert ("--distil pseudo_ratio=1" in line) == (max(teachers) < 0.6)
     assert "Nothing is known of the teacher bundle. To measure it: tskd evaluate --run" in line
 
 
@@ -78,6 +87,22 @@ def test_a_student_that_is_worse_on_validation_is_not_the_result(tmp_path, after
     chosen, line = better(run(tmp_path / "supervised", 0.8), run(tmp_path / "tskd", after))
     assert chosen == tmp_path / result
     assert re.search(words, line)
+
+
+@pytest.mark.parametrize(
+    ("after", "patients", "result", "words"),
+    [
+        (0.816, 1, "tskd", "(+0.016). That is on one validation patient, too few to tell."),
+        (0.816, 4, "tskd", "(+0.016). That is on 4 validation patients, too few to tell."),
+        (0.816, 5, "tskd", "(+0.016)."),
+        (0.79, 1, "supervised", "patient, too few to tell: the student of the labels is the result."),
+        (0.79, 5, "supervised", "(-0.010). Distillation has brought nothing: the student of the labels is the result."),
+    ],
+)
+def test_few_validation_patients_show_nothing_and_choose_all_the_same(tmp_path, after, patients, result, words):
+    chosen, line = better(run(tmp_path / "supervised", 0.8), run(tmp_path / "tskd", after), patients=patients)
+    assert chosen == tmp_path / result
+    assert line.endswith(words)
 
 
 @pytest.mark.parametrize(

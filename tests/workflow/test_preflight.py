@@ -50,7 +50,7 @@ def test_what_is_seen_is_counted_and_drawn(tmp_path: Path) -> None:
     assert not found.problems
     text = "\n".join(found.lines)
     assert "training: 2 patients, 10 images; pixels: liver 2,509, right kidney 289" in text
-    assert "validation: 1 patients, 1 volumes; voxels: liver 1,154" in text
+    assert "validation: 1 patient, 1 volume; voxels: liver 1,154" in text
     assert "4 patients in all, 1 of them in the test list" in text
     assert "10 labelled training images" in text
     with Image.open(tmp_path / "results/phantom/preflight.png") as sheet:

@@ -48,8 +48,8 @@ def check(dataset_file: Path, *, unlabelled: Flag = False) -> None:
     """
     from tskd import data
 
-    data.check(dataset_file, labelled=not unlabelled)
-    print(f"{dataset_file}: no problem found")
+    warned = data.check(dataset_file, labelled=not unlabelled)
+    print(f"{dataset_file}: no {'other ' if warned else ''}problem found")
 
 
 @weights.command

@@ -185,6 +185,8 @@ def ship(
     to: Annotated[tuple[Network, ...], Parameter(show_default=False, consume_multiple=True)] = (),
     flips: Flips = (),
     force: Flag = False,
+    data_name: str = "",
+    trial: Flag = False,
 ) -> None:
     """Write a stand-alone bundle with a run's weights, settings, evaluation and terms.
 
@@ -200,12 +202,14 @@ def ship(
         to: further files of the network beside model.pt, as of `tskd export --to`.
         flips: let the bundle average the logits of images mirrored along these axes: x, y, or x y (4 times the work).
         force: ship a model that was never evaluated, whose Dice is near 0, or whose dataset.json has changed since.
+        data_name: name of the data set in the README; by default the one in dataset.json.
+        trial: say in README and metadata that the training was of toy length, and the bundle is not for use.
     """
     from tskd.workflow.evaluate_run import find_dataset
     from tskd.workflow.ship_evaluated import ship as ship_evaluated
 
     data = dataset_file or find_dataset(run)
-    print(ship_evaluated(bundle, run, output, data, model, force, to, flips))
+    print(ship_evaluated(bundle, run, output, data, model, force, to, flips, data_name, trial))
 
 
 def evaluate(

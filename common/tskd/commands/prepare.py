@@ -41,7 +41,8 @@ def _add(name: str, function: Callable[..., Path], **more: Any) -> None:
 
     @wraps(function)
     def command(*folder: Path, **options: Any) -> None:
-        _report(function(**options, **({"folder": folder[0]} if folder else {})))
+        path = function(**options, **({"folder": folder[0]} if folder else {}))
+        _report(path, several=name not in ("images-masks", "volumes"))  # these have looked at the names themselves
 
     signature = inspect.signature(function, eval_str=True)
     parameters = []
@@ -57,9 +58,9 @@ def _add(name: str, function: Callable[..., Path], **more: Any) -> None:
     prepare.command(command, name=name)
 
 
-def _report(path: Path) -> None:
-    """Check a dataset.json, and print its lists' lengths and how it was split."""
-    data.check(path)
+def _report(path: Path, several: bool) -> None:
+    """Check a dataset.json, and print its lists' lengths and how it was split; `several`: as `data.check`."""
+    data.check(path, several=several)
     content = data.read(path)
     sizes = [
         f"{len(content[name])} {name}" for name in ("training", "unlabelled", "validation", "test") if content[name]

@@ -23,7 +23,9 @@ from tskd.errors import TskdError
 from tskd.file_content import read_ahead, settled
 
 
-def check(dataset_file: str | os.PathLike[str], labelled: bool = True, num_labelled: Budget = None) -> None:
+def check(
+    dataset_file: str | os.PathLike[str], labelled: bool = True, num_labelled: Budget = None, several: bool = True
+) -> bool:
     """Open every file of a dataset once and report everything that is wrong with it in one error.
 
     What may be right but seldom is, such as a structure that no training label shows, is logged as a warning.
@@ -32,6 +34,10 @@ def check(dataset_file: str | os.PathLike[str], labelled: bool = True, num_label
         dataset_file: path of dataset.json.
         labelled: False for a list of images only (synthetic images): `training` may then be empty.
         num_labelled: labelled budget, as `entries` takes it: structures have to be in these training labels.
+        several: whether patients with names like several scans of one are a warning.
+
+    Returns:
+        Whether there was a warning.
 
     Raises:
         TskdError: one line a problem, each with the file or key, what was expected, what was found and the fix.
@@ -44,9 +50,11 @@ def check(dataset_file: str | os.PathLike[str], labelled: bool = True, num_label
     in_files = file_problems(data, Path(dataset_file).resolve().parent, warnings, num_labelled if labelled else 0)
     raise_if(problems + in_files, dataset_file)
     warn(warnings)
-    if labelled:
+    warned = bool(warnings)
+    if labelled and several:
         patients = {str(entry["group"]) for _, entry in named_entries(data)}  # not cases, which may be slices of one
-        warn_of_several({name: name for name in patients}, "the key group of the entries")
+        warned |= warn_of_several({name: name for name in patients}, "the key group of the entries")
+    return warned
 
 
 def check_for_training(

@@ -61,7 +61,7 @@ def structure_warnings(shown: Shown, labels: Mapping[str, str], num_labelled: Bu
         if within:
             continue
         counts = ", ".join(
-            f"{section} {shown.entries[section, value]} ({len(shown.groups[section, value])} patients)"
+            f"{section} {shown.entries[section, value]} ({_patients(len(shown.groups[section, value]))})"
             for section in lists
         )
         if num_labelled is None or not shown.entries["training", value]:
@@ -146,6 +146,10 @@ def _moved(ranges: Mapping[str, tuple[float, float]], usual: float) -> list[str]
         for code, (start, end) in ranges.items()
         if (start - low) * (end - high) > 0 and min(abs(start - low), abs(end - high)) > usual / 3
     ]
+
+
+def _patients(number: int) -> str:
+    return f"{number} patient{'s' * (number != 1)}"
 
 
 def warn(lines: Iterable[str]) -> None:

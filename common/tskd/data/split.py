@@ -5,6 +5,9 @@ from collections.abc import Iterable, Sequence
 
 from tskd.errors import TskdError
 
+# the remedy of commands with these options
+FEWER_LISTS = "Add patients, or lower --test and --validation (0 leaves the list out)."
+
 
 def fair_order(items: Sequence[dict[str, str]], seed: int) -> list[dict[str, str]]:
     """Order entries so that every prefix is a fair subset of the patients.
@@ -126,7 +129,13 @@ def fold_lists(
 
 
 def draw_lists(
-    groups: Iterable[str], test: float, validation: float, seed: int, fold: int | None = None, folds: int = 3
+    groups: Iterable[str],
+    test: float,
+    validation: float,
+    seed: int,
+    fold: int | None = None,
+    folds: int = 3,
+    remedy: str = "Add patients.",
 ) -> tuple[dict[str, list[str]], str]:
     """Draw the lists of a user's data by shares of the patients, or a fold of a cross-validation.
 
@@ -137,6 +146,7 @@ def draw_lists(
         seed: seed of the draw.
         fold: None draws by shares; 0 to `folds` - 1 makes that fold the test list.
         folds: number of folds when `fold` is given.
+        remedy: as `share_out` takes it.
 
     Returns:
         As `choose_lists`.
@@ -147,13 +157,22 @@ def draw_lists(
     groups = sorted(set(groups))
     if fold is None:
         rule = f"drawn by patient: test {test:g}, validation {validation:g}, the rest training, seed {seed}"
-        return share_out(groups, test, validation, seed), rule
+        return share_out(groups, test, validation, seed, remedy), rule
     held_out = max(round(validation * len(groups)), int(validation > 0))
     return fold_lists(groups, fold, folds, held_out, seed)
 
 
-def share_out(groups: Iterable[str], test: float, validation: float, seed: int) -> dict[str, list[str]]:
+def share_out(
+    groups: Iterable[str], test: float, validation: float, seed: int, remedy: str = "Add patients."
+) -> dict[str, list[str]]:
     """Draw shares of the patients into {"training", "validation", "test"}; training is the rest.
+
+    Args:
+        groups: patient codes.
+        test: share for the test list, 0 for none.
+        validation: share for the validation list, 0 for none.
+        seed: seed of the draw.
+        remedy: what the caller's user can do about too few patients.
 
     Raises:
         TskdError: shares outside [0, 1), or too few patients for the lists.
@@ -169,10 +188,12 @@ def share_out(groups: Iterable[str], test: float, validation: float, seed: int) 
     if wanted > 1 and len(groups) >= wanted:
         lists = split_groups(groups, (test, validation, None), seed)
     if not lists[2]:
-        raise TskdError(
-            f"patients: expected enough for training, validation and test, found {len(groups)} with labels. "
-            "Add patients or lower the shares."
-        )
+        named = {
+            1: "training",
+            2: f"training and {'test' if test else 'validation'}",
+            3: "training, validation and test",
+        }
+        raise TskdError(f"patients: expected enough for {named[wanted]}, found {len(groups)} with labels. {remedy}")
     return {"training": sorted(lists[2]), "validation": sorted(lists[1]), "test": sorted(lists[0])}
 
 

@@ -28,7 +28,7 @@ from tskd.export.carried_network import PACKAGE, carry_network, find_scripts, le
 from tskd.export.plain_training import plain_training
 from tskd.export.several_slices import CONTIGUOUS, inferer_keys, resolved_network, several_slices
 from tskd.export.shipped_docs import label_options, write_metadata, write_readme
-from tskd.export.shipped_record import Record, run_record
+from tskd.export.shipped_record import Record, as_trial, run_record
 from tskd.export.terms import write_terms
 from tskd.export.unused_modules import unused_modules, without_modules
 from tskd.handlers.provenance import describe_data
@@ -48,6 +48,8 @@ def ship_run(
     force: bool = False,
     accuracy: Sequence[str] = (),
     flips: Sequence[str] = (),
+    data_name: str = "",
+    trial: bool = False,
 ) -> Path:
     """Ship the student, or the teacher, of a training's `output_dir`.
 
@@ -61,6 +63,8 @@ def ship_run(
             have changed since the training.
         accuracy: lines on its evaluation for the README; by default what summary.json says.
         flips: axes of which logits are averaged over mirrored images, as for `ship_student`.
+        data_name: of the data set; by default the one in its dataset.json.
+        trial: the training was one of toy length, which the README and metadata.json then say.
 
     Returns:
         The output folder.
@@ -87,7 +91,8 @@ def ship_run(
     model = Path(run) / "models" / "model.pt" if model is None else Path(model)
     if not model.is_file():
         raise TskdError(f"{model}: expected the trained weights, found none. Name the file that has them: --model FILE")
-    record = run_record(Path(run), model, dataset_file, accuracy, force, flips)
+    record = replace(run_record(Path(run), model, dataset_file, accuracy, force, flips), data_name=data_name)
+    record = as_trial(record, Path(run)) if trial else record
     overlay = _network_overlay(Path(bundle) / "configs", versions.get("config", []))
     components = settings.get("largest_component", [])
     size = int(settings["image_size"])
@@ -195,6 +200,8 @@ def ship_student(
     bundle, given, output = Path(bundle), Path(output), Path(output).resolve()
     _check_folders(bundle, output)
     dataset = read(dataset_file)
+    if record and record.data_name:
+        dataset["name"] = record.data_name
     sizes = {"image_size": image_size, "in_channels": dataset["channels"], "num_classes": len(dataset["labels"])}
     check_flips(flips, dataset["labels"])
     settings = {

@@ -60,6 +60,8 @@ def write_metadata(
     input_kind = "2-D images" if flat else f"volumes, {_seen(settings)}"
     metadata["name"] = f"Segmentation of {_structures(dataset)}"
     metadata["description"] = f"{type(network).__name__}, trained on few labels. {dataset['modality']}: {input_kind}."
+    if record.trial:
+        metadata["description"] += f" {record.trial}"
     metadata["image_classes"] = f"{', '.join(names)}: intensities scaled to [0, 1]"
     metadata["required_packages_version"] = required_packages(flat, bool(settings["largest_component"]), network)
     if record.mean_dice is not None:
@@ -94,6 +96,9 @@ def write_readme(
         packages=", ".join(f"`{package}`" for package in packages),
         files="PNG and JPEG" if flat else "`.nii` and `.nii.gz`",
         values=", ".join(f"{index} {name}" for index, name in dataset["labels"].items()),
+        place="its size; its values are class indices, so that it looks black"
+        if flat
+        else "its axes and its place, in mm",
         modality=dataset["modality"],
         data=dataset["name"],
         licence=data_licence(dataset),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ class Record:
         training: lines of Markdown on its training.
         provenance: the same facts for metadata.json.
         first: published weights that its own network began with, and their licence.
+        data_name: of the data set, "" for the name in its dataset.json.
+        trial: a sentence that says that it is of toy length, "" where it is not.
     """
 
     dice: str = NOT_EVALUATED
@@ -37,6 +40,8 @@ class Record:
     training: Sequence[str] = ("- How it was trained is not recorded.",)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     first: str = ""
+    data_name: str = ""
+    trial: str = ""
 
 
 def run_record(
@@ -83,6 +88,19 @@ def run_record(
     return Record(dice, mean, lines if mean is not None else (dice,), training, provenance, first)
 
 
+def as_trial(record: Record, run: Path) -> Record:
+    """Return the record with a sentence that says for how few steps its model was trained, and that it is no use."""
+    file = run / "train_log.csv"
+    rows = csv.DictReader(file.read_text(encoding="utf-8").splitlines() if file.is_file() else [])
+    steps = max((int(row["step"]) for row in rows), default=0)
+    length = f" of {steps} step{'s' * (steps != 1)}" if steps else ""
+    sentence = f"Trained for a trial{length}: not for use."
+    return replace(
+        record, dice=f"**{sentence}** {record.dice}", trial=sentence,
+        provenance={**record.provenance, "trial": True, "trial_steps": steps or None},
+    )  # fmt: skip
+
+
 def shipped_from(bundle: Path, model: Path) -> bool:
     """Return whether a shipped folder was made of a training's weights, or of these and trained further."""
     shipped, metadata = bundle / "models" / "model.pt", bundle / "configs" / "metadata.json"
@@ -118,13 +136,15 @@ def _training(provenance: Mapping[str, Any], versions: Mapping[str, Any]) -> lis
     images = provenance["images"]
     budget = "- Labelled images: not recorded."
     if "labelled" in images:
-        budget = f"- Budget: {images['labelled']} labelled images of {images['labelled_patients']} patients."
+        labelled, patients = images["labelled"], images["labelled_patients"]
+        budget = f"- Budget: {_count(labelled, 'labelled image')} of {_count(patients, 'patient')}."
     shares = "- Unlabelled and synthetic images: not recorded."
     if "synthetic" in images:
         total = sum(images[part] for part in ("labelled", "unlabelled", "synthetic"))
         share = images["synthetic"] / total if total else 0
         shares = (
-            f"- Beside them {images['unlabelled']} unlabelled and {images['synthetic']} synthetic images "
+            f"- Beside {'them' if images['labelled'] != 1 else 'it'} {images['unlabelled']} unlabelled and "
+            f"{_count(images['synthetic'], 'synthetic image')} "
             f"({share:.0%} of all are synthetic)."
         )
     teacher = {None: "not recorded", "": "none"}.get(provenance["teacher"], provenance["teacher"])
@@ -169,4 +189,8 @@ def _dice(run: Path, force: bool) -> tuple[float | None, str]:
         f"{name} {values['dice']['mean']:.3f}" for name, values in summary.get("labels", {}).items() if "dice" in values
     )
     patients = summary.get("patients", summary.get("cases"))
-    return mean, f"Mean Dice {mean:.3f} on {patients} patients it was evaluated on ({by_organ})."
+    return mean, f"Mean Dice {mean:.3f} on {_count(patients, 'patient')} it was evaluated on ({by_organ})."
+
+
+def _count(number: int | None, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import nibabel as nib
@@ -13,7 +13,7 @@ from PIL import Image
 from scipy import ndimage
 
 from tskd.data.io.image_files import colour_channels, distinct, stored_mask
-from tskd.data.io.nifti import load_volume, read_nifti
+from tskd.data.io.nifti import as_label, load_volume, read_nifti
 from tskd.errors import TskdError
 from tskd.new_study.tree import VOLUMES, Case, Tree
 
@@ -23,6 +23,7 @@ KEPT = 0.93  # Dice of masks that were made small and large again, below which a
 ONE_PIECE = 0.98  # share of a structure in its largest part, in every mask
 HOUNSFIELD = -500.0  # only CT has values below
 SHOWN = 10  # problems
+NAMED = 3  # masks that hold a value
 
 
 @dataclass
@@ -39,6 +40,7 @@ class Look:
         kept: worst mean Dice of a structure at that size.
         one_piece: structures that are one piece in every volume.
         read: how many cases were read.
+        holders: mask value -> the masks that hold it.
     """
 
     values: list[int]
@@ -50,12 +52,27 @@ class Look:
     kept: float = 1.0
     one_piece: tuple[int, ...] = ()
     read: int = 0
+    holders: Mapping[int, Sequence[Path]] = field(default_factory=dict)
 
     @property
     def structures(self) -> int:
         """How many classes beside the background."""
         drawn = [value for value in self.values if value != 255] or [1]
         return 1 if len(self.values) == 1 else max(drawn)
+
+    def rare(self, value: int) -> bool:
+        """Whether at most a quarter of the masks hold a value: it may be a stray one."""
+        return 0 < 4 * len(self.holders.get(value, ())) <= self.read
+
+    def holding(self, value: int) -> str:
+        """Name the masks that hold a value, as in "only masks/7.png holds 4"; where many do, say how many."""
+        files = [str(path) for path in self.holders[value]]
+        if len(files) > NAMED and not self.rare(value):
+            return f"{len(files)} of {self.read} masks hold {value}"
+        shown, more = files[:NAMED], len(files) - NAMED
+        shown += [f"{more} other{'s' * (more > 1)}"] if more > 0 else []
+        listed = " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
+        return f"only {listed} hold{'s' * (len(files) == 1)} {value}"
 
 
 def look(tree: Tree) -> Look:
@@ -75,7 +92,11 @@ def look(tree: Tree) -> Look:
             seen.append(case)
         except TskdError as error:
             problems.append(str(error))
-    values = sorted({value for mask in masks for value in distinct(mask) if value})
+    holders: dict[int, list[Path]] = {}
+    for case, mask in zip(seen, masks, strict=True):
+        for value in distinct(mask):
+            holders.setdefault(int(value), []).extend([case.mask.path] if case.mask else [])
+    values = sorted(holders.keys() - {0})
     if not problems:
         problems += _odd_values(values, seen, masks)
     kinds: set[int] = set()
@@ -83,7 +104,7 @@ def look(tree: Tree) -> Look:
         kinds, wrong = _channels(tree.cases[:: -(-len(tree.cases) // READ[False])])
         problems += wrong
     _refuse(problems)
-    measured = Look([int(value) for value in values], 3 if 3 in kinds else 1, len(kinds) > 1, read=len(seen))
+    measured = Look(values, 3 if 3 in kinds else 1, len(kinds) > 1, read=len(seen), holders=holders)
     measured.size, measured.kept = _size(masks, measured)
     if tree.volumes:
         measured.one_piece = _one_piece(masks, measured)
@@ -106,10 +127,12 @@ def _mask(path: Path) -> NDArray:
         array = (
             array.reshape(array.shape[:3]) if array.ndim > 3 and array.shape[3:] == (1,) * (array.ndim - 3) else array
         )
-        values = np.rint(array)
-        if array.ndim != 3 or array.dtype.kind not in "iufb" or (abs(array - values) > 1e-3).any():
-            raise TskdError(f"{path}: expected a volume of class indices, found {array.dtype} {array.shape}")
-        return values.astype(np.int32)
+        if array.ndim != 3 or array.dtype.kind not in "iufb":
+            raise TskdError(
+                f"{path}: expected a volume of class indices with 3 dimensions, found {array.dtype} of shape "
+                f"{array.shape}. Write one number a voxel: 1, 2, ... for the structures."
+            )
+        return as_label(array, path)
     return stored_mask(path).values
 
 
@@ -120,7 +143,8 @@ def _odd_values(values: Sequence[int], cases: Sequence[Case], masks: Sequence[ND
         return ["masks: expected a structure in at least one, found 0 everywhere"]
     if len(values) == 1 or (indices and min(indices) > 0 and max(indices) <= 2 * len(indices) + 2):
         return []
-    worst = max(range(len(masks)), key=lambda number: (len(distinct(masks[number])) > 40, masks[number].max()))
+    largest = [max((value for value in distinct(mask) if value != 255), default=0) for mask in masks]
+    worst = max(range(len(masks)), key=lambda number: (len(distinct(masks[number])) > 40, largest[number]))
     mask = cases[worst].mask
     shown = ", ".join(map(str, distinct(masks[worst])[:8]))
     remedy = "JPEG stores grey values that nobody drew: save the masks as PNG." if (

@@ -17,23 +17,49 @@ from tskd.new_study.tree import Case, Tree
 VALIDATION = 0.1  # share of the training patients, where folders say what is for testing
 
 
-def patients(tree: Tree) -> dict[str, str]:
-    """Return path of an image -> patient, where the names of files or folders say who it is; empty where none does."""
+def patients(tree: Tree) -> tuple[dict[str, str], str]:
+    """Return path of an image -> patient, and whose names say who it is: "sub-folders" or "files".
+
+    Empty, both, where no name does.
+    """
     cases = tree.cases
     ids = {case.image.patient for case in cases}
     if len(ids) > 1 and "" not in ids:
-        return {}  # `tskd prepare` compares them and writes none of them anywhere
+        return {}, ""  # `tskd prepare` compares them and writes none of them anywhere
     folders = [names.kept_parents(case.image.relative) for case in cases]
     if tree.cases[0].image.kind != "series" and all(folders) and 1 < len({each[0] for each in folders}) < len(cases):
-        return {str(case.image.path): each[0] for case, each in zip(cases, folders, strict=True)}
+        return {str(case.image.path): each[0] for case, each in zip(cases, folders, strict=True)}, "sub-folders"
     shared = names.patients([case.image.stem for case in cases])
     if len(set(shared.values())) < 2:
-        return {}
-    return {str(case.image.path): shared.get(case.image.stem, case.image.stem) for case in cases}
+        return {}, ""
+    return {str(case.image.path): shared.get(case.image.stem, case.image.stem) for case in cases}, "files"
 
 
-def lists(tree: Tree, groups: dict[str, str]) -> dict[str, str]:
-    """Return path of an image -> list, where folders say what is for testing; empty where the lists are to be drawn."""
+def too_few(groups: dict[str, str], named_by: str) -> str:
+    """Return what to do where the patients are too few for three lists, with what was taken for a patient."""
+    codes = sorted(set(groups.values()))
+    shown = ", ".join(codes[:3]) + ", ..." * (len(codes) > 3)
+    if named_by == "sub-folders":
+        return (
+            f"Each sub-folder ({shown}) was taken as a patient: put all files into one folder if that is wrong, or "
+            "add patients."
+        )
+    if named_by == "files":
+        return (
+            f"Files with names alike were taken as one patient's ({shown}): rename them if that is wrong, or add "
+            "patients."
+        )
+    return "Add patients."
+
+
+def lists(tree: Tree, groups: dict[str, str], remedy: str) -> dict[str, str]:
+    """Return path of an image -> list, where folders say what is for testing; empty where the lists are to be drawn.
+
+    Args:
+        tree: images and masks.
+        groups: as `patients` returns it.
+        remedy: what to do where the training folder has too few patients.
+    """
     named = {case.section for case in tree.cases if case.mask}
     if "training" not in named or not named & {"test", "validation"}:
         return {}
@@ -42,15 +68,15 @@ def lists(tree: Tree, groups: dict[str, str]) -> dict[str, str]:
               for case in tree.cases if case.mask}  # fmt: skip
     if "validation" not in chosen.values():
         patients = {path: groups.get(path, path) for path, section in chosen.items() if section == "training"}
-        drawn = share_out(patients.values(), 0, VALIDATION, 0)["validation"]
+        drawn = share_out(patients.values(), 0, VALIDATION, 0, remedy)["validation"]
         chosen |= {path: "validation" for path, group in patients.items() if group in drawn}
     return {**{str(case.image.path): "training" for case in tree.cases if case.mask is None}, **chosen}
 
 
-def nnunet_lists(root: Path, tree: Tree, groups: dict[str, str]) -> dict[str, str]:
+def nnunet_lists(root: Path, tree: Tree, groups: dict[str, str], remedy: str) -> dict[str, str]:
     """Return path of an image -> list, as fold 0 of nnU-Net's splits_final.json says; empty where there is none.
 
-    The cases that the fold is validated on are for testing, and validation is drawn from the others.
+    The cases that the fold is validated on are for testing, and validation is drawn from the others. As for `lists`.
     """
     file = next((each / SPLITS for each in (root, root.parent) if (each / SPLITS).is_file()), None)
     if file is None:
@@ -61,7 +87,7 @@ def nnunet_lists(root: Path, tree: Tree, groups: dict[str, str]) -> dict[str, st
     if set(chosen.values()) != {"training", "test"}:
         return {}
     training = {path: groups.get(path, path) for path, section in chosen.items() if section == "training"}
-    drawn = share_out(training.values(), 0, VALIDATION, 0)["validation"]
+    drawn = share_out(training.values(), 0, VALIDATION, 0, remedy)["validation"]
     return chosen | {path: "validation" for path, group in training.items() if group in drawn}
 
 

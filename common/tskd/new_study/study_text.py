@@ -114,7 +114,13 @@ def _setting(line: str, data: DataSet) -> str:
     if data.measured is not None and "memory_format" in (faster := data.measured.faster()):
         layout = f"memory_format: {faster['memory_format'][0]}"  # changes no result but by rounding
         line = re.sub(r"^(  student: \{.*)\}", lambda m: f"{m[1]}, {layout}}}", line)
-    line = re.sub(r"(largest_component: )\[[\d, ]*\]", lambda m: f"{m[1]}{list(data.one_piece)}", line)
+    if "largest_component: [" in line:
+        remark = (
+            "? only the largest piece of each is kept; "
+            if data.one_piece
+            else "structures of which everybody has one; "
+        )
+        line = re.sub(r"\[.*", f"{list(data.one_piece)}  # {remark}[] for lesions, tumours and vessels", line)
     if data.weights is None or "vfm: mobile_sam," not in line:
         return line
     weights = f"vfm: mobile_sam, weights: {json.dumps(data.weights)},"

@@ -28,6 +28,9 @@ KINDS = {  # words of a folder's name -> modality
     "fundus photography": ("fundus", "retina", "chase", "drive", "stare", "idrid"),
     "X-ray": ("xray", "cxr", "radiograph", "chestxray"),
 }
+SEVERAL = re.compile(  # structures of which a patient may have several
+    "lesion|tumou?r|cancer|metasta|nodule|cyst|polyp|plaque|stone|lymph|vessel|arter|vein|infarct", re.IGNORECASE
+)
 
 
 @dataclass
@@ -81,8 +84,11 @@ def new_study(
     """
     described, tree = read_description(images), read_tree(images, masks, channel)
     measured, study = look(tree), NewStudy([output])
-    groups = sources.patients(tree)
-    sections = sources.nnunet_lists(images, tree, groups) or sources.lists(tree, groups)
+    groups, named_by = sources.patients(tree)
+    remedy = sources.too_few(groups, named_by)
+    sections = sources.nnunet_lists(images, tree, groups, remedy) or sources.lists(tree, groups, remedy)
+    if not sections:
+        share_out(sources.patients_of(tree, groups), 0.2, 0.1, 0, remedy)  # raises where they are too few
     options = sources.folders(tree, groups, sections)
     if not options:
         study.files.append(output.with_suffix(".csv"))
@@ -95,12 +101,18 @@ def new_study(
         name=_name(images, described), volumes=tree.volumes, sources=options, root="",
         names=_structures(described, measured, labels, study, comments),
         modality=_modality(images, described, tree, measured, channel, study, comments), channels=measured.channels,
-        convert=measured.mixed, size=measured.size, one_piece=measured.one_piece,
+        convert=measured.mixed, size=measured.size,
         weights=_weights(weights, study), comments=comments, seen=study.seen,
         measured=read_measured(),
     )  # fmt: skip
     data.window = measured.window if data.modality == "CT" else None
-    _patients(tree, groups, sections, study, comments)
+    data.one_piece = [value for value in measured.one_piece if not SEVERAL.search(data.names[value - 1])]
+    _patients(tree, groups, named_by, sections, study, comments)
+    if tree.volumes and data.one_piece:
+        study.unknown.append(
+            f"largest_component: {list(data.one_piece)}, as each is one piece in every mask that was read: only the "
+            "largest piece of a predicted one is kept. [] where a patient may have several"
+        )
     if options:
         data.root, data.sources = _below_root(options)
     else:
@@ -162,7 +174,12 @@ def _structures(
     count = max(measured.structures, *described.labels, len(labels)) if described.labels else measured.structures
     if labels:
         if len(labels) < measured.structures:
-            raise TskdError(f"--labels: expected {measured.structures} names, as masks have, found {len(labels)}")
+            beyond = [value for value in measured.values if len(labels) < value != 255]
+            raise TskdError(
+                f"--labels: expected {measured.structures} names, as masks have, found {len(labels)}: "
+                f"{'; '.join(map(measured.holding, beyond))}. Name as many structures as there are, or correct the "
+                "masks."
+            )
         names = list(labels)
     else:
         given = {value: name.replace(",", " ") for value, name in described.labels.items()}
@@ -174,6 +191,11 @@ def _structures(
     drawn = set(range(1, 2)) if len(measured.values) == 1 else set(measured.values)
     if missing := [name for value, name in enumerate(names, 1) if value not in drawn]:
         study.notes.append(f"no mask that was read shows {', '.join(missing)}")
+    study.notes += [
+        f"{measured.holding(value)}: where that is no structure, correct the mask, and run this again"
+        for value in measured.values
+        if value != 255 and measured.rare(value) and names[value - 1 : value] == [f"structure {value}"]
+    ]
     return names
 
 
@@ -205,16 +227,13 @@ def _weights(weights: Path | None, study: NewStudy) -> str | None:
 
 
 def _patients(
-    tree: Tree, groups: dict[str, str], sections: dict[str, str], study: NewStudy, comments: dict[str, str]
-) -> None:
+    tree: Tree, groups: dict[str, str], named_by: str, sections: dict[str, str], study: NewStudy,
+    comments: dict[str, str],
+) -> None:  # fmt: skip
     patients = sources.patients_of(tree, groups)
     labelled = [case for case in tree.cases if case.mask]
-    if not sections:
-        share_out(patients, 0.2, 0.1, 0)  # raises where they are too few for three lists
     if groups:
-        study.seen.append(
-            f"{len(patients)} patients with masks, by the names of files and folders: see the column group"
-        )
+        study.seen.append(f"{len(patients)} patients with masks, by the names of {named_by}: see the column group")
     elif len({case.image.patient for case in tree.cases}) > 1:
         study.seen.append(f"{len(patients)} patients with masks, by DICOM's PatientID")
     else:

@@ -6,7 +6,8 @@ import statistics
 from pathlib import Path
 
 from tskd.data.budget import groups_of
-from tskd.workflow.gain import LEVEL, validation_dice
+from tskd.data.datalist import read
+from tskd.workflow.gain import LEVEL, too_few, validation_dice
 from tskd.workflow.steps import Cell, Step
 from tskd.workflow.study import TRAINED, Study, teachers_of
 
@@ -52,8 +53,15 @@ def _line(study: Study, dataset: str, means: dict[str, float], best: str) -> str
         words = (
             "has made no difference beyond chance" if abs(gain) < LEVEL else "has helped" if gain > 0 else "has hurt"
         )
-        line += f". Distillation {words} ({gain:+.3f})"
+        few = too_few(_validation_patients(study, dataset))
+        line += f". Distillation: {gain:+.3f} {few}" if few else f". Distillation {words} ({gain:+.3f})"
     return f"{line}. The best student there is shipped: {best}"
+
+
+def _validation_patients(study: Study, dataset: str) -> int | None:
+    """Return the patients of the validation list; None where its dataset.json is not there."""
+    file = Path(study.prepare(_largest(study, dataset)[0]).output)
+    return len({entry["group"] for entry in read(file)["validation"]}) if file.is_file() else None
 
 
 def _teachers(study: Study, dataset: str) -> dict[str, float]:

@@ -36,8 +36,8 @@ def counts(file: Path, content: Mapping[str, Any]) -> list[str]:
         unit = "voxels" if volumes else "pixels"
         parts = [f"{content['labels'][key]} {sizes.get(int(key), 0):,}" for key in content["labels"] if key != "0"]
         parts += [f"not annotated {sizes[IGNORE]:,}"] if IGNORE in sizes else []
-        what = "volumes" if volumes else "images"
-        text = f"  {name}: {patients} patients, {len(entries)} {what}"
+        what = ("volume" if volumes else "image") + "s" * (len(entries) != 1)
+        text = f"  {name}: {patients} patient{'s' * (patients != 1)}, {len(entries)} {what}"
         lines.append(text + (f"; {unit}: {', '.join(parts)}" if sizes else ""))
     return lines
 

@@ -213,6 +213,11 @@ class Distillation:
         return [self.output / name for name in [*self._rounds, "tskd"]]
 
     @property
+    def validation_patients(self) -> int:
+        """How many patients the validation list has."""
+        return len({entry["group"] for entry in read(self._dataset_file)["validation"]})
+
+    @property
     def _dataset_file(self) -> Path:
         return self.dataset_dir.resolve() / "dataset.json"
 
@@ -350,7 +355,11 @@ def _run(request: Distillation, steps: Mapping[str, Step], environment: Mapping[
             screen.line(expectation(request.teachers, supervised, best))
     if request.joint:
         result, line = better(
-            supervised, request.students[0], best, request.output / LONGER if request.baseline else None
+            supervised,
+            request.students[0],
+            best,
+            request.output / LONGER if request.baseline else None,
+            request.validation_patients,
         )
         screen.line(line)
         for number, run in enumerate(request.students[1:], start=2):

@@ -79,8 +79,10 @@ def find_dataset(run: Path) -> Path:
     versions.json is taken first.
 
     Raises:
-        TskdError: it is in neither place.
+        TskdError: there is no such folder, or it is in neither place.
     """
+    if not run.is_dir():
+        raise TskdError(f"{run}: expected the folder of a training, found none. Correct --run")
     file = run / "versions.json"
     made_with = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     data, named = made_with.get("data", {}), Path(made_with.get("settings", {}).get("dataset_file", "dataset.json"))

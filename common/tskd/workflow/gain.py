@@ -9,6 +9,8 @@ from pathlib import Path
 
 METRIC = "validation_val_mean_dice"
 LEVEL = 0.01  # difference of mean Dice on validation that chance makes
+FAR = 0.2  # behind the student: one that was 0.3 behind has made it worse than its own average did (docs/results/quickstart_seeds.md)
+FEW_PATIENTS = 5  # on the validation list, below which its Dice shows no difference, however large
 
 
 def validation_dice(run: Path, best: bool = False) -> float | None:
@@ -73,9 +75,12 @@ def expectation(teachers: Sequence[Path], supervised: Path, best: bool = False) 
     line = f"validation Dice: teacher {', '.join(words)}, student of the labels {student:.3f}. "
     if max(known) > student + LEVEL:
         line += "The teacher is ahead: its soft labels may bring the student up to it."
-    else:
-        line += "The teacher is not ahead, and where that was so distillation has brought nothing. "
+    elif max(known) > student - FAR:
+        line += "The teacher is not ahead: from such a one students have learned little (docs/results). "
         line += "Train the teacher longer or larger, or take several teachers."
+    else:
+        line += "The teacher is far behind, and its pseudo-labels mislead. "
+        line += "Train it longer or larger, or let the student's average label the images: --distil pseudo_ratio=1."
     return line + rest
 
 
@@ -89,7 +94,16 @@ def _measure(teacher: Path) -> str:
     )
 
 
-def better(supervised: Path, distilled: Path, best: bool = False, longer: Path | None = None) -> tuple[Path, str]:
+def too_few(patients: int | None) -> str:
+    """Return the words on a validation list that is too short for a difference; empty where it is not, or unknown."""
+    if patients is None or patients >= FEW_PATIENTS:
+        return ""
+    return f"on {'one validation patient' if patients == 1 else f'{patients} validation patients'}, too few to tell"
+
+
+def better(
+    supervised: Path, distilled: Path, best: bool = False, longer: Path | None = None, patients: int | None = None
+) -> tuple[Path, str]:
     """Return the run to ship, and a line that says what distillation has brought.
 
     The distilled student unless it is behind on validation: one that is worse must not ship.
@@ -99,13 +113,14 @@ def better(supervised: Path, distilled: Path, best: bool = False, longer: Path |
         distilled: of the joint training.
         best: as `validation_dice`.
         longer: of the training that goes on with the labels alone; None where there was none, which the line says.
+        patients: on the validation list; the line claims nothing of few. None where it is not known.
     """
     alone = {run: validation_dice(run, best) for run in (supervised, longer) if run is not None}
     known, after = {run: dice for run, dice in alone.items() if dice is not None}, validation_dice(distilled, best)
     if len(known) < len(alone) or after is None:
         return distilled, "validation Dice: unknown, so nothing says whether distillation has brought anything."
     before = max(known, key=known.__getitem__)
-    gain = after - known[before]
+    gain, few = after - known[before], too_few(patients)
     line = f"validation Dice: {known[supervised]:.3f} by the labels alone, "
     if longer is None:
         line += f"{after:.3f} with soft labels ({gain:+.3f})."
@@ -116,7 +131,10 @@ def better(supervised: Path, distilled: Path, best: bool = False, longer: Path |
         student = (
             "the student of the labels" if before == supervised else "the student of the labels, trained for longer,"
         )
-        line += f" Distillation has brought nothing: {student} is the result."
+        brought = f"That is {few}" if few else "Distillation has brought nothing"
+        line += f" {brought}: {student} is the result."
+    elif few:
+        line += f" That is {few}."
     elif gain < LEVEL:
         line += " That is within chance."
     return (before if gain < 0 else distilled), line if longer is not None else line + unequal(supervised, distilled)

@@ -162,7 +162,9 @@ def _compare(study: Study, dataset: str, cell: Cell, file: Path, result: Preflig
     result.problems += [problem for problem in problems if problem not in result.problems]
     if first:
         sheet = Path(study.output) / dataset / "preflight.png"
-        result.lines += [f"{dataset}: {content['modality']}, {cell.fold}", *counts(file, content)]
+        modality = "modality unknown" if content["modality"] == "unknown" else content["modality"]
+        where = f", {cell.fold}" if "folds" in study.config else ""
+        result.lines += [f"{dataset}: {modality}{where}", *counts(file, content)]
         result.lines += _few(content)
         overlay_sheet(file, content, sheet)
         result.lines.append(f"  images with their labels, to look at before you train: {sheet}")

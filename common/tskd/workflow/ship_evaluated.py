@@ -28,6 +28,8 @@ def ship(
     force: bool = False,
     formats: Sequence[str] = (),
     flips: Sequence[str] = (),
+    data_name: str = "",
+    trial: bool = False,
 ) -> Path:
     """Ship a run as `ship_run` does, its evaluation in the README; print which patients its codes stand for.
 
@@ -40,6 +42,8 @@ def ship(
         force: ship in spite of what the evaluation says.
         formats: further files of the network beside model.pt, such as torchscript and onnx.
         flips: axes of which the bundle averages the logits of mirrored images.
+        data_name: of the data set, for the README; by default the one in its dataset.json.
+        trial: the training was one of toy length.
 
     Returns:
         The output folder.
@@ -61,7 +65,9 @@ def ship(
     metrics = Path(run) / "metrics.csv"
     rows = read_rows(metrics) if metrics.is_file() else []
     lines = accuracy(rows) if organs(rows) else ()
-    written = ship_run(bundle or BUNDLES / STUDENT, run, output, dataset_file, model, force, lines, flips)
+    written = ship_run(
+        bundle or BUNDLES / STUDENT, run, output, dataset_file, model, force, lines, flips, data_name, trial
+    )
     for patient in worst_patients(rows):
         print(f"among the worst: patient {patient}, in the README {code_of(patient)}")
     for kind in dict.fromkeys(formats):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tskd.data.split import fair_order, grouped_folds, split_groups
+from tskd.data.split import draw_lists, fair_order, grouped_folds, share_out, split_groups
 from tskd.errors import TskdError
 
 GROUPS = st.lists(st.text("abcdefghij0123456789", min_size=1, max_size=3), min_size=3, max_size=30, unique=True)
@@ -85,3 +85,14 @@ def test_fair_order_is_pinned():
     order = [item["case"] for item in fair_order(items_of({"a": 3, "b": 2, "c": 1}), 0)]
     assert order == PINNED
     assert [item["case"] for item in fair_order(items_of({"a": 3, "b": 2, "c": 1}), 1)] != PINNED
+
+
+@pytest.mark.parametrize(
+    ("test", "validation", "wanted"),
+    [(0.2, 0.1, "training, validation and test"), (0, 0.1, "training and validation"), (0.2, 0, "training and test")],
+)
+def test_too_few_patients_are_told_with_the_lists_and_the_remedy_of_the_caller(test, validation, wanted):
+    with pytest.raises(TskdError) as error:
+        share_out(["P1"], test, validation, 0, "Ask your colleagues.")
+    assert str(error.value) == f"patients: expected enough for {wanted}, found 1 with labels. Ask your colleagues."
+    assert draw_lists(["P1"], 0, 0, 0)[0] == {"training": ["P1"], "validation": [], "test": []}

@@ -180,6 +180,29 @@ def test_what_is_kept_of_each_class_goes_along(tmp_path: Path) -> None:
     )
     configs = ship_run(BUNDLE, run, tmp_path / "f_segmentation", tmp_path / "dataset.json", force=True) / "configs"
     assert _json(configs / "inference.json")["largest_component"] == [1, 3]
+    assert "its axes and its place, in mm." in (configs.parent / "docs/README.md").read_text()
+
+
+def test_a_training_of_toy_length_is_called_so_and_the_data_set_as_its_study_calls_it(tmp_path: Path) -> None:
+    ship(tmp_path, "png")
+    run = tmp_path / "run"
+    (run / "models").mkdir(parents=True)
+    (tmp_path / "weights.pt").rename(run / "models/model.pt")
+    images = {"labelled": 1, "labelled_patients": 1, "unlabelled": 3, "synthetic": 1}
+    (run / "versions.json").write_text(json.dumps({"settings": {"image_size": IMAGE_SIZE}, "images": images}))
+    (run / "train_log.csv").write_text("epoch,step,name,value\n1,2,loss,0.5\n1,4,loss,0.4\n")
+    dataset = tmp_path / "dataset.json"
+    output = tmp_path / "t_segmentation"
+    copy = ship_run(BUNDLE, run, output, dataset, force=True, data_name="photos", trial=True)
+    text, metadata = (copy / "docs/README.md").read_text(), _json(copy / "configs/metadata.json")
+    assert "\n**Trained for a trial of 4 steps: not for use.** It was not evaluated.\n" in text
+    assert "Trained on the data set photos, licence:" in text
+    assert "- Budget: 1 labelled image of 1 patient.\n- Beside it 3 unlabelled and 1 synthetic image (20%" in text
+    assert "in mm" not in text  # a picture has no place
+    assert metadata["description"].endswith("Trained for a trial of 4 steps: not for use.")
+    assert (metadata["provenance"]["trial"], metadata["provenance"]["trial_steps"]) == (True, 4)
+    plain = ship_run(BUNDLE, run, tmp_path / "p_segmentation", dataset, force=True)
+    assert "trial" not in (plain / "docs/README.md").read_text() + json.dumps(_json(plain / "configs/metadata.json"))
 
 
 def test_weights_that_do_not_fit_are_refused_by_name_and_leave_nothing(tmp_path: Path) -> None:

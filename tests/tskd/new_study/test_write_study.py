@@ -7,6 +7,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -150,7 +151,9 @@ def decathlon(tmp_path: Path) -> Path:
     return root
 
 
-def test_decathlon_ct_has_a_window_and_knows_what_is_one_piece(decathlon: Path, tmp_path: Path) -> None:
+def test_decathlon_ct_has_a_window_and_knows_what_is_one_piece(
+    decathlon: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config, content = made(tmp_path, decathlon)
     assert (config["name"], content["modality"]) == ("Spleen", "CT")
     options = config["datasets"]["mine"]["prepare"]["options"]
@@ -158,6 +161,72 @@ def test_decathlon_ct_has_a_window_and_knows_what_is_one_piece(decathlon: Path, 
     assert low < -900 < 300 < high  # the noise inside the masks goes from -1000 to 400
     assert config["overrides"]["all"]["largest_component"] == [1]
     assert options["unlabelled"] == "{data_root}/imagesTs"
+    assert "largest_component: [1]  # ? only the largest piece of each" in (tmp_path / "study.yaml").read_text()
+    unknown = capsys.readouterr().out.partition("not known, look at these lines of the file:\n")[2]
+    assert "\n  largest_component: [1], as each is one piece in every mask that was read: only the largest" in unknown
+
+
+def test_tumours_and_vessels_are_not_cut_to_one_piece_though_the_masks_show_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(6):
+        volume(tmp_path / f"images/{number}.nii.gz", number)
+        label(tmp_path / f"masks/{number}.nii.gz", 3)
+    config, _ = made(tmp_path, tmp_path / "images", tmp_path / "masks", "--labels", "liver,liver tumour,portal vein")
+    assert config["overrides"]["all"]["largest_component"] == [1]
+    capsys.readouterr()
+    folders, file = [str(tmp_path / "images"), str(tmp_path / "masks")], tmp_path / "second.yaml"
+    assert main(["init", *folders, "--labels", "lesion,Tumor,vessels", "--output", str(file)]) == 0
+    assert read_yaml(file)["overrides"]["all"]["largest_component"] == []
+    assert "largest_component" not in capsys.readouterr().out
+
+
+@pytest.fixture
+def stray(tmp_path: Path) -> Path:
+    """Eight pictures with the values 1 and 2, of which one mask holds 5, too."""
+    for number in range(8):
+        picture(tmp_path / f"photos/{number}.png", number)
+        mask = ball((40, 48), 2)
+        mask[0, 0] = 5 * (number == 3)
+        drawn(tmp_path / f"masks/{number}.png", 2)
+        Image.fromarray(mask).save(tmp_path / f"masks/{number}.png")
+    return tmp_path
+
+
+def test_the_mask_that_alone_holds_a_value_is_named(stray: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made(stray, stray / "photos", stray / "masks")
+    said = capsys.readouterr().out
+    assert f"note: only {stray}/masks/3.png holds 5: where that is no structure, correct the mask" in said
+    assert "hold 2" not in said
+    assert "note: no mask that was read shows structure 3, structure 4\n" in said
+
+
+def test_too_few_names_tell_which_masks_hold_the_other_values(stray: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["init", str(stray / "photos"), str(stray / "masks"), "--output", str(stray / "study.yaml"), "--labels"]
+    assert main([*command, "lesion"]) == 2
+    assert (
+        f"--labels: expected 5 names, as masks have, found 1: 8 of 8 masks hold 2; only {stray}/masks/3.png holds 5. "
+        "Name as many structures as there are, or correct the masks."
+    ) in capsys.readouterr().err
+    assert main([*command, "a,b,c,d,e"]) == 0
+    assert "holds" not in capsys.readouterr().out  # a value with a name is meant
+
+
+@pytest.mark.parametrize("names", ["{}{}", "{}/{}"])
+def test_sub_folders_that_were_taken_as_patients_are_named(
+    tmp_path: Path, names: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of two sub-folders no study can be made, of the same files in one folder it can."""
+    for number in range(8):
+        picture(tmp_path / f"photos/{names.format('ab'[number % 2], number)}.png", number)
+        drawn(tmp_path / f"masks/{names.format('ab'[number % 2], number)}.png")
+    status = main(["init", str(tmp_path / "photos"), str(tmp_path / "masks"), "--output", str(tmp_path / "s.yaml")])
+    assert status == (2 if "/" in names else 0)
+    if status:
+        assert (
+            "patients: expected enough for training, validation and test, found 2 with labels. Each sub-folder (a, b) "
+            "was taken as a patient: put all files into one folder if that is wrong, or add patients."
+        ) in capsys.readouterr().err
 
 
 def test_a_tree_of_dicom_series_with_masks_beside_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -286,6 +355,13 @@ def test_a_file_is_written_over_only_if_that_is_asked_for(
         (lambda root: (root / "dataset.json").write_text('{"labels": {"a": 1, "ignore": 2}}'), "ignore as 2"),
         (lambda root: write_volume(root / "labelsTr/spleen_1.nii.gz", ball((24, 20, 5)) * 63, AFFINE), "63"),
         (lambda root: (root / "labelsTr/spleen_1.nii.gz").write_bytes(b"x"), "expected a readable NIfTI file"),
+        (
+            lambda root: nib.save(
+                nib.Nifti1Image(ball((24, 20, 5)) * np.float32(0.5), AFFINE), root / "labelsTr/spleen_1.nii.gz"
+            ),
+            "spleen_1.nii.gz: expected label values that are whole numbers from 0 to 255, found [0.5]. A scale factor "
+            "in the header (scl_slope, scl_inter) may be the cause: write the values unscaled.",
+        ),
         (lambda root: label(root / "labelsTr/spleen_1_seg.nii.gz"), "expected one mask file an image"),
         (lambda root: [p.unlink() for n in range(2, 6) for p in root.glob(f"*Tr/spleen_{n}*")], "patients"),
     ],

@@ -13,7 +13,7 @@ from tskd.data.prepare.image_writer import prepare_images
 from tskd.data.prepare.inventory import Inventory
 from tskd.data.prepare.patients import group_in_name, refuse_alike, warn_of_several
 from tskd.data.prepare.table import SECTIONS, case_names, read_table
-from tskd.data.split import draw_lists
+from tskd.data.split import FEWER_LISTS, draw_lists
 from tskd.errors import TskdError
 
 
@@ -99,7 +99,8 @@ def prepare_images_masks(
         split = {name: sorted({p.group for p in pictures if source.sections.get(p.case) == name}) for name in SECTIONS}
         rule = "as the table says"
     else:
-        split, rule = draw_lists((p.group for p in pictures if p.label), test, validation, seed, fold, folds)
+        labelled = (p.group for p in pictures if p.label)
+        split, rule = draw_lists(labelled, test, validation, seed, fold, folds, FEWER_LISTS)
     listed = {group for patients in split.values() for group in patients}
     split["training"] = sorted({*split["training"], *({picture.group for picture in pictures} - listed)})
     header = {

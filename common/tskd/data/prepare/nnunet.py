@@ -20,7 +20,7 @@ from tskd.data.io.nifti import NIFTI, read_nifti, write_volume
 from tskd.data.prepare.images import prepare_images_masks
 from tskd.data.prepare.patients import group_in_name
 from tskd.data.prepare.volumes import prepare_volumes_masks
-from tskd.data.split import share_out
+from tskd.data.split import FEWER_LISTS, share_out
 from tskd.errors import TskdError
 
 SPLITS = "splits_final.json"
@@ -224,11 +224,11 @@ def _complete(
 ) -> dict[str, str]:
     """Draw, by patient, the lists that nothing says."""
     complete = dict(sections)
-    for wanted, among, share in (("test", ("",), test), ("validation", ("", "training"), validation)):
-        if wanted in complete.values() or not share:
+    for wanted, among, shares in (("test", ("",), (test, 0)), ("validation", ("", "training"), (0, validation))):
+        if wanted in complete.values() or not any(shares):
             continue
         patients = {case: groups[case] for case, section in complete.items() if section in among}
-        drawn = share_out(patients.values(), 0, share, seed)["validation"]
+        drawn = share_out(patients.values(), *shares, seed, FEWER_LISTS)[wanted]
         complete |= {case: wanted for case, group in patients.items() if group in drawn}
     return {case: section or "training" for case, section in complete.items()}
 

@@ -59,12 +59,15 @@ def several_of_one(names: Iterable[str]) -> dict[str, list[str]]:
     return similar
 
 
-def warn_of_several(groups: Mapping[str, str], how: str = "--group-pattern, or the column group of --table") -> None:
+def warn_of_several(groups: Mapping[str, str], how: str = "--group-pattern, or the column group of --table") -> bool:
     """Warn where cases of different patients have names that look like several scans of one.
 
     Args:
         groups: case -> patient.
         how: what to do about it.
+
+    Returns:
+        Whether there are any.
     """
     apart = {who: names for who, names in several_of_one(groups).items() if len({groups[name] for name in names}) > 1}
     if apart:
@@ -75,6 +78,7 @@ def warn_of_several(groups: Mapping[str, str], how: str = "--group-pattern, or t
             shown,
             how,
         )
+    return bool(apart)
 
 
 def refuse_alike(groups: Iterable[str]) -> None:

@@ -13,7 +13,7 @@ from tskd.data.prepare.pseudonyms import without_identities
 from tskd.data.prepare.table import SECTIONS, case_names, read_table
 from tskd.data.prepare.volume_checks import Patient, known_patients
 from tskd.data.prepare.volume_writer import fingerprint, preparation, prepare_volumes
-from tskd.data.split import draw_lists
+from tskd.data.split import FEWER_LISTS, draw_lists
 from tskd.errors import TskdError
 
 
@@ -96,7 +96,8 @@ def prepare_volumes_masks(
         split = {key: sorted({p.group for p in patients if sections.get(p.case) == key}) for key in SECTIONS}
         rule = "as the table says"
     else:
-        split, rule = draw_lists((p.group for p in patients if p.label), test, validation, seed, fold, folds)
+        labelled = (p.group for p in patients if p.label)
+        split, rule = draw_lists(labelled, test, validation, seed, fold, folds, FEWER_LISTS)
     listed = [group for groups_of_list in split.values() for group in groups_of_list]
     if twice := sorted({group for group in listed if listed.count(group) > 1}):
         raise TskdError(

@@ -1,5 +1,6 @@
 """Pictures of cases: truth and prediction on the image, and synthetic images beside real ones."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from tskd.evaluation.rows import MetricRow, natural, patient_values
 
 TRUTH, PREDICTION = "#56B4E9", "#E69F00"
+logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)  # of a reader that is not used here
 _IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 

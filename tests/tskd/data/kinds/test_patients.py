@@ -16,6 +16,7 @@ from tests.tskd.data.kinds.studies import (
     save_picture,
     save_volume,
 )
+from tskd.cli import main
 from tskd.data import datalist
 from tskd.data.phantom.dicom_writer import write_series
 from tskd.data.prepare.patients import several_of_one
@@ -59,6 +60,25 @@ def test_without_one_it_is_said_and_names_like_these_are_warned_of(
     assert "names look like several scans of one patient" in text
     assert "a_t0, a_t1" in text
     assert "counts as a patient of its own" in text
+
+
+def test_names_alike_are_warned_of_once_and_a_check_with_a_warning_found_no_other_problem(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make(tmp_path, "pictures")
+    _rename(folder, "pictures", SCANS)
+    options = ["--images", str(folder / "images"), "--masks", str(folder / "masks"), "--labels", "liver"]
+    options += ["--modality", "US", "--test", "0.34", "--validation", "0.17", "--output", str(folder / "data")]
+    assert main(["prepare", "images-masks", *options]) == 0
+    file, words = folder / "data/dataset.json", "names look like several scans of one patient"
+    alike = [record.getMessage() for record in caplog.records if words in record.getMessage()]
+    assert len(alike) == 1
+    assert "(--group-pattern, or the column group of --table)" in alike[0]
+    assert main(["check", str(file)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"{file}: no other problem found"
+    assert sum(words in record.getMessage() for record in caplog.records) == 2
+    assert main(["prepare", "images-masks", *options[:-1], str(folder / "b"), "--group-pattern", "(._t.)"]) == 0
+    assert sum(words in record.getMessage() for record in caplog.records) == 2  # the user has said who it is
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_a_structure_in_none_of_the_labels_of_a_budget(tmp_path: Path, caplog: p
     assert not caplog.records
     checks.check_for_training(path, num_classes=3, in_channels=1, num_labelled=2)
     assert "spleen (mask value 2): in none of the first 2 training labels" in caplog.text
-    assert "training 1 (1 patients)" in caplog.text
+    assert "training 1 (1 patient)" in caplog.text
     caplog.clear()
     checks.check_for_training(path, num_labelled=0)  # a distillation without labels
     assert not caplog.records

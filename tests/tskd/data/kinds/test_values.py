@@ -95,6 +95,14 @@ def test_a_mask_that_may_mean_two_things_is_refused(tmp_path: Path, what: str) -
         mask_values(tmp_path / "mask.png")
 
 
+def test_a_single_transparent_pixel_is_not_called_none(tmp_path: Path) -> None:
+    opaque = np.full((20, 20), 255, np.uint8)
+    opaque[0, 0] = 0
+    Image.fromarray(np.dstack([opaque, opaque])).save(tmp_path / "mask.png")
+    with pytest.raises(TskdError, match="found less than 1% that are transparent in part or whole"):
+        mask_values(tmp_path / "mask.png")
+
+
 def test_palettes_that_differ_from_file_to_file_are_refused(tmp_path: Path) -> None:
     folder = make(tmp_path, "pictures")
     for number in range(6):
