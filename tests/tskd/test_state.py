@@ -96,5 +96,5 @@ def test_full_disk_keeps_the_old_file(tmp_path: Path):
 
 def test_unwritable_folder(tmp_path: Path):
     (tmp_path / "models").write_text("a file where the folder should be")
-    with pytest.raises(TskdError, match=r"models/model.pt: cannot write it"):
+    with pytest.raises(TskdError, match=r"models: expected a folder to write to, found a file"):
         save_weights(network(), tmp_path / "models" / "model.pt")

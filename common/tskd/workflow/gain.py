@@ -9,7 +9,7 @@ from pathlib import Path
 
 METRIC = "validation_val_mean_dice"
 LEVEL = 0.01  # difference of mean Dice on validation that chance makes
-FAR = 0.2  # behind the student: one that was 0.3 behind has made it worse than its own average did (docs/results/quickstart_seeds.md)
+FAR = 0.2  # behind the student: one that was 0.3 behind made it worse (docs/results/quickstart_seeds.md)
 FEW_PATIENTS = 5  # on the validation list, below which its Dice shows no difference, however large
 
 

@@ -172,7 +172,7 @@ def test_full_disk_keeps_the_last_checkpoint(training, tmp_path):
 
 def test_unwritable_folder(training, tmp_path):
     (tmp_path / "run").write_text("a file where the folder should be")
-    with pytest.raises(TskdError, match="cannot write it"):
+    with pytest.raises(TskdError, match=r"run: expected a folder to write to, found a file"):
         training(tmp_path / "run").go()
 
 

@@ -202,5 +202,5 @@ def test_nothing_is_claimed_where_the_file_system_has_no_locks(tmp_path: Path, m
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(TskdError, match="cannot write it"):
+    with pytest.raises(TskdError, match=r"file: expected a folder to write to, found a file"):
         lock_folder(tmp_path / "file/run")
