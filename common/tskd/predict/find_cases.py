@@ -12,7 +12,8 @@ from tskd.errors import TskdError
 from tskd.predict.dicom_tree import group_series, read_header
 
 NIFTI = (".nii", ".nii.gz")
-ITK = (".nrrd", ".nhdr", ".mha", ".mhd")
+DETACHED = (".nhdr", ".mhd")  # headers whose voxels are in a file of their own
+ITK = (".nrrd", ".mha", *DETACHED)
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def find_cases(inputs: Sequence[str | Path], output: Path) -> CaseList:
                 cases.append(Case((path,), kind, str(path), stem))
             elif (header := read_header(path)) is not None:
                 headers.append((path, header))
-            else:
+            elif not _belongs_to_header(path):
                 skipped["file of another kind"].append(str(path))
     series, other_objects = group_series(headers)
     cases += [
@@ -96,6 +97,12 @@ def _walk(root: Path, output: Path) -> Iterator[Path]:
         hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
         if path.is_file() and not hidden and output not in path.resolve().parents and path.name != "DICOMDIR":
             yield path
+
+
+def _belongs_to_header(path: Path) -> bool:
+    """Return whether a file holds the voxels of a header of its name beside it (NRRD, MetaImage), which is the case."""
+    stem = path.name.removesuffix(".gz").rpartition(".")[0]
+    return any(path.with_name(stem + ending).is_file() for ending in DETACHED)
 
 
 def file_kind(path: Path) -> tuple[str | None, str]:

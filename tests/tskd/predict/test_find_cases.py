@@ -24,6 +24,13 @@ def test_names_do_not_collide(tmp_path: Path) -> None:
     assert sorted(map(len, case_list.skipped.values())) == [2]
 
 
+def test_voxels_beside_their_header_are_not_left_out(tmp_path: Path) -> None:
+    _touch(tmp_path, "a.nhdr", "a.raw", "b.c.mhd", "b.c.zraw", "d.nhdr", "d.raw.gz", "alone.raw")
+    case_list = find_cases([tmp_path], tmp_path / "out")
+    assert [case.stem for case in case_list.cases] == ["a", "b.c", "d"]
+    assert case_list.skipped == {"file of another kind": [str(tmp_path / "alone.raw")]}
+
+
 def test_the_output_is_no_input(tmp_path: Path) -> None:
     _touch(tmp_path, "a.nii.gz", "masks/a_seg.nii.gz")
     assert [case.stem for case in find_cases([tmp_path], tmp_path / "masks").cases] == ["a"]
