@@ -228,7 +228,7 @@ def _complete(
         if wanted in complete.values() or not any(shares):
             continue
         patients = {case: groups[case] for case, section in complete.items() if section in among}
-        drawn = share_out(patients.values(), *shares, seed, FEWER_LISTS)[wanted]
+        drawn = share_out(patients.values(), shares[0], shares[1], seed, FEWER_LISTS)[wanted]
         complete |= {case: wanted for case, group in patients.items() if group in drawn}
     return {case: section or "training" for case, section in complete.items()}
 
