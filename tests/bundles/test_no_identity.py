@@ -48,7 +48,8 @@ def test_nobody_is_named_from_the_data_set_to_the_masks(
     places = {"output_dir": str(run), "model_dir": str(run / "models")}
     configs = [str(BUNDLES / f"student_segmentation/configs/{name}.json") for name in ("train", "basic_unet")]
     settings = {"config_file": configs, **options, **places, "tracking": "mlflow"}
-    command = [f"--{key.replace('__', '#')}={value}" for key, value in settings.items()]
+    texts = {key: "$None" if value is None else value for key, value in settings.items()}
+    command = [f"--{key.replace('__', '#')}={text}" for key, text in texts.items()]
     done = run_module(["monai.bundle", "run", *command], env={"MLFLOW_DISABLE_TELEMETRY": "true"})
     assert done.returncode == 0, done.stderr[-3000:]
     run_configs("student_segmentation", "train", "basic_unet", "evaluate", **options, **places, method="a")

@@ -181,8 +181,8 @@ def _refuse_transparency(image: Image.Image, path: Path) -> None:
     alpha = np.asarray(image.convert("RGBA"))[..., 3]
     if (alpha != 255).any():
         share = float(np.mean(alpha != 255))
-        found = "less than 1%" if share < 0.01 else f"{share:.0%}"
+        transparent = "less than 1%" if share < 0.01 else f"{share:.0%}"
         raise TskdError(
-            f"{path}: expected opaque pixels, found {found} that are transparent in part or whole. "
+            f"{path}: expected opaque pixels, found {transparent} that are transparent in part or whole. "
             "Flatten the picture onto the background that is meant (a mask: onto black)."
         )
