@@ -8,6 +8,7 @@ import pytest
 from tests.forked import run_module
 from tskd.errors import TskdError
 from tskd.options import check_overrides, command_line, file_list, with_none
+from tskd.workflow.commands import TEACHER, bundle_command
 
 pytestmark = pytest.mark.process
 
@@ -110,6 +111,11 @@ def test_a_none_that_monai_would_pass_over_is_refused_and_written_as_it_takes_it
     written = [text.replace("None", "$None") for text in option]
     assert with_none(["run", "--a", "1", *option]) == ["run", "--a", "1", *written]
     check_overrides(["run", "--config_file", config, *written, "--logging_file", "None"])
+
+
+def test_null_in_a_study_reaches_the_run():
+    command = bundle_command(TEACHER, ["train"], {"ema_decay": None, "seed": 0})
+    assert command[-4:] == ("--ema_decay", "$None", "--seed", "0")
 
 
 def test_keys_of_overlays_count(config):

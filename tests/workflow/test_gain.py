@@ -31,8 +31,8 @@ def test_the_dice_is_that_of_the_model_that_is_written(tmp_path):
     ("teachers", "words"),
     [
         ((0.7, 0.9), "is ahead"),
-        ((0.7, 0.805), "is not ahead: from such a one"),
-        ((0.7, 0.61), "is not ahead: from such a one"),
+        ((0.7, 0.805), "is not ahead: such a one has brought"),
+        ((0.7, 0.61), "is not ahead: such a one has brought"),
         ((0.5, 0.59), "is far behind, and its pseudo-labels mislead"),
     ],
 )

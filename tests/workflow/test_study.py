@@ -252,15 +252,6 @@ def test_the_schema_reports_all_problems_at_once() -> None:
         assert part in message
 
 
-def test_null_in_a_study_reaches_the_run() -> None:
-    """Not as None, which MONAI passes over."""
-    config = toy()
-    config["teachers"]["small"]["train"] = {"overrides": {"max_epochs": 1, "ema_decay": None}}
-    steps = check_study(config, "toy").steps
-    teacher = steps["results/phantom/split/teachers/small/budget-4/seed-1/models/model.pt"]
-    assert value(teacher.command, "ema_decay") == "$None"
-
-
 def test_names_and_stages_that_do_not_fit_are_reported_at_once() -> None:
     config = toy(folds={"of": 2, "run": [2]}, report={"reference": "tsdk"})
     config["pretraining"]["other"] = {"teacher": "smal", "transfer": {"synthetic": 5}, "configs": ["distill"]}

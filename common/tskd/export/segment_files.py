@@ -51,9 +51,8 @@ def segment(evaluator: Any, postprocessing: Any, files: Sequence[str], folder: s
             if geometry is not None:
                 _set_geometry(Path(output, f"{name}_seg.nii.gz"), *geometry)
         except Exception as error:  # one file must not end the others' run
-            evaluator._internal_run_generator = (
-                None  # else ignite's next run would go on with this one, and end at once
-            )
+            # else ignite's next run would go on with this one, and end at once
+            evaluator._internal_run_generator = None
             failed.append(_line(file, error))
             print(failed[-1], file=sys.stderr)
     print(f"{len(files) + len(unused)} found, {len(files) - len(failed)} segmented, {len(failed)} failed", end="")

@@ -41,7 +41,7 @@ class OnnxBackend:
         path = bundle.root / "models" / FILES[kind]
         if not path.is_file():
             raise TskdError(f"{path}: expected the network as ONNX, found no such file. Make it: {make}")
-        if bundle.exported.get(f"models/{path.name}", written := sha256(path)) != written:
+        if bundle.exported.get(f"models/{path.name}") not in (None, sha256(path)):
             raise TskdError(
                 f"{path}: expected the file that metadata.json names, found another or a damaged one. Make it again: "
                 f"{make} --overwrite"

@@ -76,7 +76,7 @@ def expectation(teachers: Sequence[Path], supervised: Path, best: bool = False) 
     if max(known) > student + LEVEL:
         line += "The teacher is ahead: its soft labels may bring the student up to it."
     elif max(known) > student - FAR:
-        line += "The teacher is not ahead: from such a one students have learned little (docs/results). "
+        line += "The teacher is not ahead: such a one has brought -0.03 to 0.04 Dice (docs/results). "
         line += "Train the teacher longer or larger, or take several teachers."
     else:
         line += "The teacher is far behind, and its pseudo-labels mislead. "
