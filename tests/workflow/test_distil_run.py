@@ -10,7 +10,7 @@ from monai.networks.nets import UNet
 from tests import forked
 from tskd.files import write_json
 from tskd.state import read_tensors, save_weights
-from tskd.workflow.gain import trained_steps, validation_dice
+from tskd.train_log import trained_steps, validation_dice
 
 UNET = {"spatial_dims": 2, "in_channels": 1, "out_channels": 5, "channels": [4, 8], "strides": [2]}
 TOY = ["image_size=64", "iterations_per_epoch=2", "batch_size=2", "warmup_steps=1", "val_interval=1"]

@@ -5,6 +5,7 @@ from tskd.distillation.augmentation_presets import preset_augmentation
 from tskd.distillation.distillation_loss import DistillationLoss, Term
 from tskd.distillation.fingerprints import training_fingerprints
 from tskd.distillation.gradient_shares import GradientShares
+from tskd.distillation.ratio_by_validation import ratio_by_validation
 from tskd.distillation.selection import select_confident
 from tskd.distillation.semi_supervised import SemiSupervisedBatch
 from tskd.distillation.soft_labels.ensemble import AverageSoftLabelsd, add_teachers
@@ -44,6 +45,7 @@ __all__ = [
     "fold_teachers",
     "grid_for",
     "half_labelled",
+    "ratio_by_validation",
     "select_confident",
     "preset_augmentation",
     "labelled_entries",

