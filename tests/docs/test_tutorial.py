@@ -10,9 +10,8 @@ import pytest
 from tests import forked
 
 ROOT = Path(__file__).resolve().parents[2]
-# random weights in place of the published ones, which the tests do not download; a teacher of a quarter of the stride
-# takes a quarter of the time, and tests/tskd/networks has LiteMedSAM
-TEACHER = ("--vfm lite_medsam", "--vfm mobile_sam --pretrained @network_def")
+# random weights in place of the published ones, which the tests do not download
+TEACHER = ("--vfm mobile_sam", "--vfm mobile_sam --pretrained @network_def")
 
 
 @pytest.mark.process

@@ -30,7 +30,7 @@ def value(command: tuple[str, ...], key: str) -> str:
     return command[command.index(f"--{key}") + 1]
 
 
-@pytest.mark.parametrize("name", ["shared", "paper", "quickstart"])
+@pytest.mark.parametrize("name", ["shared", "paper", "chaos_256"])
 def test_shared_work_is_one_step(name: str) -> None:
     config = read_yaml(WORKFLOW / f"{name}.yaml")
     study = check_study(config, name)
@@ -287,29 +287,29 @@ def test_unknown_keys_and_configs_are_found_before_anything_runs() -> None:
 
 
 def test_a_shared_key_is_set_where_the_configs_have_it_and_refused_where_none_has() -> None:
-    config = read_yaml(WORKFLOW / "quickstart.yaml")
+    config = read_yaml(WORKFLOW / "chaos_256.yaml")
     config["overrides"] = {"all": {"largest_component": [1]}, "ddpm": {"image_size": 32}, "student": {"keep": "last"}}
     del config["synthesis"]["train"]["overrides"]["image_size"]
-    steps = list(check_study(config, "quickstart").steps.values())
+    steps = list(check_study(config, "chaos_256").steps.values())
     where = {key: {step.rule for step in steps if f"--{key}" in step.command} for key in ("largest_component", "keep")}
     assert where == {
-        "largest_component": {"teacher", "soft_labels", "distil", "finetune", "evaluate"},
-        "keep": {"distil", "finetune", "evaluate"},
+        "largest_component": {"teacher", "soft_labels", "distil", "rival", "finetune", "evaluate"},
+        "keep": {"distil", "rival", "finetune", "evaluate"},
     }
     sizes = {step.rule: value(step.command, "image_size") for step in steps if step.rule == "ddpm"}
     assert sizes == {"ddpm": "32"}
     assert not [step for step in steps if step.rule == "synthesise" and "--image_size" in step.command]
     config["overrides"]["all"] = {"larges_component": [1]}
     with pytest.raises(TskdError, match="overrides/all: override larges_component: no such key"):
-        check_study(config, "quickstart")
+        check_study(config, "chaos_256")
 
 
 def test_a_generator_that_sees_labels_is_refused() -> None:
     """One generator serves all budgets: with label maps it would have seen the labels that a budget leaves out."""
-    config = read_yaml(WORKFLOW / "quickstart.yaml")
+    config = read_yaml(WORKFLOW / "chaos_256.yaml")
     config["synthesis"]["train"]["configs"] = ["light_128", "label_maps"]
     with pytest.raises(TskdError, match="synthesis/train/configs: expected a generator that sees no labels"):
-        check_study(config, "quickstart")
+        check_study(config, "chaos_256")
 
 
 def test_the_profile_is_of_the_network_that_is_trained_wherever_its_keys_stand() -> None:
@@ -319,7 +319,7 @@ def test_the_profile_is_of_the_network_that_is_trained_wherever_its_keys_stand()
 
 
 def test_only_runs_of_a_bundle_take_a_gpu() -> None:
-    study = check_study(read_yaml(WORKFLOW / "quickstart.yaml"), "quickstart")
+    study = check_study(read_yaml(WORKFLOW / "chaos_256.yaml"), "chaos_256")
     with_gpu = {step.rule for step in study.steps.values() if "--gpu" in shlex.split(study.shell(step.output))}
     assert with_gpu.isdisjoint({"prepare", "transfer", "weights", "profile", "report"})
     assert {"teacher", "ddpm", "synthesise", "soft_labels", "distil", "finetune", "evaluate"} <= with_gpu
