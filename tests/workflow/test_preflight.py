@@ -9,6 +9,7 @@ from PIL import Image
 
 from tests import forked
 from tskd.cli import main
+from tskd.data import read
 from tskd.data.tint import COLOURS, blend, colour
 from tskd.errors import TskdError
 from tskd.workflow import check_study, read_yaml
@@ -57,6 +58,26 @@ def test_what_is_seen_is_counted_and_drawn(tmp_path: Path) -> None:
         shown = {tuple(pixel) for pixel in np.asarray(sheet.convert("RGB")).reshape(-1, 3)}
     colours = {tuple(int(colour(structure)[k : k + 2], 16) for k in (1, 3, 5)) for structure in range(1, 5)}
     assert colours <= shown
+
+
+def test_a_structure_that_no_labelled_image_of_a_budget_has_is_named() -> None:
+    (one,) = [line for line in look(budgets=[1]).lines if "note: none of" in line]
+    content = read("results/phantom/split/dataset/dataset.json")
+    label = np.asarray(Image.open(Path("results/phantom/split/dataset", content["training"][0]["label"])))
+    missing = [name for key, name in content["labels"].items() if int(key) not in label]
+    assert missing
+    assert f"note: none of the 1 labelled images has {', '.join(missing)}, so no method can find it." in one
+    everything = "\n".join(look(budgets=["all"], num_labelled_groups=[1]).lines)
+    assert "note: none of" not in everything
+    for entry in content["training"]:  # no pixel of the first patient's spleen is left
+        path = Path("results/phantom/split/dataset", entry["label"])
+        pixels = np.array(Image.open(path))
+        if entry["group"] == content["training"][0]["group"]:
+            pixels[pixels == 4] = 0
+            Image.fromarray(pixels).save(path)
+    lines = "\n".join(look(budgets=["all"], num_labelled_groups=[1, 2]).lines)
+    assert lines.count("note: none of") == 1
+    assert "note: none of the images of 1 patient has spleen, so" in lines
 
 
 def test_a_file_of_the_data_set_that_has_gone_is_named_with_the_remedy(tmp_path: Path) -> None:

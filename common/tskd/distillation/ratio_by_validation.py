@@ -29,8 +29,8 @@ def ratio_by_validation(
     if teacher is None or student is None or teacher > student - FAR:
         return ratio
     logger.warning(
-        f"pseudo-labels: the teacher's validation Dice ({teacher:.3f}) is more than {FAR} below that of the student that "
-        f"this training starts from ({student:.3f}); the student's average alone makes them. pseudo_ratio, a number, "
-        "would ask the teacher"
+        f"pseudo-labels: the teacher's validation Dice ({teacher:.3f}) is more than {FAR} below that of the student "
+        f"that this training starts from ({student:.3f}); the student's average alone makes them. pseudo_ratio, a "
+        "number, would ask the teacher"
     )
     return 1.0

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tskd.data.budget import split_training
 from tskd.data.datalist import IGNORE
 from tskd.data.tint import blend, colour
 from tskd.files import atomic
@@ -40,6 +41,23 @@ def counts(file: Path, content: Mapping[str, Any]) -> list[str]:
         text = f"  {name}: {patients} patient{'s' * (patients != 1)}, {len(entries)} {what}"
         lines.append(text + (f"; {unit}: {', '.join(parts)}" if sizes else ""))
     return lines
+
+
+def never_labelled(file: Path, content: Mapping[str, Any], budget: int | str | None) -> list[str]:
+    """Return the structures that none of the labelled training images of a budget has, which nothing can learn then.
+
+    Args:
+        file: dataset.json.
+        content: of it.
+        budget: number of images, "N patients", or None for all.
+    """
+    missing = {int(key): name for key, name in content["labels"].items() if key != "0"}
+    for entry in split_training(content["training"], budget, file)[0]:
+        if not missing:
+            break
+        present = np.unique(_read(file.parent / entry["label"])).tolist()
+        missing = {key: name for key, name in missing.items() if key not in present}
+    return list(missing.values())
 
 
 def overlay_sheet(file: Path, content: Mapping[str, Any], target: Path) -> None:

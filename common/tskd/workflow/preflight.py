@@ -11,7 +11,7 @@ from tskd.cpus import cpus
 from tskd.data.datalist import FILES, LISTS
 from tskd.errors import TskdError
 from tskd.workflow.commands import TEACHER, fill, shared_overrides
-from tskd.workflow.contents import counts, overlay_sheet
+from tskd.workflow.contents import counts, never_labelled, overlay_sheet
 from tskd.workflow.costs import Costs
 from tskd.workflow.follow import duration
 from tskd.workflow.plan import prepare_data, steps_to_run
@@ -168,6 +168,8 @@ def _compare(study: Study, dataset: str, cell: Cell, file: Path, result: Preflig
         result.lines += _few(content)
         overlay_sheet(file, content, sheet)
         result.lines.append(f"  images with their labels, to look at before you train: {sheet}")
+    if not problems:
+        result.lines += _never_labelled(study, dataset, cell, file, content)
 
 
 def _files(file: Path, content: Mapping[str, Any]) -> Iterator[Path]:
@@ -175,6 +177,19 @@ def _files(file: Path, content: Mapping[str, Any]) -> Iterator[Path]:
     for name in LISTS:
         for entry in content[name]:
             yield from (file.parent / entry[key] for key in FILES if key in entry)
+
+
+def _never_labelled(study: Study, dataset: str, cell: Cell, file: Path, content: Mapping[str, Any]) -> Iterator[str]:
+    """Return a line for each budget that lacks a structure: the names of what it cannot teach."""
+    where = f" of {cell.fold}" if "folds" in study.config else ""
+    for budget in study.budgets(dataset):
+        if missing := never_labelled(file, content, None if budget == "all" else budget):
+            of = f"{budget} labelled images" if isinstance(budget, int) else f"images of {budget}"
+            of = "labelled images" if budget == "all" else of
+            yield (
+                f"  note: none of the {of}{where} has {', '.join(missing)}, so no method can find it. More labels are "
+                "needed, or other ones."
+            )
 
 
 def _few(content: Mapping[str, Any]) -> list[str]:
