@@ -61,14 +61,14 @@ def test_what_is_seen_is_counted_and_drawn(tmp_path: Path) -> None:
 
 
 def test_a_structure_that_no_labelled_image_of_a_budget_has_is_named() -> None:
-    (one,) = [line for line in look(budgets=[1]).lines if "note: none of" in line]
+    (one,) = [line for line in look(budgets=[1]).lines if "no labelled image has" in line]
     content = read("results/phantom/split/dataset/dataset.json")
     label = np.asarray(Image.open(Path("results/phantom/split/dataset", content["training"][0]["label"])))
     missing = [name for key, name in content["labels"].items() if int(key) not in label]
     assert missing
-    assert f"note: none of the 1 labelled images has {', '.join(missing)}, so no method can find it." in one
+    assert f"note: budget 1: no labelled image has {', '.join(missing)}, so no method can find it." in one
     everything = "\n".join(look(budgets=["all"], num_labelled_groups=[1]).lines)
-    assert "note: none of" not in everything
+    assert "no labelled image has" not in everything
     for entry in content["training"]:  # no pixel of the first patient's spleen is left
         path = Path("results/phantom/split/dataset", entry["label"])
         pixels = np.array(Image.open(path))
@@ -76,8 +76,8 @@ def test_a_structure_that_no_labelled_image_of_a_budget_has_is_named() -> None:
             pixels[pixels == 4] = 0
             Image.fromarray(pixels).save(path)
     lines = "\n".join(look(budgets=["all"], num_labelled_groups=[1, 2]).lines)
-    assert lines.count("note: none of") == 1
-    assert "note: none of the images of 1 patient has spleen, so" in lines
+    assert lines.count("no labelled image has") == 1
+    assert "note: budget 1 patient: no labelled image has spleen, so" in lines
 
 
 def test_a_file_of_the_data_set_that_has_gone_is_named_with_the_remedy(tmp_path: Path) -> None:

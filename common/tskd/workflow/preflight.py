@@ -181,14 +181,12 @@ def _files(file: Path, content: Mapping[str, Any]) -> Iterator[Path]:
 
 def _never_labelled(study: Study, dataset: str, cell: Cell, file: Path, content: Mapping[str, Any]) -> Iterator[str]:
     """Return a line for each budget that lacks a structure: the names of what it cannot teach."""
-    where = f" of {cell.fold}" if "folds" in study.config else ""
+    where = f", {cell.fold}" if "folds" in study.config else ""
     for budget in study.budgets(dataset):
         if missing := never_labelled(file, content, None if budget == "all" else budget):
-            of = f"{budget} labelled images" if isinstance(budget, int) else f"images of {budget}"
-            of = "labelled images" if budget == "all" else of
             yield (
-                f"  note: none of the {of}{where} has {', '.join(missing)}, so no method can find it. More labels are "
-                "needed, or other ones."
+                f"  note: budget {budget}{where}: no labelled image has {', '.join(missing)}, so no method can find "
+                "it. More labels are needed, or other ones."
             )
 
 
