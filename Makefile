@@ -1,4 +1,4 @@
-# install: into .venv. quickstart: the whole chain on a virtual cohort. lint, test, label-demo: what CI runs.
+# install: into .venv. quickstart: the whole chain on a virtual cohort. lint, docs, test: what CI runs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
