@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 METRIC = "validation_val_mean_dice"
@@ -18,6 +19,13 @@ def validation_dice(run: Path, best: bool = False) -> float | None:
     """
     values = [float(row["value"]) for row in _log(run) if row["name"] == METRIC]
     return (max(values) if best else values[-1]) if values else None
+
+
+def model_dice(run: Path) -> float | None:
+    """Return `validation_dice` of the epoch that the training has kept, by its versions.json: the last without one."""
+    file = run / "versions.json"
+    settings = json.loads(file.read_text(encoding="utf-8")).get("settings", {}) if file.is_file() else {}
+    return validation_dice(run, settings.get("keep") == "best")
 
 
 def trained_steps(run: Path) -> int:

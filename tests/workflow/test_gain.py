@@ -42,8 +42,19 @@ def test_what_can_be_expected_follows_the_best_teacher(tmp_path, teachers, words
     line = expectation([*runs, tmp_path / "bundle"], run(tmp_path / "supervised", 0.8))
     assert words in line
     assert f"teacher {teachers[0]:.3f}, {teachers[1]:.3f}, student of the labels 0.800" in line
-    assert ("A single one is not asked" in line) == (max(teachers) < 0.7)
+    assert ("--distil pseudo_ratio=1" in line) == (max(teachers) < 0.7)
+    assert "It is not asked" not in line  # a committee is
     assert "Nothing is known of the teacher bundle. To measure it: tskd evaluate --run" in line
+
+
+@pytest.mark.parametrize(
+    ("pseudo_ratio", "words"),
+    [("agreement", "It is not asked (pseudo_ratio)"), ("0.3", "--distil pseudo_ratio=1"), (None, "longer or larger.")],
+)
+def test_of_one_that_is_far_behind_it_is_said_whether_it_is_asked(tmp_path, pseudo_ratio, words):
+    line = expectation([run(tmp_path / "sam", 0.6)], run(tmp_path / "student", 0.8), pseudo_ratio=pseudo_ratio)
+    assert line.endswith(words) if pseudo_ratio is None else words in line
+    assert ("is not asked" in line) == (pseudo_ratio == "agreement")
 
 
 def bundle(folder: Path, **metadata: object) -> Path:
@@ -62,6 +73,9 @@ def test_a_bundle_is_known_by_its_record(tmp_path):
     assert "The teacher is not ahead" in expectation(
         [bundle(tmp_path / "b", eval_metrics={"mean_dice": 0.75})], supervised
     )
+    behind = expectation([bundle(tmp_path / "far", eval_metrics={"mean_dice": 0.5})], supervised)
+    assert "is far behind" in behind
+    assert "--distil pseudo_ratio=1" in behind  # its training's log is not there: it is asked
     both = expectation([run(tmp_path / "sam", 0.85), shipped], supervised)
     assert "teacher 0.850, 0.912 (unet, by" in both
 

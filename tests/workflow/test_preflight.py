@@ -66,7 +66,7 @@ def test_a_structure_that_no_labelled_image_of_a_budget_has_is_named() -> None:
     label = np.asarray(Image.open(Path("results/phantom/split/dataset", content["training"][0]["label"])))
     missing = [name for key, name in content["labels"].items() if int(key) not in label]
     assert missing
-    assert f"note: budget 1: no labelled image has {', '.join(missing)}, so no method can find it." in one
+    assert f"note: budget 1: no labelled image has {', '.join(missing)}, so no method can find what" in one
     everything = "\n".join(look(budgets=["all"], num_labelled_groups=[1]).lines)
     assert "no labelled image has" not in everything
     for entry in content["training"]:  # no pixel of the first patient's spleen is left

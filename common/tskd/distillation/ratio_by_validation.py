@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from tskd.train_log import FAR, validation_dice
+from tskd.train_log import FAR, model_dice
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ def ratio_by_validation(
     """
     if ratio != "agreement" or teacher_model is None or init_weights is None:
         return ratio
-    teacher, student = (validation_dice(Path(file).parent.parent) for file in (teacher_model, init_weights))
+    teacher, student = _dice(teacher_model), _dice(init_weights)
     if teacher is None or student is None or teacher > student - FAR:
         return ratio
     logger.warning(
@@ -34,3 +34,8 @@ def ratio_by_validation(
         "number, would ask the teacher"
     )
     return 1.0
+
+
+def _dice(model: str | Path) -> float | None:
+    folder = Path(model).parent
+    return model_dice(folder.parent) if folder.name == "models" else None

@@ -214,20 +214,20 @@ def _download(url: str, digest: str, target: Path) -> Path:
 
 def _from_archive(copy: ArchiveFile, digest: str, target: Path) -> bool:
     """Write the archive's member to `target`; returns whether that is there now, with that sha256."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:  # same file system: the move below is atomic
-        extracted = Path(folder) / target.name
-        try:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:  # same file system: the move below is atomic
+            extracted = Path(folder) / target.name
             with tarfile.open(_download(copy.url, copy.sha256, Path(folder) / "archive.tar.gz")) as archive:
                 member = archive.extractfile(copy.member)  # to a name of ours: what else it holds is written nowhere
                 assert member is not None
                 with extracted.open("wb") as file:
                     shutil.copyfileobj(member, file)
-        except (OSError, ValueError, KeyError, tarfile.TarError):
-            return False
-        if sha256(extracted) != digest:
-            return False
-        os.replace(extracted, target)
+            if sha256(extracted) != digest:
+                return False
+            os.replace(extracted, target)
+    except (OSError, ValueError, KeyError, tarfile.TarError):
+        return False
     return True
 
 

@@ -57,16 +57,19 @@ def _line(study: Study, dataset: str, means: dict[str, float], best: str) -> str
         )
         few = too_few(_validation_patients(study, dataset))
         line += f". Distillation: {gain:+.3f} {few}" if few else f". Distillation {words} ({gain:+.3f})"
-    if alone := [name for name in taught if _left_out(study, dataset, name)]:
-        line += f". The teacher of {', '.join(alone)} was far behind, and its soft labels were not asked"
+    for name in taught:
+        if any(left_out := _left_out(study, dataset, name)):
+            some = "" if all(left_out) else f" with {sum(left_out)} of {len(left_out)} seeds"
+            line += f". The teacher of {name} was far behind{some}, and its soft labels were not asked"
     return f"{line}. The best student there is shipped: {best}"
 
 
-def _left_out(study: Study, dataset: str, method: str) -> bool:
-    """Return whether the training of a method left its teacher out (`ratio_by_validation`), with any seed."""
-    files = [Path(str(study.model(cell, method).folder)) / "versions.json" for cell in _largest(study, dataset)]
+def _left_out(study: Study, dataset: str, method: str) -> list[bool]:
+    """Return, for each seed, whether the distillation of a method left its teacher out (`ratio_by_validation`)."""
+    name = study.config["methods"][method]["pretrain"]
+    files = [Path(str(study.pretrain(cell, name).folder)) / "versions.json" for cell in _largest(study, dataset)]
     used = [json.loads(file.read_text(encoding="utf-8")).get("settings", {}) for file in files if file.is_file()]
-    return any(keys.get("ratio") == 1 and keys.get("pseudo_ratio") == "agreement" for keys in used)
+    return [keys.get("ratio") == 1 and keys.get("pseudo_ratio") == "agreement" for keys in used]
 
 
 def _validation_patients(study: Study, dataset: str) -> int | None:

@@ -85,6 +85,12 @@ class Distillation:
         """Whether labels and the teacher's answers are learned from together."""
         return self.order != "paper"
 
+    @property
+    def pseudo_ratio(self) -> str | None:
+        """The key of the joint training, "agreement" where nothing is given; None without pseudo-labels."""
+        given = {**self.every, **self.distil}
+        return str(given.get("pseudo_ratio", "agreement")) if self.order == "semi" else None
+
     @cached_property
     def steps(self) -> dict[str, Step]:
         """The steps by name, in order. A key that is given wins over a default; paths are this command's.
@@ -352,7 +358,7 @@ def _run(request: Distillation, steps: Mapping[str, Step], environment: Mapping[
         if follow_command(command, environment, screen.log, screen, follower, runner) != 0:
             raise TskdError(failure(follower, file, runner) + "; --set resume=never starts anew")
         if name == LABELS:
-            screen.line(expectation(request.teachers, supervised, best))
+            screen.line(expectation(request.teachers, supervised, best, request.pseudo_ratio))
     if request.joint:
         result, line = better(
             supervised,

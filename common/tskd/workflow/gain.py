@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from tskd.train_log import FAR, trained_steps, validation_dice
+from tskd.train_log import FAR, model_dice, trained_steps, validation_dice
 
 LEVEL = 0.01  # difference of mean Dice on validation that chance makes
 FEW_PATIENTS = 5  # on the validation list, below which its Dice shows no difference, however large
@@ -24,20 +24,23 @@ def shipped_dice(bundle: Path) -> float | None:
         return None
 
 
-def expectation(teachers: Sequence[Path], supervised: Path, best: bool = False) -> str:
+def expectation(
+    teachers: Sequence[Path], supervised: Path, best: bool = False, pseudo_ratio: str | None = "agreement"
+) -> str:
     """Return what can be expected of the teachers, in a line: also which of them nothing is known of.
 
     Args:
         teachers: output_dir of each one's training, whose log has its validation Dice, or a bundle.
         supervised: output_dir of the training on the labels alone.
         best: as `validation_dice`, of the student.
+        pseudo_ratio: of the training that follows; None where it makes no pseudo-labels.
     """
     student = validation_dice(supervised, best)
     if student is None:
         return f"validation Dice: unknown of {supervised.name}, so nothing says what to expect of the teacher."
     known, words, rest = [], [], ""
     for run in teachers:
-        if (dice := validation_dice(run)) is not None:
+        if (dice := model_dice(run)) is not None:
             words.append(f"{dice:.3f}")
         elif (dice := shipped_dice(run)) is not None:
             words.append(f"{dice:.3f} ({run.name}, by its metadata.json and on the images of its evaluation)")
@@ -54,8 +57,11 @@ def expectation(teachers: Sequence[Path], supervised: Path, best: bool = False) 
         line += "The teacher is not ahead: such a one has brought -0.03 to 0.04 Dice (docs/results). "
         line += "Train the teacher longer or larger, or take several teachers."
     else:
-        line += "The teacher is far behind, and its soft labels would mislead: train it longer or larger. "
-        line += "A single one is not asked (pseudo_ratio): the student's own average labels the images."
+        line += "The teacher is far behind, and its soft labels would mislead: train it longer or larger."
+        if pseudo_ratio == "agreement" and len(teachers) == 1 and model_dice(teachers[0]) is not None:
+            line += " It is not asked (pseudo_ratio): the student's own average labels the images."
+        elif pseudo_ratio is not None:
+            line += " To let the student's own average label the images: --distil pseudo_ratio=1."
     return line + rest
 
 

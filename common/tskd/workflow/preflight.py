@@ -186,7 +186,7 @@ def _never_labelled(study: Study, dataset: str, cell: Cell, file: Path, content:
         if missing := never_labelled(file, content, None if budget == "all" else budget):
             yield (
                 f"  note: budget {budget}{where}: no labelled image has {', '.join(missing)}, so no method can find "
-                "it. More labels are needed, or other ones."
+                "what it has not seen. More labels are needed, or other ones."
             )
 
 

