@@ -1,10 +1,11 @@
-"""What train_log.csv says of a training that has ended."""
+"""What a training that has ended says of itself: train_log.csv, and the settings in versions.json."""
 
 from __future__ import annotations
 
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 METRIC = "validation_val_mean_dice"
 FAR = 0.1  # behind the student in Dice: teachers 0.12 and 0.30 behind misled it (docs/results/quickstart_seeds.md)
@@ -23,9 +24,13 @@ def validation_dice(run: Path, best: bool = False) -> float | None:
 
 def model_dice(run: Path) -> float | None:
     """Return `validation_dice` of the epoch that the training has kept, by its versions.json: the last without one."""
+    return validation_dice(run, settings(run).get("keep") == "best")
+
+
+def settings(run: Path) -> dict[str, Any]:
+    """Return the settings that a run has used, by its versions.json; none without one."""
     file = run / "versions.json"
-    settings = json.loads(file.read_text(encoding="utf-8")).get("settings", {}) if file.is_file() else {}
-    return validation_dice(run, settings.get("keep") == "best")
+    return json.loads(file.read_text(encoding="utf-8")).get("settings", {}) if file.is_file() else {}
 
 
 def trained_steps(run: Path) -> int:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from pathlib import Path
 
 from tskd.data.budget import groups_of
 from tskd.data.datalist import read
+from tskd.train_log import settings as used_settings
 from tskd.train_log import validation_dice
 from tskd.workflow.gain import LEVEL, too_few
 from tskd.workflow.steps import Cell, Step
@@ -67,8 +67,7 @@ def _line(study: Study, dataset: str, means: dict[str, float], best: str) -> str
 def _left_out(study: Study, dataset: str, method: str) -> list[bool]:
     """Return, for each seed, whether the distillation of a method left its teacher out (`ratio_by_validation`)."""
     name = study.config["methods"][method]["pretrain"]
-    files = [Path(str(study.pretrain(cell, name).folder)) / "versions.json" for cell in _largest(study, dataset)]
-    used = [json.loads(file.read_text(encoding="utf-8")).get("settings", {}) for file in files if file.is_file()]
+    used = [used_settings(Path(str(study.pretrain(cell, name).folder))) for cell in _largest(study, dataset)]
     return [keys.get("ratio") == 1 and keys.get("pseudo_ratio") == "agreement" for keys in used]
 
 

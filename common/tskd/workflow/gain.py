@@ -60,7 +60,7 @@ def expectation(
         line += "The teacher is far behind, and its soft labels would mislead: train it longer or larger."
         if pseudo_ratio == "agreement" and len(teachers) == 1 and model_dice(teachers[0]) is not None:
             line += " It is not asked (pseudo_ratio): the student's own average labels the images."
-        elif pseudo_ratio is not None:
+        elif pseudo_ratio not in (None, "1", "1.0"):
             line += " To let the student's own average label the images: --distil pseudo_ratio=1."
     return line + rest
 
