@@ -21,7 +21,7 @@ from tskd.evaluation.report.label_efficiency import draw, labels_saved, labels_s
 from tskd.evaluation.report.runs import Run, collect
 from tskd.evaluation.report.summary import all_numbers, choose_reference, compare
 from tskd.evaluation.report.tables import Table, cells, comparison_table, methods_table, organ_table
-from tskd.evaluation.rows import MetricRow, natural, patient_values, read_rows, write_rows
+from tskd.evaluation.rows import MetricRow, natural, organs, patient_values, read_rows, write_rows
 from tskd.files import write_text
 
 OPTIONS = ("methods", "budgets", "patients", "metrics", "reference", "show", "unit")
@@ -145,7 +145,8 @@ def _tables(
         further_metrics = [metric for metric in METRICS if metric in metrics and metric != "dice"]
         result_tables.append(methods_table(numbers, unit, further_metrics))
     if "organs" in show:
-        by_organ = {row.metric for row in rows if row.label in {r.label for r in rows if r.metric == "dice"}}
+        scored = set(organs(rows))
+        by_organ = {row.metric for row in rows if row.label in scored}
         result_tables += [
             organ_table(numbers, metric, unit) for metric in METRICS if metric in metrics and metric in by_organ
         ]
