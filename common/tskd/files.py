@@ -1,4 +1,4 @@
-"""Atomic file writes and SHA-256 checksums."""
+"""Atomic file writes, SHA-256 checksums, and names of files."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import socket
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +17,11 @@ from tskd.file_content import sha256 as sha256
 
 if TYPE_CHECKING:
     from filelock import FileLock
+
+
+def composed(name: str) -> str:
+    """Return a name with composed letters (Unicode NFC): archives of macOS have `a` and a dot for `ä`."""
+    return unicodedata.normalize("NFC", name)
 
 
 def cannot_write(path: Path, error: OSError, folder: bool = False) -> TskdError:

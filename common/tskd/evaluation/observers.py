@@ -46,7 +46,7 @@ def score_labels(
     with tempfile.TemporaryDirectory() as draft:
         cases, key = entries(dataset_file, section), prediction_key or "label_2nd"
         if predictions is not None:
-            masks = predicted_masks(cases, predictions, Path(draft))
+            masks = predicted_masks(cases, predictions, Path(draft), len(read(dataset_file)["labels"]) - 1)
             cases = [{**entry, key: masks[entry["case"]]} for entry in cases]
         return _score(Path(dataset_file), cases, key, method, Path(output_dir), section, budget)
 
@@ -75,6 +75,11 @@ def _score(
     def step(_: Engine, entry: dict[str, str]) -> list[dict[str, Any]]:
         item = load(entry)
         item["pred"] = item[prediction_key].masked_fill(item["label"] == IGNORE, 0)
+        if (item["pred"] == IGNORE).any():
+            raise TskdError(
+                f"case {entry['case']}: prediction: expected class indices among {list(map(int, data['labels']))} where "
+                f"the truth has a label, found [{IGNORE}]. Write 0 where the mask has no structure."
+            )
         return [item]
 
     engine = Engine(step)

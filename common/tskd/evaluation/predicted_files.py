@@ -2,57 +2,67 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from tskd.data import load_label, load_volume, to_lps, write_volume
+from tskd.data.datalist import IGNORE
+from tskd.data.io.image_files import distinct, stored_mask, write_picture
 from tskd.errors import TskdError
+from tskd.files import composed
+
+logger = logging.getLogger(__name__)
 
 _ENDINGS = re.compile(r"(_seg)?\.(nii\.gz|nii|png|bmp|tiff?)$", re.IGNORECASE)
 _SLICE = re.compile(r"(?P<case>.+)_(?P<number>\d{3,})")
 
 
-def predicted_masks(cases: list[dict[str, str]], folder: str | Path, draft: Path) -> dict[str, str]:
-    """Return case -> file with its mask, as `tskd check` takes labels.
+def predicted_masks(cases: list[dict[str, str]], folder: str | Path, draft: Path, structures: int) -> dict[str, str]:
+    """Return case -> file with its mask under `draft`, as `tskd check` takes labels.
 
     A mask is called by its case (`CASE.nii.gz`, `CASE_seg.nii.gz`, `CASE.png`). A volume's may also be axial slices
     `CASE_000.png`, `CASE_001.png`, ..., as nnU-Net predicts them from `tskd export --to nnunet`; slices that are not
-    there show no structure. Axes of volumes may be in another order or direction than the image's.
+    there show no structure, and a line says how many. Axes of volumes may be in another order or direction than the
+    image's. Values are class indices, also in a grey palette, or black and white for one structure.
 
     Args:
         cases: entries of a list, with absolute paths.
         folder: where the masks are, at any depth.
-        draft: folder for volumes in the order of their images' axes.
+        draft: folder for the masks.
+        structures: how many the data set has.
 
     Raises:
-        TskdError: no folder; a case without a mask or with several; another size or place.
+        TskdError: no folder; a case without a mask or with several; another size or place; other values.
     """
     if not Path(folder).is_dir():
         raise TskdError(f"{folder}: expected a folder with masks, found none. Correct the path.")
     files: dict[str, list[Path]] = {}
     for path in sorted(Path(folder).rglob("*")):
         if (ending := _ENDINGS.search(path.name)) and path.is_file():
-            files.setdefault(path.name[: ending.start()], []).append(path)
-    several = [name for name, paths in files.items() if len(paths) > 1]
+            files.setdefault(composed(path.name[: ending.start()]), []).append(path)
     masks, missing = {}, []
     for entry in cases:
-        case, volume = entry["case"], ".nii" in entry["image"]
-        if case in several:
-            raise TskdError(f"{folder}: expected one mask of {case}, found {', '.join(map(str, files[case]))}.")
-        slices = {int(m["number"]): files[n][0] for n in files if (m := _SLICE.fullmatch(n)) and m["case"] == case}
-        if case not in files and not (volume and slices):
+        case, name, volume = entry["case"], composed(entry["case"]), ".nii" in entry["image"]
+        found = files.get(name, [])
+        if len(found) > 1:
+            raise TskdError(f"{folder}: expected one mask of {case}, found {', '.join(map(str, found))}.")
+        slices = {int(m["number"]): files[n][0] for n in files if (m := _SLICE.fullmatch(n)) and m["case"] == name}
+        masks[case] = str(draft / f"{case}{'.nii.gz' if volume else '.png'}")
+        if not found and not (volume and slices):
             missing.append(case)
         elif volume:
             image, affine = load_volume(entry["image"])
-            mask = load_label(files[case][0], image.shape, affine) if case in files else _stack(slices, image, affine)
-            masks[case] = str(draft / f"{case}.nii.gz")
+            if found:
+                mask = _class_indices(load_label(found[0], image.shape, affine), structures, found[0])
+            else:
+                mask = _stack(slices, image, affine, structures, case)
             write_volume(masks[case], mask, affine)
         else:
-            masks[case] = str(files[case][0])
+            write_picture(Path(masks[case]), _class_indices(stored_mask(found[0]).values, structures, found[0]))
     if missing:
         shown = ", ".join(missing[:5])
         raise TskdError(
@@ -62,19 +72,39 @@ def predicted_masks(cases: list[dict[str, str]], folder: str | Path, draft: Path
     return masks
 
 
-def _stack(slices: Mapping[int, Path], image: np.ndarray, affine: np.ndarray) -> np.ndarray:
+def _class_indices(values: np.ndarray, structures: int, path: Path) -> np.ndarray:
+    """Return a mask as uint8; white, of 8 or 16 bits, is the structure where there is one, otherwise 255 is no label."""
+    present = distinct(values)
+    drawn = set(present) - {0}
+    if structures == 1 and drawn in ({255}, {65535}):
+        return (values > 0).astype(np.uint8)
+    if not drawn <= {*range(1, structures + 1), IGNORE}:
+        raise TskdError(
+            f"{path}: expected class indices 0 to {structures}, or black and white for one structure, found "
+            f"{', '.join(map(str, present[:12]))}. Write the indices that `labels` of dataset.json has."
+        )
+    return values.astype(np.uint8)
+
+
+def _stack(
+    slices: Mapping[int, Path], image: np.ndarray, affine: np.ndarray, structures: int, case: str
+) -> np.ndarray:
     """Return axial slices [rows, columns] as a mask with the axes of the image."""
     order = to_lps(np.arange(image.size).reshape(image.shape), affine)[0]
     turned = np.zeros(order.shape, np.uint8)
     for number, path in slices.items():
-        with Image.open(path) as picture:
-            pixels = np.asarray(picture).T
+        pixels = _class_indices(stored_mask(path).values, structures, path).T
         if number >= order.shape[2] or pixels.shape != order.shape[:2]:
             raise TskdError(
                 f"{path}: expected one of {order.shape[2]} axial slices of {order.shape[0]} x {order.shape[1]} pixels, "
                 f"found number {number} of {' x '.join(map(str, pixels.shape))}."
             )
         turned[:, :, number] = pixels
+    if absent := sorted(set(range(order.shape[2])) - slices.keys()):
+        logger.warning(
+            "%s: %d of %d axial slices are not there (%s), and count as without a structure",
+            case, len(absent), order.shape[2], ", ".join(map(str, absent[:8])) + (", ..." if len(absent) > 8 else ""),
+        )  # fmt: skip
     mask = np.zeros(image.size, np.uint8)
     mask[order.ravel()] = turned.ravel()
     return mask.reshape(image.shape)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 
 from tskd.data.prepare.patients import several_of_one
+from tskd.files import composed
 
 _MASK = [
     *("mask", "masks", "label", "labels", "seg", "segs", "segmentation", "segmentations", "annotation", "annotations"),
@@ -61,7 +62,8 @@ def section(relative: PurePath) -> str:
 
 
 def stem(name: str) -> str:
-    """Return a file's name without its endings."""
+    """Return a file's name without its endings, its letters composed."""
+    name = composed(name)
     name = name[:-3] if name.lower().endswith(".gz") else name
     return name.rpartition(".")[0] or name
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tskd.data.prepare.nnunet import SPLITS, read_fold
-from tskd.data.prepare.patients import refuse_alike
+from tskd.data.prepare.patients import refuse_alike, same_spelling
 from tskd.data.split import share_out
 from tskd.new_study import names
 from tskd.new_study.tree import Case, Tree
@@ -129,7 +129,7 @@ def table(tree: Tree, groups: dict[str, str], sections: dict[str, str]) -> str:
 def patients_of(tree: Tree, groups: dict[str, str], labelled: bool = True) -> set[str]:
     """Return the patients, of labelled images alone if so wanted."""
     return {
-        groups.get(str(case.image.path)) or case.image.patient or str(case.image.path)
+        groups.get(str(case.image.path)) or same_spelling(case.image.patient) or str(case.image.path)
         for case in tree.cases
         if case.mask or not labelled
     }

@@ -11,6 +11,7 @@ from pathlib import Path, PurePath
 from tskd.data.io.image_files import SUFFIXES
 from tskd.data.io.nifti import NIFTI
 from tskd.errors import TskdError
+from tskd.files import composed
 from tskd.new_study import names
 from tskd.predict.dicom_tree import group_series, read_header
 
@@ -41,7 +42,7 @@ class Found:
     @property
     def stem(self) -> str:
         """The name without endings and channel."""
-        name = self.path.name if self.kind == "series" else names.stem(self.path.name)
+        name = composed(self.path.name) if self.kind == "series" else names.stem(self.path.name)
         return name if self.channel is None else name[:-5]
 
 
@@ -226,7 +227,7 @@ def _keys(item: Found, full: bool) -> list[tuple]:
     """Return what a file has to share with its partner; a DICOM series tries its folders' names and its PatientID."""
     part = names.section(item.relative)
     if item.kind == "series":
-        tried = [*reversed(item.relative.parts), item.patient]
+        tried = [*map(composed, reversed(item.relative.parts)), item.patient]
         return [(part, names.core(name)) for name in tried if name] or [(part, item.path.name)]
     parents = names.kept_parents(item.relative) if full else ()
     return [(part, *parents, names.core(item.stem))]

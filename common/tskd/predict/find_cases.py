@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from tskd.predict.dicom_tree import group_series, read_header
 
 NIFTI = (".nii", ".nii.gz")
 DETACHED = (".nhdr", ".mhd")  # headers whose voxels are in a file of their own
+_WRITTEN = re.compile(r"_(seg\.(nii|nii\.gz|png|dcm|nrrd|mha)|overlay\.png)$", re.IGNORECASE)
 ITK = (".nrrd", ".mha", *DETACHED)
 
 
@@ -49,7 +51,8 @@ def find_cases(inputs: Sequence[str | Path], output: Path) -> CaseList:
     """Find the images among files and folders, at any depth.
 
     NIfTI, NRRD and MetaImage files and pictures are a case each, DICOM files a case for each SeriesInstanceUID wherever
-    they lie. Hidden files and what lies in `output` are passed over.
+    they lie. Hidden files and what lies in `output` below a folder are passed over; where `output` is that folder or
+    holds it, masks and overlays alone are skipped (`_seg` or `_overlay` before the ending).
 
     Raises:
         TskdError: an input does not exist, or there is no image.
@@ -61,10 +64,14 @@ def find_cases(inputs: Sequence[str | Path], output: Path) -> CaseList:
     for root in map(Path, inputs):
         if not root.exists():
             raise TskdError(f"{root}: expected a file or folder to segment, found none. Correct the path.")
+        among_masks = root.is_dir() and root.resolve().is_relative_to(output.resolve())
         for path in _walk(root, output):
             if (resolved := path.resolve()) in known_files:
                 continue
             known_files.add(resolved)
+            if among_masks and _WRITTEN.search(path.name):
+                skipped["mask in the folder that masks are written to"].append(str(path))
+                continue
             kind, ending = file_kind(path)
             if kind is not None:
                 relative = path.relative_to(root) if root.is_dir() else Path(path.name)
@@ -93,9 +100,11 @@ def _walk(root: Path, output: Path) -> Iterator[Path]:
         yield root
         return
     output = output.resolve()
+    below = output != root.resolve() and output.is_relative_to(root.resolve())
     for path in sorted(root.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
-        if path.is_file() and not hidden and output not in path.resolve().parents and path.name != "DICOMDIR":
+        written = below and output in path.resolve().parents
+        if path.is_file() and not hidden and not written and path.name != "DICOMDIR":
             yield path
 
 

@@ -136,3 +136,76 @@ def test_masks_of_volumes_come_in_any_axes_or_as_axial_slices(form, tmp_path):
         score_labels(tmp_path / "dataset.json", None, "b", tmp_path / "run", predictions=tmp_path / "masks")
     )
     assert {row.value for row in rows if row.metric == "dice"} == {1.0}
+
+
+def _predictions(folder, masks):
+    folder.mkdir()
+    for case, mask in masks.items():
+        Image.fromarray(mask).save(folder / f"{case}.png")
+    return folder
+
+
+def _seconds(dataset_file):
+    """The second masks without what nobody labelled, [rows, columns]."""
+    return {
+        entry["case"]: np.where((mask := pixels(dataset_file, entry["label_2nd"]).T) == 255, 0, mask)
+        for entry in datalist.read(dataset_file)["test"]
+    }
+
+
+@pytest.mark.parametrize("kind", ["relative", "white", "white of 16 bits", "palette"])
+def test_masks_of_another_program_mean_what_a_viewer_shows(dataset_file, tmp_path, kind, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = _predictions(tmp_path / "masks", _seconds(dataset_file))
+    for path in folder.iterdir():
+        mask = np.asarray(Image.open(path))
+        if kind == "white":
+            Image.fromarray(mask * 255).save(path)
+        elif kind == "white of 16 bits":
+            Image.fromarray(mask.astype(np.uint16) * 65535).save(path)
+        elif kind == "palette":  # position 0 is grey 1, position 1 grey 0
+            turned = Image.fromarray(1 - mask)
+            turned.putpalette([1, 1, 1, 0, 0, 0])
+            turned.save(path)
+    rows = read_rows(score_labels(dataset_file, None, "b", tmp_path / "b", predictions="masks"))
+    assert rows == read_rows(score_labels(dataset_file, "label_2nd", "b", tmp_path / "a"))
+
+
+def test_a_mask_with_another_value_is_named(dataset_file, tmp_path):
+    masks = _seconds(dataset_file)
+    folder = _predictions(tmp_path / "masks", {**masks, "c1": masks["c1"] * 4})
+    with pytest.raises(TskdError, match=r"masks/c1\.png: expected class indices 0 to 1, .* found 0, 4\. Write"):
+        score_labels(dataset_file, None, "b", tmp_path / "b", predictions=folder)
+    masks["c2"][8, 6] = 255  # beside class 1, and where the truth has a label
+    shutil.rmtree(folder)
+    with pytest.raises(TskdError, match=r"case c2: prediction: expected class indices .* found \[255\]"):
+        score_labels(dataset_file, None, "b", tmp_path / "b", predictions=_predictions(folder, masks))
+
+
+@pytest.fixture
+def volume(tmp_path):
+    """One test volume of 6 x 7 x 4 voxels in RAS order, and its true mask."""
+    truth, affine = np.zeros((6, 7, 4), np.uint8), np.diag([1.0, 1.0, 3.0, 1.0])
+    truth[:3, :2, 1:3] = 1
+    truth[4:, 5:, 2] = 2
+    write_volume(tmp_path / "image.nii.gz", np.arange(168, dtype=np.int16).reshape(6, 7, 4), affine)
+    write_volume(tmp_path / "label.nii.gz", truth, affine)
+    entry = {"image": "image.nii.gz", "label": "label.nii.gz", "group": "a", "case": "a"}
+    header = {"name": "livers", "modality": "MR", "channels": 1, "labels": {**LABELS, "2": "duct"}}
+    datalist.write(tmp_path / "dataset.json", {**header, "training": [], "validation": [], "test": [entry]})
+    return tmp_path / "dataset.json", to_lps(truth, affine)[0]
+
+
+@pytest.mark.parametrize("palette", [False, True])
+def test_slices_are_stacked_as_the_volume_lies(volume, tmp_path, palette, caplog):
+    dataset_file, truth = volume
+    slices = {f"a_{k:03d}": truth[:, :, k].T for k in range(1, 4)}
+    folder = _predictions(tmp_path / "masks", slices)
+    if palette:  # a grey palette in another order
+        for path in folder.iterdir():
+            picture = Image.fromarray(2 - np.asarray(Image.open(path)))
+            picture.putpalette([2, 2, 2, 1, 1, 1, 0, 0, 0])
+            picture.save(path)
+    rows = read_rows(score_labels(dataset_file, None, "b", tmp_path / "b", predictions=folder))
+    assert {(row.label, row.value) for row in rows if row.metric == "dice"} == {("vessel", 1.0), ("duct", 1.0)}
+    assert "a: 1 of 4 axial slices are not there (0), and count as without a structure" in caplog.text

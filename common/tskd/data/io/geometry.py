@@ -22,11 +22,11 @@ def header_affine(
         header: of NIfTI-1 or NIfTI-2.
         shape: of the volume; differences are measured at its corners, in voxels.
         where: file for the message.
-        choice: "sform" or "qform" where the two disagree; None refuses them then.
+        choice: "sform" or "qform" where the two disagree; None refuses them then. A form that is alone is taken.
 
     Raises:
-        TskdError: no three axes, forms or spacing that disagree by more than half a voxel, a chosen form that is not
-            there, an unknown unit, or axes that are not at right angles.
+        TskdError: no three axes, forms or spacing that disagree by more than half a voxel, an unknown unit, or axes
+            that are not at right angles.
     """
     unit = int(header["xyzt_units"]) & 7
     if unit not in _MM:
@@ -36,9 +36,7 @@ def header_affine(
     for name, form in affines.items():
         _refuse_flat(form, where, name)
     if choice is not None and affines:
-        if choice not in affines:
-            raise TskdError(f"{where}: expected the {choice} that --affine asks for, found the {next(iter(affines))}.")
-        affine = affines[choice]
+        affine = affines.get(choice, next(iter(affines.values())))
     elif affines:
         affine = next(iter(affines.values()))
         _refuse_disagreement(header, affines, shape, where)

@@ -16,6 +16,7 @@ from PIL import Image
 from tskd.data.datalist import IGNORE
 from tskd.data.io.picture_header import open_picture, orientation, picture_pixels, sample_bits, turn_upright
 from tskd.errors import TskdError
+from tskd.files import composed
 from tskd.file_content import once_a_file
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
@@ -47,12 +48,13 @@ def pair(images: Sequence[Path], masks: Sequence[Path], mask_suffix: str = "") -
     """
     by_stem: dict[str, Path] = {}
     for mask in masks:
-        stem = mask.stem.removesuffix(mask_suffix) if mask_suffix else mask.stem
+        stem = composed(mask.stem).removesuffix(composed(mask_suffix))
         if stem in by_stem:
             raise TskdError(f"{mask}: expected one mask for '{stem}', found {by_stem[stem].name} too. Remove one.")
         by_stem[stem] = mask
-    alone = [path.name for path in images if path.stem not in by_stem]
-    left = sorted(by_stem[stem].name for stem in by_stem.keys() - {path.stem for path in images})
+    stems = [composed(path.stem) for path in images]
+    alone = [path.name for path, stem in zip(images, stems, strict=True) if stem not in by_stem]
+    left = sorted(by_stem[stem].name for stem in by_stem.keys() - set(stems))
     if alone or left:
         raise TskdError(
             f"masks: expected one file <image>{mask_suffix}.png for each image; "
@@ -61,7 +63,7 @@ def pair(images: Sequence[Path], masks: Sequence[Path], mask_suffix: str = "") -
             "Give the ending of the masks' names (--mask-suffix), or put images without a mask into a folder of "
             "their own (--unlabelled)."
         )
-    return [(path, by_stem[path.stem]) for path in images]
+    return [(path, by_stem[stem]) for path, stem in zip(images, stems, strict=True)]
 
 
 def colour_channels(path: Path) -> int:

@@ -15,6 +15,7 @@ from tskd.data.prepare.patients import group_in_name, refuse_alike, warn_of_seve
 from tskd.data.prepare.table import SECTIONS, case_names, read_table
 from tskd.data.split import FEWER_LISTS, draw_lists
 from tskd.errors import TskdError
+from tskd.files import composed
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def prepare_images_masks(
         raise TskdError("expected --images and --masks, or --table instead; found both, or neither complete. Give one.")
     names = label_names(labels)
     source = _from_table(Path(table)) if table else _from_folders(Path(str(images)), Path(str(masks)), mask_suffix)
-    extra = [Picture(path.stem, "", path) for path in list_images(unlabelled)] if unlabelled else []
+    extra = [Picture(composed(path.stem), "", path) for path in list_images(unlabelled)] if unlabelled else []
     if unlabelled:
         source.inventory.folder(unlabelled, [picture.image for picture in extra])
     pictures = [*source.pictures, *extra]
@@ -118,12 +119,12 @@ def _from_folders(images: Path, masks: Path, mask_suffix: str) -> Source:
     inventory.folder(images, [image for image, _ in pairs])
     if masks.resolve() != images.resolve():
         inventory.folder(masks, [mask for _, mask in pairs])
-    return Source([Picture(image.stem, "", image, mask) for image, mask in pairs], {}, "", inventory)
+    return Source([Picture(composed(image.stem), "", image, mask) for image, mask in pairs], {}, "", inventory)
 
 
 def _from_table(path: Path) -> Source:
     table = read_table(path)
-    names = case_names([row.image for row in table.rows], lambda image: image.stem)
+    names = case_names([row.image for row in table.rows], lambda image: composed(image.stem))
     pictures = [Picture(names[row.image], row.group, row.image, row.label) for row in table.rows]
     sections = {names[row.image]: row.section for row in table.rows if row.section}
     inventory = Inventory(sum(1 + (row.label is not None) for row in table.rows) + len(table.unused))

@@ -43,15 +43,17 @@ def group_in_name(name: str, pattern: str, where: str | Path) -> str:
 def several_of_one(names: Iterable[str]) -> dict[str, list[str]]:
     """Group names that look like several scans of one patient, by what they share: `p1_frame01` and `p1_frame12`, say.
 
-    A number alone (`case_1`, `case_2`) tells nothing where all names, or many of a stem, have one.
+    Spellings of one code count as it: `Pat01_T1` and `pat1-T2`. A number alone (`case_1`, `case_2`) tells nothing where
+    all names, or many of a stem, have one.
     """
     names = sorted(set(names))
     similar: dict[str, list[str]] = {}
     for pattern in (_LAST, _FIRST, _NUMBER, _LETTER):
         stems: dict[str, list[str]] = defaultdict(list)
+        first: dict[str, str] = {}
         for name in names:
             if match := pattern.match(name):
-                stems[match["who"]].append(name)
+                stems[first.setdefault(same_spelling(match["who"]), match["who"])].append(name)
         shared = {who: of for who, of in stems.items() if len(of) > 1}
         if pattern is _NUMBER and len(stems) < max(2, len(names) / 12):
             continue
@@ -81,16 +83,25 @@ def warn_of_several(groups: Mapping[str, str], how: str = "--group-pattern, or t
     return bool(apart)
 
 
+def same_spelling(code: str) -> str:
+    """Return what the spellings of a patient's code have in common: `P 03`, `p-03`, `P_3` and `p3` are one.
+
+    Case, blanks and leading zeros do not count, nor does what stands between a letter and a digit; between digits it
+    does, as `1-12` and `11-2` are two.
+    """
+    plain = re.sub(r"(?<=[^\W\d_])[-_.]+(?=\d)", "", re.sub(r"\s+", "", code.casefold()))
+    return re.sub(r"(?<!\d)0+(?=\d)", "", plain)
+
+
 def refuse_alike(groups: Iterable[str]) -> None:
-    """Refuse patients whose codes differ only in case, in blanks or in leading zeros.
+    """Refuse patients whose codes are spellings of one, as `same_spelling` says.
 
     Raises:
         TskdError: naming them.
     """
     first: dict[str, str] = {}
     for group in sorted(set(groups)):
-        plain = re.sub(r"(?<!\d)0+(?=\d)", "", re.sub(r"\s+", "", group.casefold()))
-        spelling = first.setdefault(plain, group)
+        spelling = first.setdefault(same_spelling(group), group)
         if spelling != group:
             raise TskdError(
                 f"patients: expected one spelling for each, found {spelling!r} and {group!r}. Write them alike if they "

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tskd.errors import TskdError
+from tskd.files import composed
 
 SECTIONS = ("training", "validation", "test")
 _COLUMNS = {  # what a column means -> its spellings, without case, blanks and signs
@@ -123,14 +124,26 @@ def _columns(path: Path, names: Sequence[str]) -> tuple[dict[str, int], list[str
     return columns, unused
 
 
+def _stored(folder: Path, name: str) -> Path:
+    """Return the file of a name, also where the disk has its letters composed and the table has not, or the reverse."""
+    path = folder / name
+    if not path.exists() and path.parent.is_dir():
+        return next((each for each in path.parent.iterdir() if composed(each.name) == composed(path.name)), path)
+    return path
+
+
 def _row(folder: Path, number: int, cells: Mapping[str, str]) -> tuple[Row, list[str]]:
     image, label, group = (cells.get(key, "") for key in ("image", "label", "group"))
     section = _SECTION.get(re.sub(r"[\W_]+", "", cells.get("split", "").casefold()), "")
     problems = [f"line {number}: no image"] * (not image)
     problems += [f"line {number}: no group"] * (not group and "group" in cells)
-    problems += [f"line {number}: no file {file}" for file in (image, label) if file and not (folder / file).exists()]
+    files = [_stored(folder, name) for name in (image, label)]
+    problems += [
+        f"line {number}: no file {name}" for name, file in zip((image, label), files, strict=True)
+        if name and not file.exists()
+    ]
     if "split" in cells and not section:
         problems.append(f"line {number}: split {cells['split']!r} is none of {', '.join(SECTIONS)}")
     if section in ("validation", "test") and not label:
         problems.append(f"line {number}: an image of the {section} list needs a label")
-    return Row(folder / image, folder / label if label else None, group, section), problems
+    return Row(files[0], files[1] if label else None, group, section), problems

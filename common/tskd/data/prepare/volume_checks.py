@@ -17,7 +17,7 @@ from tskd.data.io.intensity import Intensity
 from tskd.data.io.nifti import has_orientation, load_label, load_volume, to_lps
 from tskd.data.plausibility import Shown, cut_warnings, intensity_range, unit_warnings, warn
 from tskd.data.prepare.inventory import Inventory
-from tskd.data.prepare.patients import group_in_name, refuse_alike, warn_of_several
+from tskd.data.prepare.patients import group_in_name, refuse_alike, same_spelling, warn_of_several
 from tskd.errors import TskdError
 
 UNKNOWN_PATIENTS = "unknown: each volume counts as a patient of its own"
@@ -44,7 +44,7 @@ def known_patients(scans: Sequence[Patient], pattern: str | None) -> tuple[list[
         pattern: as `group_in_name` takes it, for the others.
 
     Raises:
-        TskdError: a name without a patient, or codes that differ in case or blanks only.
+        TskdError: a name without a patient, or codes that are spellings of one.
     """
     said = {scan.case for scan in scans if scan.group}
     how = ["column of the table"] if said else []
@@ -62,8 +62,11 @@ def known_patients(scans: Sequence[Patient], pattern: str | None) -> tuple[list[
 
 
 def _by_patient_id(scans: Sequence[Patient]) -> tuple[list[Patient], int]:
-    """Give DICOM series of one PatientID the first one's code, unless all series have the same (as after removal)."""
-    ids = {scan.case: patient_id(scan.image) if scan.image.is_dir() else "" for scan in scans}
+    """Give DICOM series of one PatientID the first one's code, unless all series have the same (as after removal).
+
+    Spellings of one PatientID (`P03`, `p3`) count as it: in doubt two series are kept together.
+    """
+    ids = {scan.case: same_spelling(patient_id(scan.image)) if scan.image.is_dir() else "" for scan in scans}
     distinct = {value for value in ids.values() if value}
     first: dict[str, str] = {}
     grouped = []

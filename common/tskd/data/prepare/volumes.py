@@ -15,6 +15,7 @@ from tskd.data.prepare.volume_checks import Patient, known_patients
 from tskd.data.prepare.volume_writer import fingerprint, preparation, prepare_volumes
 from tskd.data.split import FEWER_LISTS, draw_lists
 from tskd.errors import TskdError
+from tskd.files import composed
 
 
 def prepare_volumes_masks(
@@ -163,9 +164,10 @@ def _from_table(path: Path, inventory: Inventory) -> tuple[list[Patient], dict[s
 
 def _code(path: Path) -> str:
     """Return the name of a volume without its endings."""
+    name = composed(path.name)
     if path.is_dir():
-        return path.name
-    stem = path.name[:-3] if path.name.lower().endswith(".gz") else path.name
+        return name
+    stem = name[:-3] if name.lower().endswith(".gz") else name
     return stem[:-4] if stem.lower().endswith((".nii", ".dcm")) else stem
 
 
@@ -174,7 +176,7 @@ def _by_name(folder: str | os.PathLike[str], suffix: str, endings: tuple[str, ..
     codes: dict[str, Path] = {}
     for path in sorted(Path(folder).iterdir()) if Path(folder).is_dir() else []:
         if not path.name.startswith(".") and (path.is_dir() or path.name.lower().endswith(endings)):
-            code = _code(path).removesuffix(suffix)
+            code = _code(path).removesuffix(composed(suffix))
             if code in codes:
                 raise TskdError(f"{path}: expected one volume for '{code}', found {codes[code].name} too. Remove one.")
             codes[code] = path

@@ -10,7 +10,7 @@ from nibabel import affines, eulerangles
 
 from tests.tskd.data.kinds.studies import AFFINE, image_of, label_of, make, prepare, refusal, said, save_volume
 from tskd.cli import main
-from tskd.data import datalist, load_volume
+from tskd.data import datalist, load_label, load_volume
 from tskd.data.io.nifti import clean_image, write_volume
 from tskd.errors import TskdError
 from tskd.evaluation.predictions import save_mask
@@ -38,6 +38,17 @@ def test_the_command_takes_the_choice(tmp_path: Path) -> None:
     command += ["--labels", "liver", "--output", str(tmp_path / "out")]
     assert main(command) != 0
     assert main([*command, "--affine", "sform"]) in (0, None)
+
+
+def test_a_choice_takes_the_form_that_is_alone(tmp_path: Path) -> None:
+    """Drawn in a program that believes the qform, the mask has that place as its only form."""
+    folder = make(tmp_path, "volumes")
+    save_volume(folder / "images/p1.nii.gz", image_of(1), qform=MIRRORED)
+    save_volume(folder / "masks/p1.nii.gz", label_of(1), MIRRORED, qform_code=0)
+    image, affine = load_volume(folder / "images/p1.nii.gz", "qform")
+    label = load_label(folder / "masks/p1.nii.gz", image.shape, affine, "qform")
+    np.testing.assert_array_equal(label, label_of(1))
+    prepare(folder, "volumes", affine="qform")
 
 
 @pytest.mark.parametrize(("shift", "message"), [(0.3, None), (0.8, "agree")])

@@ -1,5 +1,6 @@
 """Who the patient is: said by a pattern, a table or DICOM; never two lists for one; and aloud where nobody says it."""
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from tests.tskd.data.kinds.studies import (
 from tskd.cli import main
 from tskd.data import datalist
 from tskd.data.phantom.dicom_writer import write_series
-from tskd.data.prepare.patients import several_of_one
+from tskd.data.prepare.patients import refuse_alike, several_of_one
 from tskd.data.prepare.volumes import prepare_volumes_masks
 
 
@@ -90,6 +91,7 @@ def test_names_alike_are_warned_of_once_and_a_check_with_a_warning_found_no_othe
         (["x-1", "x-2", "y-1", "y-2", "z-1"], {"x", "y"}),
         (["t1_P7", "t2_P7"], {"P7"}),
         (["7a", "7b", "8a"], {"7"}),
+        (["Pat01_T1", "pat01-T2", "PAT 1 followup", "Pat02_T1"], {"PAT 1"}),
         (["case_1", "case_2", "case_3"], set()),
         (["IMG_0001", "IMG_0002"], set()),
     ],
@@ -130,6 +132,7 @@ def test_a_tables_lists_are_kept(tmp_path: Path, kind: str, heading: str) -> Non
         ("patient,split", ["a,train", "a,test", "b,train"], "each patient in one list"),
         ("patient", ["P1", "p1", "p 1"], "one spelling for each"),
         ("patient", ["01", "1", "2"], "one spelling for each"),
+        ("patient", ["P03", "P-3", "2"], "one spelling for each"),
         ("split", ["train", "nowhere", "test"], "'nowhere' is none of"),
     ],
 )
@@ -170,6 +173,19 @@ def test_series_of_one_patient_id_are_one_patients(tmp_path: Path, caplog: pytes
     assert b"id0" not in path.read_bytes()
 
 
+def test_spellings_of_one_patient_id_are_one_patients(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = make(tmp_path, "dicom")
+    write_series(folder / "images/p6", image_of(6), AFFINE, "ID 00", "again 6")
+    save_volume(folder / "masks/p6.nii.gz", label_of(6))
+    path = prepare(folder, "dicom")
+    assert _homes(path).keys() == {f"p{k}" for k in range(6)}
+    assert "PatientID is the same in 1 series" in said(caplog, path)
+
+
+def test_a_sign_between_digits_tells_patients_apart() -> None:
+    refuse_alike(["1-12", "11-2", "112", "P1-12", "P11-2"])
+
+
 def test_one_slice_files_take_a_pattern_too(tmp_path: Path) -> None:
     folder = make(tmp_path, "volumes")
     for number, name in enumerate(SCANS):
@@ -181,3 +197,22 @@ def test_one_slice_files_take_a_pattern_too(tmp_path: Path) -> None:
         folder / "data", ["liver"], folder / "images", folder / "masks", test=0.34, validation=0.33, group_pattern="^."
     )
     assert all(len(lists) == 1 for lists in _homes(path).values())
+
+
+@pytest.mark.parametrize("how", ["folders", "table"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_letters_that_an_archive_took_apart_are_the_same(tmp_path: Path, kind: str, how: str) -> None:
+    """Archives of macOS write the two dots of an umlaut behind its letter."""
+    folder = make(tmp_path, kind)
+    _rename(folder, kind, [f"Läsion{k}" for k in range(6)])
+    for path in list((folder / "images").iterdir()):
+        path.rename(path.with_name(unicodedata.normalize("NFD", path.name)))
+    if how == "folders":
+        data = datalist.read(prepare(folder, kind))
+    else:
+        mask = ".png" if kind == "pictures" else ".nii.gz"
+        ending = {"pictures": ".png", "volumes": ".nii.gz", "dicom": ""}[kind]
+        rows = [f"images/Läsion{k}{ending},masks/Läsion{k}{mask}" for k in range(6)]
+        (folder / "table.csv").write_text("\n".join(["image,label", *rows]))
+        data = datalist.read(prepare(folder, kind, table=folder / "table.csv"))
+    assert {entry["group"] for _, entry in datalist.named_entries(data)} == {f"Läsion{k}" for k in range(6)}
