@@ -26,18 +26,21 @@ class Shown:
     Args:
         entries: (list, class) -> number of entries (slices, images or volumes) that show it.
         groups: (list, class) -> patients that show it.
+        labels: list -> number of its labels.
         order: of each entry of `training`, its patient and the classes that it shows.
         cut: (patient, class) -> pixels at the black end, at the white end, and all of the class.
     """
 
     entries: Counter[tuple[str, int]] = field(default_factory=Counter)
     groups: dict[tuple[str, int], set[str]] = field(default_factory=lambda: defaultdict(set))
+    labels: Counter[str] = field(default_factory=Counter)
     order: list[tuple[str, set[int]]] = field(default_factory=list)
     cut: dict[tuple[str, int], np.ndarray] = field(default_factory=lambda: defaultdict(lambda: np.zeros(3)))
 
     def add(self, section: str, group: str, label: np.ndarray, scaled: np.ndarray | None = None) -> None:
         """Take one label, and its image scaled to [0, 1] of the same shape, if it has one channel."""
         classes = {int(value) for value in distinct(label)} - {0, 255}
+        self.labels[section] += 1
         if section == "training":
             self.order.append((group, classes))
         for value in classes:
@@ -49,7 +52,7 @@ class Shown:
 
 
 def structure_warnings(shown: Shown, labels: Mapping[str, str], num_labelled: Budget = None) -> list[str]:
-    """Return a line for each structure that no training label shows, or none within the labelled budget."""
+    """Return a line for each structure that no training label shows, none within the budget, or no other list."""
     lines = []
     within_budget = _within(shown.order, num_labelled)
     lists = sorted({section for section, _ in shown.entries})
@@ -57,8 +60,13 @@ def structure_warnings(shown: Shown, labels: Mapping[str, str], num_labelled: Bu
         value = int(key)
         if value == 0 or not shown.order or num_labelled == 0:  # a distillation needs no labels
             continue
-        within = sum(value in classes for classes in within_budget)
-        if within:
+        if any(value in classes for classes in within_budget):
+            absent = [part for part in ("validation", "test") if shown.labels[part] and not shown.entries[part, value]]
+            if absent and num_labelled is None:  # not again at each training
+                lines.append(
+                    f"{name} (mask value {value}): in no label of the {' and the '.join(absent)} list, so nothing is "
+                    "measured of it there."
+                )
             continue
         counts = ", ".join(
             f"{section} {shown.entries[section, value]} ({_patients(len(shown.groups[section, value]))})"

@@ -77,8 +77,8 @@ def _score(
         item["pred"] = item[prediction_key].masked_fill(item["label"] == IGNORE, 0)
         if (item["pred"] == IGNORE).any():
             raise TskdError(
-                f"case {entry['case']}: prediction: expected class indices among {list(map(int, data['labels']))} where "
-                f"the truth has a label, found [{IGNORE}]. Write 0 where the mask has no structure."
+                f"case {entry['case']}: prediction: expected class indices among {list(map(int, data['labels']))} "
+                f"where the truth has a label, found [{IGNORE}]. Write 0 where the mask has no structure."
             )
         return [item]
 

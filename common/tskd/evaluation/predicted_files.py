@@ -73,7 +73,7 @@ def predicted_masks(cases: list[dict[str, str]], folder: str | Path, draft: Path
 
 
 def _class_indices(values: np.ndarray, structures: int, path: Path) -> np.ndarray:
-    """Return a mask as uint8; white, of 8 or 16 bits, is the structure where there is one, otherwise 255 is no label."""
+    """Return a mask as uint8; white, of 8 or 16 bits, is the structure if there is one, otherwise 255 is no label."""
     present = distinct(values)
     drawn = set(present) - {0}
     if structures == 1 and drawn in ({255}, {65535}):
@@ -86,9 +86,7 @@ def _class_indices(values: np.ndarray, structures: int, path: Path) -> np.ndarra
     return values.astype(np.uint8)
 
 
-def _stack(
-    slices: Mapping[int, Path], image: np.ndarray, affine: np.ndarray, structures: int, case: str
-) -> np.ndarray:
+def _stack(slices: Mapping[int, Path], image: np.ndarray, affine: np.ndarray, structures: int, case: str) -> np.ndarray:
     """Return axial slices [rows, columns] as a mask with the axes of the image."""
     order = to_lps(np.arange(image.size).reshape(image.shape), affine)[0]
     turned = np.zeros(order.shape, np.uint8)

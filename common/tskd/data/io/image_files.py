@@ -16,8 +16,8 @@ from PIL import Image
 from tskd.data.datalist import IGNORE
 from tskd.data.io.picture_header import open_picture, orientation, picture_pixels, sample_bits, turn_upright
 from tskd.errors import TskdError
-from tskd.files import composed
 from tskd.file_content import once_a_file
+from tskd.files import composed
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 EXIF = ("upright", "stored")  # what masks were drawn on, where their images are turned by EXIF

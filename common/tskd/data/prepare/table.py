@@ -76,7 +76,9 @@ def read_table(path: Path) -> Table:
             f"{path}: expected the columns image, label and, if wanted, group and split, with rows below; found "
             f"{first.strip()!r} and {len(rows)} rows. Correct the table."
         )
-    rows_read, problems = [], []
+    rows_read: list[Row] = []
+    problems: list[str] = []
+    drawn: dict[Path, tuple[int, str]] = {}  # mask -> the line that names it first, and its patient
     for number, line in rows:
         if len(line) != len(names):
             problems.append(f"line {number}: {len(line)} cells under {len(names)} columns (a {separator!r} in a name?)")
@@ -84,6 +86,10 @@ def read_table(path: Path) -> Table:
         row, wrong = _row(path.parent, number, {meaning: line[at].strip() for meaning, at in columns.items()})
         rows_read.append(row)
         problems += wrong
+        if row.label and not wrong:
+            first, group = drawn.setdefault(row.label.resolve(), (number, row.group))
+            if first != number and not (group and group == row.group):  # the sequences of a patient may share one
+                problems.append(f"line {number}: the mask {row.label.name} is that of line {first}, of another image")
     if problems:
         raise TskdError("\n  - ".join([f"{path}: {len(problems)} problems", *problems[:20]]))
     return Table(rows_read, "group" in columns, unused)
@@ -139,7 +145,8 @@ def _row(folder: Path, number: int, cells: Mapping[str, str]) -> tuple[Row, list
     problems += [f"line {number}: no group"] * (not group and "group" in cells)
     files = [_stored(folder, name) for name in (image, label)]
     problems += [
-        f"line {number}: no file {name}" for name, file in zip((image, label), files, strict=True)
+        f"line {number}: no file {name}"
+        for name, file in zip((image, label), files, strict=True)
         if name and not file.exists()
     ]
     if "split" in cells and not section:

@@ -216,3 +216,15 @@ def test_letters_that_an_archive_took_apart_are_the_same(tmp_path: Path, kind: s
         (folder / "table.csv").write_text("\n".join(["image,label", *rows]))
         data = datalist.read(prepare(folder, kind, table=folder / "table.csv"))
     assert {entry["group"] for _, entry in datalist.named_entries(data)} == {f"Läsion{k}" for k in range(6)}
+
+
+@pytest.mark.parametrize("kind", ["pictures", "volumes"])
+def test_a_mask_is_one_patients(tmp_path: Path, kind: str) -> None:
+    folder = make(tmp_path, kind)
+    ending = "png" if kind == "pictures" else "nii.gz"
+    rows = [f"images/p{k}.{ending},masks/p{k - k % 2}.{ending},q{k // 2}" for k in range(6)]
+    (folder / "table.csv").write_text("\n".join(["image,label,group", *rows]))
+    assert _homes(prepare(folder, kind, table=folder / "table.csv")).keys() == {"q0", "q1", "q2"}
+    (folder / "table.csv").write_text("\n".join(["image,label", *(row.rpartition(",")[0] for row in rows)]))
+    words = refusal(folder, kind, table=folder / "table.csv")
+    assert f"3 problems\n  - line 3: the mask p0.{ending} is that of line 2, of another image" in words

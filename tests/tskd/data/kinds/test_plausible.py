@@ -54,6 +54,16 @@ def test_a_structure_in_none_of_the_labels_of_a_budget(tmp_path: Path, caplog: p
     assert not caplog.records
 
 
+def test_a_structure_that_a_list_does_not_measure(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = make(tmp_path, "pictures")
+    path = prepare(folder, "pictures")
+    for entry in datalist.read(path)["test"]:
+        save_picture(path.parent / entry["label"], np.zeros_like(label_of(0)[..., 0]))
+    caplog.clear()
+    checks.check(path)
+    assert "liver (mask value 1): in no label of the test list, so nothing is measured of it there" in caplog.text
+
+
 @pytest.mark.parametrize("end", ["black", "white"])
 def test_a_window_that_cuts_a_structure_off(tmp_path: Path, end: str, caplog: pytest.LogCaptureFixture) -> None:
     folder = make(tmp_path, "volumes")
