@@ -18,6 +18,8 @@ from tskd.data.io.image_files import distinct
 CUT = 0.5  # share of a structure's pixels at the ends of the grey scale from which on it counts as cut off
 _TIMES = 10.0  # by which a range of intensities may differ from the others'
 
+EMPTY_MASKS = "masks: expected a structure in at least one, found the background alone. Are these the right files?"
+
 
 @dataclass
 class Shown:

@@ -17,7 +17,7 @@ from tskd.data.io.image_files import (
     stored_mask,
 )
 from tskd.data.io.picture_header import open_picture, orientation
-from tskd.data.plausibility import intensity_range, unit_warnings, warn
+from tskd.data.plausibility import EMPTY_MASKS, intensity_range, unit_warnings, warn
 from tskd.errors import TskdError
 from tskd.file_content import read_ahead, settled
 
@@ -77,6 +77,7 @@ def inspect_images(
     ranges: dict[str, tuple[float, float]] = {}
     kept: dict[tuple[Path, Path], np.ndarray] = {}
     room = _KEPT
+    seen: set[int] = set()
     white: dict[str, Path] = {}  # what 255 is -> a file that says so
     for picture in read_ahead(pictures, read_pictures):
         try:
@@ -101,6 +102,7 @@ def inspect_images(
                     refuse_size_mismatch(path, mask, image, orientation(picture.image))
                     stored = stored_mask(path)
                     palettes[path] = stored.colours
+                    seen |= set(stored.present)
                     drawn = set(stored.present) - {0}
                     if IGNORE in drawn:
                         white.setdefault("the structure" if drawn == {IGNORE} else "a pixel without a label", path)
@@ -109,6 +111,8 @@ def inspect_images(
         except TskdError as error:
             problems.append(str(error))
     problems += palette_problems(palettes)
+    if seen == {0}:
+        problems.append(EMPTY_MASKS)
     if len(kinds) > 1 and channels is None:
         problems.append(
             f"channels: expected all images grey or all RGB, found {kinds[1].name} grey and {kinds[3].name} RGB. "

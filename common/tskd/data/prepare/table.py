@@ -87,9 +87,11 @@ def read_table(path: Path) -> Table:
         rows_read.append(row)
         problems += wrong
         if row.label and not wrong:
-            first, group = drawn.setdefault(row.label.resolve(), (number, row.group))
-            if first != number and not (group and group == row.group):  # the sequences of a patient may share one
-                problems.append(f"line {number}: the mask {row.label.name} is that of line {first}, of another image")
+            line_before, group = drawn.setdefault(row.label.resolve(), (number, row.group))
+            if line_before != number and not (group and group == row.group):  # a patient's sequences may share one
+                problems.append(
+                    f"line {number}: the mask {row.label.name} is that of line {line_before}, of another image"
+                )
     if problems:
         raise TskdError("\n  - ".join([f"{path}: {len(problems)} problems", *problems[:20]]))
     return Table(rows_read, "group" in columns, unused)

@@ -15,7 +15,7 @@ from tskd.data.io.dicom_segmentation import segmentation_file
 from tskd.data.io.dicom_series import patient_id, unused_files
 from tskd.data.io.intensity import Intensity
 from tskd.data.io.nifti import has_orientation, load_label, load_volume, to_lps
-from tskd.data.plausibility import Shown, cut_warnings, intensity_range, unit_warnings, warn
+from tskd.data.plausibility import EMPTY_MASKS, Shown, cut_warnings, intensity_range, unit_warnings, warn
 from tskd.data.prepare.inventory import Inventory
 from tskd.data.prepare.patients import group_in_name, refuse_alike, same_spelling, warn_of_several
 from tskd.errors import TskdError
@@ -135,6 +135,8 @@ def inspect_volumes(
             f"masks: expected one meaning of 255, found it as {here} in {one.name} and as {there} in {two.name}. Write "
             "class indices in all of them."
         )
+    if shown.labels and not shown.entries:
+        problems.append(EMPTY_MASKS)
     if problems:
         more = [f"and {len(problems) - 20} more"] * (len(problems) > 20)
         raise TskdError("\n  - ".join([f"{len(problems)} problem{'s' * (len(problems) > 1)}", *problems[:20], *more]))

@@ -54,6 +54,16 @@ def test_a_structure_in_none_of_the_labels_of_a_budget(tmp_path: Path, caplog: p
     assert not caplog.records
 
 
+@pytest.mark.parametrize("kind", ["pictures", "volumes"])
+def test_empty_masks_are_refused_before_anything_is_written(tmp_path: Path, kind: str) -> None:
+    folder = make(tmp_path, kind)
+    for path in (folder / "masks").iterdir():
+        empty = np.zeros_like(label_of(0))
+        save_picture(path, empty[..., 0]) if kind == "pictures" else save_volume(path, empty)
+    assert "masks: expected a structure in at least one, found the background alone" in refusal(folder, kind)
+    assert not list(tmp_path.rglob("dataset.json"))
+
+
 def test_a_structure_that_a_list_does_not_measure(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = make(tmp_path, "pictures")
     path = prepare(folder, "pictures")
