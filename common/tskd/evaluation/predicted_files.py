@@ -11,7 +11,7 @@ import numpy as np
 
 from tskd.data import load_label, load_volume, to_lps, write_volume
 from tskd.data.datalist import IGNORE
-from tskd.data.io.image_files import distinct, stored_mask, write_picture
+from tskd.data.io.image_files import distinct, palette_problems, stored_mask, write_picture
 from tskd.errors import TskdError
 from tskd.files import composed
 
@@ -28,6 +28,7 @@ def predicted_masks(cases: list[dict[str, str]], folder: str | Path, draft: Path
     `CASE_000.png`, `CASE_001.png`, ..., as nnU-Net predicts them from `tskd export --to nnunet`; slices that are not
     there show no structure, and a line says how many. Axes of volumes may be in another order or direction than the
     image's. Values are class indices, also in a grey palette, or black and white for one structure.
+    Colours of a palette have to be the same in all files.
 
     Args:
         cases: entries of a list, with absolute paths.
@@ -44,13 +45,18 @@ def predicted_masks(cases: list[dict[str, str]], folder: str | Path, draft: Path
     for path in sorted(Path(folder).rglob("*")):
         if (ending := _ENDINGS.search(path.name)) and path.is_file():
             files.setdefault(composed(path.name[: ending.start()]), []).append(path)
-    masks, missing = {}, []
+    masks: dict[str, str] = {}
+    missing: list[str] = []
+    palettes: dict[Path, Mapping[int, tuple[int, ...]]] = {}
     for entry in cases:
         case, name, volume = entry["case"], composed(entry["case"]), ".nii" in entry["image"]
         found = files.get(name, [])
         if len(found) > 1:
             raise TskdError(f"{folder}: expected one mask of {case}, found {', '.join(map(str, found))}.")
         slices = {int(m["number"]): files[n][0] for n in files if (m := _SLICE.fullmatch(n)) and m["case"] == name}
+        if not volume or not found:
+            pictures = found or list(slices.values())
+            palettes |= {path: stored_mask(path).colours for path in pictures}
         masks[case] = str(draft / f"{case}{'.nii.gz' if volume else '.png'}")
         if not found and not (volume and slices):
             missing.append(case)
@@ -69,11 +75,13 @@ def predicted_masks(cases: list[dict[str, str]], folder: str | Path, draft: Path
             f"{folder}: expected a mask of every case, called CASE.png or CASE.nii.gz, found none of {shown} "
             f"({len(missing)} of {len(cases)})."
         )
+    if different := palette_problems(palettes):
+        raise TskdError("\n  - ".join([f"{folder}: {len(different)} problems", *different[:20]]))
     return masks
 
 
 def _class_indices(values: np.ndarray, structures: int, path: Path) -> np.ndarray:
-    """Return a mask as uint8; white, of 8 or 16 bits, is the structure if there is one, otherwise 255 is no label."""
+    """Return a mask as uint8; white, in pictures also of 16 bits, is a structure that is alone, else 255 no label."""
     present = distinct(values)
     drawn = set(present) - {0}
     if structures == 1 and drawn in ({255}, {65535}):

@@ -79,7 +79,7 @@ def find_cases(inputs: Sequence[str | Path], output: Path) -> CaseList:
                 cases.append(Case((path,), kind, str(path), stem))
             elif (header := read_header(path)) is not None:
                 headers.append((path, header))
-            elif not _belongs_to_header(path):
+            elif not (_belongs_to_header(path) or (among_masks and path.name == "summary.csv")):
                 skipped["file of another kind"].append(str(path))
     series, other_objects = group_series(headers)
     cases += [

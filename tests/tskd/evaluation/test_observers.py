@@ -178,8 +178,18 @@ def test_a_mask_with_another_value_is_named(dataset_file, tmp_path):
         score_labels(dataset_file, None, "b", tmp_path / "b", predictions=folder)
     masks["c2"][8, 6] = 255  # beside class 1, and where the truth has a label
     shutil.rmtree(folder)
-    with pytest.raises(TskdError, match=r"case c2: prediction: expected class indices .* found \[255\]"):
+    with pytest.raises(TskdError, match=r"prediction: expected class indices .* found \[255\]"):
         score_labels(dataset_file, None, "b", tmp_path / "b", predictions=_predictions(folder, masks))
+
+
+def test_palettes_of_other_orders_are_refused(dataset_file, tmp_path):
+    folder = _predictions(tmp_path / "masks", _seconds(dataset_file))
+    for path, palette in zip(sorted(folder.iterdir()), ([0, 0, 0, 255, 0, 0], [0, 0, 0, 0, 255, 0]), strict=False):
+        picture = Image.open(path)
+        picture.putpalette(palette)
+        picture.save(path)
+    with pytest.raises(TskdError, match=r"c1\.png: expected the palette of c0\.png"):
+        score_labels(dataset_file, None, "b", tmp_path / "b", predictions=folder)
 
 
 @pytest.fixture

@@ -39,10 +39,11 @@ def test_the_output_is_no_input(tmp_path: Path) -> None:
 @pytest.mark.parametrize("output", ["", "scans"])
 def test_images_beside_their_masks_are_segmented_and_earlier_masks_named(tmp_path: Path, output: str) -> None:
     masks = ["scans/a_seg.nii.gz", "scans/b_seg.PNG", "scans/b_overlay.png", "scans/more/c_seg.dcm"]
-    _touch(tmp_path, "scans/a.nii.gz", "scans/b.png", "scans/segments.nii", *masks)
+    _touch(tmp_path, "scans/a.nii.gz", "scans/b.png", "scans/segments.nii", "scans/summary.csv", *masks)
     case_list = find_cases([tmp_path / "scans"], tmp_path / output)
     assert [case.stem for case in case_list.cases] == ["a", "b", "segments"]
-    skipped = case_list.skipped["mask in the folder that masks are written to"]
+    (skipped,) = case_list.skipped.values()
+    assert case_list.skipped.keys() == {"mask in the folder that masks are written to"}
     assert sorted(skipped) == sorted(str(tmp_path / name) for name in masks)
 
 

@@ -22,7 +22,8 @@ def header_affine(
         header: of NIfTI-1 or NIfTI-2.
         shape: of the volume; differences are measured at its corners, in voxels.
         where: file for the message.
-        choice: "sform" or "qform" where the two disagree; None refuses them then. A form that is alone is taken.
+        choice: "sform" or "qform" where the two disagree; None refuses them then. Another
+            form that is alone is taken, if pixdim agrees.
 
     Raises:
         TskdError: no three axes, forms or spacing that disagree by more than half a voxel, an unknown unit, or axes
@@ -35,8 +36,8 @@ def header_affine(
     affines = {name: np.asarray(form, np.float64) for name, form in forms.items() if form is not None}
     for name, form in affines.items():
         _refuse_flat(form, where, name)
-    if choice is not None and affines:
-        affine = affines.get(choice, next(iter(affines.values())))
+    if choice in affines:
+        affine = affines[choice]
     elif affines:
         affine = next(iter(affines.values()))
         _refuse_disagreement(header, affines, shape, where)

@@ -12,7 +12,7 @@ from tskd.data.prepare.image_checks import UNKNOWN_PATIENTS, Findings, Picture, 
 from tskd.data.prepare.image_writer import prepare_images
 from tskd.data.prepare.inventory import Inventory
 from tskd.data.prepare.patients import group_in_name, refuse_alike, warn_of_several
-from tskd.data.prepare.table import SECTIONS, case_names, read_table
+from tskd.data.prepare.table import SECTIONS, case_names, read_table, refuse_shared_masks
 from tskd.data.split import FEWER_LISTS, draw_lists
 from tskd.errors import TskdError
 from tskd.files import composed
@@ -92,6 +92,7 @@ def prepare_images_masks(
     refuse_alike(picture.group for picture in pictures if picture.group)
     findings = inspect_images(pictures, len(labels), channels, exif)
     pictures, groups = _complete_groups(pictures, findings, source.sections, groups)
+    refuse_shared_masks((picture.image, picture.label, picture.group) for picture in pictures if picture.label)
     if group_pattern is None:
         warn_of_several({picture.case: picture.group for picture in pictures})
     if source.sections and fold is not None:

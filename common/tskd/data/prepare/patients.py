@@ -87,10 +87,11 @@ def same_spelling(code: str) -> str:
     """Return what the spellings of a patient's code have in common: `P 03`, `p-03`, `P_3` and `p3` are one.
 
     Case, blanks and leading zeros do not count, nor does what stands between a letter and a digit; between digits it
-    does, as `1-12` and `11-2` are two.
+    does, as `1-12` and `11 2` are two.
     """
-    plain = re.sub(r"(?<=[^\W\d_])[-_.]+(?=\d)", "", re.sub(r"\s+", "", code.casefold()))
-    return re.sub(r"(?<!\d)0+(?=\d)", "", plain)
+    plain = re.sub(r"(?<=\d)\s+(?=\d)", "-", code.casefold())
+    plain = re.sub(r"(?<=[^\W\d_])[-_.]+(?=\d)", "", re.sub(r"\s+", "", plain))
+    return re.sub(r"(?<!\d)(?<!\d\.)0+(?=\d)", "", plain)
 
 
 def refuse_alike(groups: Iterable[str]) -> None:

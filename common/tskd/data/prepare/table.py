@@ -6,8 +6,9 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from tskd.errors import TskdError
@@ -65,6 +66,7 @@ def read_table(path: Path) -> Table:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise TskdError(f"{path}: expected UTF-8, found {error}. Save it as `CSV UTF-8`.") from error
+    _by_composed_name.cache_clear()
     first = text.partition("\n")[0]
     separator = max(",;\t", key=first.count)
     lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator))
@@ -78,7 +80,6 @@ def read_table(path: Path) -> Table:
         )
     rows_read: list[Row] = []
     problems: list[str] = []
-    drawn: dict[Path, tuple[int, str]] = {}  # mask -> the line that names it first, and its patient
     for number, line in rows:
         if len(line) != len(names):
             problems.append(f"line {number}: {len(line)} cells under {len(names)} columns (a {separator!r} in a name?)")
@@ -86,12 +87,6 @@ def read_table(path: Path) -> Table:
         row, wrong = _row(path.parent, number, {meaning: line[at].strip() for meaning, at in columns.items()})
         rows_read.append(row)
         problems += wrong
-        if row.label and not wrong:
-            line_before, group = drawn.setdefault(row.label.resolve(), (number, row.group))
-            if line_before != number and not (group and group == row.group):  # a patient's sequences may share one
-                problems.append(
-                    f"line {number}: the mask {row.label.name} is that of line {line_before}, of another image"
-                )
     if problems:
         raise TskdError("\n  - ".join([f"{path}: {len(problems)} problems", *problems[:20]]))
     return Table(rows_read, "group" in columns, unused)
@@ -135,9 +130,39 @@ def _columns(path: Path, names: Sequence[str]) -> tuple[dict[str, int], list[str
 def _stored(folder: Path, name: str) -> Path:
     """Return the file of a name, also where the disk has its letters composed and the table has not, or the reverse."""
     path = folder / name
-    if not path.exists() and path.parent.is_dir():
-        return next((each for each in path.parent.iterdir() if composed(each.name) == composed(path.name)), path)
-    return path
+    if path.exists():
+        return path
+    found = folder
+    for part in Path(name).parts:
+        found = found / part if (found / part).exists() else _by_composed_name(found).get(composed(part), found / part)
+    return found
+
+
+@cache
+def _by_composed_name(folder: Path) -> dict[str, Path]:
+    return {composed(path.name): path for path in folder.iterdir()} if folder.is_dir() else {}
+
+
+def refuse_shared_masks(drawn: Iterable[tuple[Path, Path, str]]) -> None:
+    """Refuse a mask that is given to images of several patients; the sequences of one may share it.
+
+    Args:
+        drawn: image, mask and patient.
+
+    Raises:
+        TskdError: naming the first few.
+    """
+    first: dict[Path, tuple[Path, str]] = {}
+    shared = []
+    for image, mask, group in drawn:
+        before, patient = first.setdefault(mask.resolve(), (image, group))
+        if patient != group and before != image:
+            shared.append(f"{mask.name} of {before.name} and {image.name}")
+    if shared:
+        raise TskdError(
+            f"masks: expected one for the images of a patient, found {', '.join(shared[:5])} ({len(shared)} such "
+            "pairs). Correct the table, or say which images are of one patient (column group, or --group-pattern)."
+        )
 
 
 def _row(folder: Path, number: int, cells: Mapping[str, str]) -> tuple[Row, list[str]]:

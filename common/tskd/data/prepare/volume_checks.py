@@ -135,7 +135,7 @@ def inspect_volumes(
             f"masks: expected one meaning of 255, found it as {here} in {one.name} and as {there} in {two.name}. Write "
             "class indices in all of them."
         )
-    if shown.labels and not shown.entries:
+    if shown.labels and not shown.entries and not problems:
         problems.append(EMPTY_MASKS)
     if problems:
         more = [f"and {len(problems) - 20} more"] * (len(problems) > 20)

@@ -10,7 +10,7 @@ from tskd.data.io.intensity import KEY, Intensity, preset
 from tskd.data.io.nifti import NIFTI
 from tskd.data.prepare.inventory import Inventory
 from tskd.data.prepare.pseudonyms import without_identities
-from tskd.data.prepare.table import SECTIONS, case_names, read_table
+from tskd.data.prepare.table import SECTIONS, case_names, read_table, refuse_shared_masks
 from tskd.data.prepare.volume_checks import Patient, known_patients
 from tskd.data.prepare.volume_writer import fingerprint, preparation, prepare_volumes
 from tskd.data.split import FEWER_LISTS, draw_lists
@@ -91,6 +91,7 @@ def prepare_volumes_masks(
         patients += [Patient("", path, case=code) for code, path in extra.items()]
     _refuse_other_segments(patients, labels)
     patients, groups = known_patients(patients, group_pattern)
+    refuse_shared_masks((patient.image, patient.label, patient.group) for patient in patients if patient.label)
     if sections and fold is not None:
         raise TskdError(f"{table}: expected lists in the column split, or --fold; found both. Remove one of them.")
     if sections:
