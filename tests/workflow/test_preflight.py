@@ -13,7 +13,8 @@ from tskd.data import read
 from tskd.data.tint import COLOURS, blend, colour
 from tskd.errors import TskdError
 from tskd.workflow import check_study, read_yaml
-from tskd.workflow.costs import Costs
+from tskd.workflow.commands import TEACHER, merged_config
+from tskd.workflow.costs import Costs, views
 from tskd.workflow.measure import measure
 from tskd.workflow.preflight import Preflight, preflight
 from tskd.workflow.schema import WORKFLOW
@@ -128,3 +129,18 @@ def test_a_picture_keeps_what_has_no_label_and_is_not_annotated() -> None:
     assert np.array_equal(plain[label != 1], tinted[label != 1])
     assert not np.array_equal(plain[label == 1], tinted[label == 1])
     assert len(set(COLOURS)) == len(COLOURS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "modality", "shown"),
+    [
+        ({}, "MR", 1),
+        ({}, "dermoscopy", 3),
+        ({"augmentation#flip": 0.0}, "dermoscopy", 2),
+        ({"tta": "$None"}, "dermoscopy", 1),
+        ({"logits": "False"}, "dermoscopy", 1),
+        ({"tta": "{'flips': [0], 'scales': [0.75, 1.25]}"}, "MR", 6),
+    ],
+)
+def test_a_soft_label_costs_as_many_views_as_it_averages(changes: dict, modality: str, shown: int) -> None:
+    assert views({**merged_config(TEACHER, ("train", "soft_labels")), **changes}, modality) == shown

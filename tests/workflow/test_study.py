@@ -190,6 +190,9 @@ def test_another_network_reaches_its_evaluation_and_profile() -> None:
     soft = steps[f"{at}/soft_labels/real/small/budget-4/seed-1/manifest.json"].command
     assert value(soft, "image_size") == "128"
     assert "--max_epochs" not in soft
+    config["teachers"]["small"]["train"]["overrides"]["augmentation#flip"] = 0.5
+    soft = check_study(config, "toy").steps[f"{at}/soft_labels/real/small/budget-4/seed-1/manifest.json"].command
+    assert value(soft, "augmentation#flip") == "0.5"  # its mirror images are averaged
 
 
 def test_what_a_stage_does_to_images_and_masks_is_done_in_its_evaluation() -> None:

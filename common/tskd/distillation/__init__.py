@@ -15,6 +15,7 @@ from tskd.distillation.soft_labels.read import (
     soft_labels_identity,
 )
 from tskd.distillation.soft_labels.resolution import grid_for, tell_resolution
+from tskd.distillation.soft_labels.tta import trained_flips
 from tskd.distillation.soft_labels.write import write_soft_labels
 from tskd.distillation.step import AugmentedBatch, distillation_step
 from tskd.distillation.term_schedules import FollowSchedules, Linear
@@ -51,6 +52,7 @@ __all__ = [
     "labelled_entries",
     "soft_labels_identity",
     "tell_resolution",
+    "trained_flips",
     "training_fingerprints",
     "transfer_entries",
     "transfer_identity",

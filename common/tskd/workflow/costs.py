@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -98,7 +99,8 @@ class Costs:
         if step.rule == "soft_labels":
             images = len(data["training"]) + len(data["unlabelled"])
             synthetic = self.study.config.get("synthesis", {}).get("num_images", 0)
-            return START + measured["forward"] * (synthetic if "/soft_labels/synthetic" in step.path else images)
+            shown = synthetic if "/soft_labels/synthetic" in step.path else images
+            return START + measured["forward"] * shown * views(settings, data["modality"])
         if step.rule == "synthesise":
             steps = settings.get("steps") or 25
             return START + measured["forward"] * self.study.config["synthesis"]["num_images"] * steps
@@ -169,6 +171,19 @@ def _settings(step: Step) -> dict[str, Any]:
     assert step.configs
     given = {key: float(value) if value.replace(".", "").isdigit() else value for key, value in keys(step).items()}
     return {**merged_config(*step.configs), **given}
+
+
+def views(settings: Mapping[str, Any], modality: str) -> int:
+    """Return how often a soft label's image is shown to the teacher: mirrored as in training, or as `tta` says."""
+    from tskd.distillation.augmentation_presets import PRESETS, preset_of  # needs torch
+
+    if settings["tta"] is None or str(settings["logits"]).lower() == "false":
+        return 1
+    if "trained_flips" not in str(settings["tta"]):
+        tta = ast.literal_eval(str(settings["tta"]).removeprefix("$"))
+        return (1 + len(tta.get("flips", ()))) * (1 + len(tta.get("scales", ()))) if tta else 1
+    preset = PRESETS[preset_of(modality)]
+    return 1 + sum(float(settings.get(f"augmentation#{key}", preset.get(key, 0))) > 0 for key in ("flip", "flip_y"))
 
 
 def _slices(entries: list[Mapping[str, Any]]) -> int:

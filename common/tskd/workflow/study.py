@@ -110,7 +110,9 @@ class Study(DataSteps):
         run_keys: dict[str, Any] = {"dataset_files": [images.output, *files], "soft_labels": folder}
         run_keys |= {"in_channels": self._channels(cell), "output_dir": f"{folder}/run"}
         needs = list(dict.fromkeys([self.prepare(cell), images]))
-        configs, overrides = ["soft_labels"], _model(TEACHER, settings.get("train", {}))["overrides"]
+        train = settings.get("train", {})
+        mirrored = {key: value for key, value in train.get("overrides", {}).items() if key.startswith("augmentation")}
+        configs, overrides = ["soft_labels"], {**_model(TEACHER, train)["overrides"], **mirrored}
         if trained:
             needs.append(self.teacher(cell, name))
             run_keys |= {**_labels(cell), "seed": cell.seed}

@@ -45,7 +45,7 @@ class Predictions:
         preprocessing: from {"image": path} to {"image": c x H x W in [0, 1]}.
         fold_models: weights files of the teachers that were trained outside each fold.
         case_folds: case -> index of the model in `fold_models`; every other case is the teacher's.
-        tta: options of test-time augmentation, or None.
+        tta: options of test-time augmentation, or None; the embedding is the plain image's either way.
         keys: which of "logits" and "embedding" are wanted.
         device: where the network runs.
         batch_size: images at a time.
@@ -82,6 +82,7 @@ class Predictions:
 
     def __call__(self, entries: Sequence[Entry]) -> Iterator[tuple[list[str], list[dict[str, Tensor]]]]:
         """Yield names and {key: float16 array} of each batch; the teacher's own cases first, then fold by fold."""
+        tta = self.tta if "logits" in self.keys else None
         for fold in (None, *range(len(self.fold_models))):
             chosen = [entry for entry in entries if self.case_folds.get(entry["case"]) == fold]
             if not chosen:
@@ -90,7 +91,7 @@ class Predictions:
             loader = DataLoader(_Images(chosen, self.preprocessing), self.batch_size, num_workers=self.num_workers)
             network = None
             for names, batch in loader:
-                network = network or with_tta(self.network, batch.shape[-1], self.tta)
+                network = network or with_tta(self.network, batch.shape[-1], tta)
                 yield list(names), self._predict(network, batch)
         self._load(None)
 

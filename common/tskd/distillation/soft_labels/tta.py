@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tskd.distillation.augmentation import BatchAugmentation
+from tskd.distillation.soft_labels.manifest import stored
 from tskd.errors import TskdError
 from tskd.networks.resize import at_size
 
@@ -55,6 +58,18 @@ class Averaged(nn.Module):
             for axis in self.flips if size else self.flips[1:]:
                 views.append(_logits(network, image, axis, grid))
         return {**plain, "logits_low": torch.stack(views).mean(0)}
+
+
+def trained_flips(augmentation: BatchAugmentation, folder: str | Path) -> dict[str, Any] | None:
+    """Return the `tta` that mirrors as `augmentation` did in training: {"flips": axes}, 0 is x, 1 is y; or None.
+
+    A dermoscopic image is mirrored along both, an abdomen along none. A folder of soft labels that is begun keeps the
+    `tta` that it was begun with.
+    """
+    if (begun := stored(Path(folder))) is not None:
+        return begun["tta"]
+    axes = [axis for axis, share in enumerate((augmentation.flip, augmentation.flip_y)) if share > 0]
+    return {"flips": axes} if axes else None
 
 
 def with_tta(network: Any, image_size: int, tta: Mapping[str, Any] | None) -> Any:

@@ -1,11 +1,15 @@
 """Averaging over mirrored and resized images."""
 
+import json
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.tskd.small_sam import fresh
+from tskd.distillation import preset_augmentation, trained_flips
+from tskd.distillation.soft_labels.predict import Predictions
 from tskd.distillation.soft_labels.tta import with_tta
 from tskd.errors import TskdError
 
@@ -72,9 +76,43 @@ def test_a_scale_is_the_network_at_that_size(vfm, image):
     assert torch.equal(found["embedding"], plain["embedding"])
 
 
+@pytest.mark.parametrize(
+    ("modality", "changes", "expected"),
+    [
+        ("MR", {}, None),
+        ("ultrasound", {}, None),
+        ("ultrasound", {"flip": 0.5}, {"flips": [0]}),
+        ("dermoscopy", {}, {"flips": [0, 1]}),
+        ("dermoscopy", {"flip": 0}, {"flips": [1]}),
+    ],
+)
+def test_mirrored_as_in_training(modality, changes, expected, tmp_path):
+    assert trained_flips(preset_augmentation(modality, **changes), tmp_path) == expected
+
+
+@pytest.mark.parametrize("begun", [None, {"flips": [1], "scales": [1.25]}])
+def test_a_folder_that_is_begun_keeps_its_views(begun, tmp_path):
+    (tmp_path / "manifest.json").write_text(json.dumps({"tta": begun, "cases": {}}))
+    assert trained_flips(preset_augmentation("dermoscopy"), tmp_path) == begun
+
+
 def test_off_is_the_network_itself():
     network = Equivariant()
     assert with_tta(network, 64, None) is network
+
+
+@pytest.mark.parametrize(("keys", "shown"), [(("embedding",), 1), (("logits", "embedding"), 3)])
+def test_no_view_is_shown_for_an_embedding_alone(keys, shown, image):
+    class Counted(Equivariant):
+        def forward_features(self, x: Tensor) -> dict[str, Tensor]:
+            calls.append(x)
+            return super().forward_features(x)
+
+    calls: list[Tensor] = []
+    network = Counted()
+    predictions = Predictions(network, "model.pt", lambda data: {"image": image[0]}, tta={"flips": [0, 1]}, keys=keys)
+    ((names, arrays),) = predictions([{"case": "case_0", "image": "image.png"}])
+    assert (names, len(calls), arrays[0]["embedding"].shape) == (["case_0"], shown, (1, 4, 4))
 
 
 @pytest.mark.parametrize(
