@@ -50,25 +50,25 @@ def predicted_masks(cases: list[dict[str, str]], folder: str | Path, draft: Path
     palettes: dict[Path, Mapping[int, tuple[int, ...]]] = {}
     for entry in cases:
         case, name, volume = entry["case"], composed(entry["case"]), ".nii" in entry["image"]
-        found = files.get(name, [])
-        if len(found) > 1:
-            raise TskdError(f"{folder}: expected one mask of {case}, found {', '.join(map(str, found))}.")
+        named = files.get(name, [])
+        if len(named) > 1:
+            raise TskdError(f"{folder}: expected one mask of {case}, found {', '.join(map(str, named))}.")
         slices = {int(m["number"]): files[n][0] for n in files if (m := _SLICE.fullmatch(n)) and m["case"] == name}
-        if not volume or not found:
-            pictures = found or list(slices.values())
+        if not volume or not named:
+            pictures = named or list(slices.values())
             palettes |= {path: stored_mask(path).colours for path in pictures}
         masks[case] = str(draft / f"{case}{'.nii.gz' if volume else '.png'}")
-        if not found and not (volume and slices):
+        if not named and not (volume and slices):
             missing.append(case)
         elif volume:
             image, affine = load_volume(entry["image"])
-            if found:
-                mask = _class_indices(load_label(found[0], image.shape, affine), structures, found[0])
+            if named:
+                mask = _class_indices(load_label(named[0], image.shape, affine), structures, named[0])
             else:
                 mask = _stack(slices, image, affine, structures, case)
             write_volume(masks[case], mask, affine)
         else:
-            write_picture(Path(masks[case]), _class_indices(stored_mask(found[0]).values, structures, found[0]))
+            write_picture(Path(masks[case]), _class_indices(stored_mask(named[0]).values, structures, named[0]))
     if missing:
         shown = ", ".join(missing[:5])
         raise TskdError(

@@ -132,10 +132,11 @@ def _stored(folder: Path, name: str) -> Path:
     path = folder / name
     if path.exists():
         return path
-    found = folder
+    reached = folder
     for part in Path(name).parts:
-        found = found / part if (found / part).exists() else _by_composed_name(found).get(composed(part), found / part)
-    return found
+        below = reached / part
+        reached = below if below.exists() else _by_composed_name(reached).get(composed(part), below)
+    return reached
 
 
 @cache
