@@ -6,6 +6,7 @@ import re
 from functools import cache
 from pathlib import Path
 
+from tskd.evaluation.report.label_efficiency import LabelsSaved, labels_saved, labels_text
 from tskd.evaluation.report.runs import Arms, Run, collect
 from tskd.evaluation.report.summary import OVERALL, Number, all_numbers, compare
 from tskd.evaluation.rows import read_rows
@@ -15,31 +16,34 @@ DOCS = Path(__file__).resolve().parent
 README = DOCS.parent / "README.md"
 TABLE = re.compile(r"(<!-- results table[^>]*-->\n)(.*?)(<!-- end -->)", re.DOTALL)
 SHAPES = {"teacher": "square", "labels alone": "circle", "distilled": "diamond"}
-# one line of the figure: title, CSV, number of labels, methods in the order of SHAPES
-LINES: list[tuple[str, str, str, tuple[str, str, str]]] = [
-    ("CHAOS MR, 1 labelled patient", "chaos_mr_whole_patients", "1 patient", ("teacher", "supervised", "tskd")),
-    ("CHAOS MR, 2 labelled patients", "chaos_mr_whole_patients", "2 patients", ("teacher", "supervised", "tskd")),
-    ("USGRA nerves, vessels, 10 labels", "usgra_label_efficiency", "10", ("teacher", "supervised", "tskd")),
-    ("USGRA nerves, vessels, 20 labels", "usgra_label_efficiency", "20", ("teacher", "supervised", "tskd")),
-    ("ISIC 2017 lesions, 10 labels", "isic2017_label_efficiency", "10", ("teacher", "supervised", "tskd")),
-    ("CHAOS MR, 20 labels", "chaos_mr_20_labels", "20",
+# one line of the figure: title, network of the students, CSV, number of labels, methods in the order of SHAPES
+LITE, FLEXIBLE = "LiteUNet from ImageNet", "FlexibleUNet from scratch"
+RECIPE, RIVALS = ("teacher", "supervised", "tskd"), {"fixmatch", "task_agnostic"}
+LINES: list[tuple[str, str, str, str, tuple[str, str, str]]] = [
+    ("CHAOS MR, 1 labelled patient", LITE, "chaos_mr_whole_patients", "1 patient", RECIPE),
+    ("CHAOS MR, 2 labelled patients", LITE, "chaos_mr_whole_patients", "2 patients", RECIPE),
+    ("USGRA nerves, vessels, 10 labels", LITE, "usgra_label_efficiency", "10", RECIPE),
+    ("USGRA nerves, vessels, 20 labels", LITE, "usgra_label_efficiency", "20", RECIPE),
+    ("USGRA nerves, vessels, 80 labels", LITE, "usgra_80_labels", "80", RECIPE),
+    ("ISIC 2017 lesions, 10 labels", LITE, "isic2017_label_efficiency", "10", RECIPE),
+    ("ISIC 2017 lesions, 40 labels", LITE, "isic2017_40_labels", "40", RECIPE),
+    ("CHAOS MR, 20 labels", FLEXIBLE, "chaos_mr_20_labels", "20",
      ("teacher_full_body_x3", "scratch_flexible_unet_body_x2", "tskd_flexible_unet_body_x2")),
-    ("CHAOS MR, 50 labels", "chaos_mr_budgets", "50", ("teacher", "scratch", "tskd")),
-    ("CHAOS MR, 100 labels", "chaos_mr_budgets", "100", ("teacher", "scratch", "tskd")),
-    ("USGRA nerves, vessels, 80 labels", "usgra", "80",
-     ("teacher_full_x3", "scratch_flexible_unet_x2", "tskd_flexible_unet_x2")),
-    ("ISIC 2017 lesions, 40 labels", "isic2017", "40",
-     ("teacher_full_x3", "scratch_flexible_unet_x2", "tskd_flexible_unet_x2")),
-    ("CHASE_DB1 vessels, 10 labels", "chase_db1", "10", ("teacher", "scratch", "tskd")),
+    ("CHAOS MR, 50 labels", FLEXIBLE, "chaos_mr_budgets", "50", ("teacher", "scratch", "tskd")),
+    ("CHAOS MR, 100 labels", FLEXIBLE, "chaos_mr_budgets", "100", ("teacher", "scratch", "tskd")),
+    ("CHASE_DB1 vessels, 10 labels", FLEXIBLE, "chase_db1", "10", ("teacher", "scratch", "tskd")),
 ]  # fmt: skip
 # lines of the figure that the README's table has, in words
 ROWS = {
-    "CHAOS MR, 1 labelled patient": ("CHAOS MR, 4 organs, 1 patient (35 slices)", "patients"),
-    "CHAOS MR, 20 labels": ("CHAOS MR, 20 slices", "patients"),
-    "USGRA nerves, vessels, 10 labels": ("USGRA ultrasound, 10 images", "images, three folds"),
-    "ISIC 2017 lesions, 10 labels": ("ISIC 2017 skin lesions, 10 images", "images, three folds"),
-    "CHAOS MR, 100 labels": ("CHAOS MR, 100 slices", "patients"),
+    "CHAOS MR, 1 labelled patient": ("CHAOS MR, 4 organs, 1 patient", "patients"),
+    "CHAOS MR, 2 labelled patients": ("CHAOS MR, 2 patients", "patients"),
+    "USGRA nerves, vessels, 10 labels": ("USGRA ultrasound, 10 images", "images"),
+    "USGRA nerves, vessels, 80 labels": ("USGRA, 80 images", "images"),
+    "ISIC 2017 lesions, 10 labels": ("ISIC 2017 skin lesions, 10 images", "images"),
 }
+# CSVs with the curves of the labels alone, as on docs/results/label_efficiency.md
+CURVES = ("chaos_mr_whole_patients", "isic2017_label_efficiency", "isic2017_40_labels", "usgra_label_efficiency",
+          "usgra_80_labels")  # fmt: skip
 LEFT, WIDTH, TOP, STEP, LOW, HIGH = 270, 900, 70, 62, 0.3, 1.0
 
 STYLE = """
@@ -61,6 +65,22 @@ def dice(csv: str, budget: str, methods: tuple[str, ...]) -> Arms:
     if missing := set(methods) - {row.method for row in rows}:
         raise SystemExit(f"{csv}.csv: expected rows of {', '.join(missing)} with {budget} labels, found none")
     return collect([Run(path=path, rows=rows)])
+
+
+def methods_of(csv: str, budget: str) -> set[str]:
+    """Return the names of the methods of a results CSV with this number of labels."""
+    return {row.method for row in read_rows(next((DOCS / "results").glob(f"{csv}.csv*"))) if row.budget == budget}
+
+
+@cache
+def saved() -> dict[tuple[str, str], LabelsSaved]:
+    """Return what the labels alone need for the Dice of the distilled student, by data set and budget."""
+    paths = [next((DOCS / "results").glob(f"{csv}.csv*")) for csv in CURVES]
+    rows = [row for path in paths for row in read_rows(path) if row.method in RECIPE]
+    arms = collect([Run(path=paths[0], rows=rows)])
+    return {
+        (item.dataset, item.budget.removesuffix(" images")): item for item in labels_saved(arms, "tskd", "supervised")
+    }
 
 
 @cache
@@ -102,12 +122,12 @@ def figure() -> str:
         at = x(tenth / 10)
         parts.append(f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP - 6}" y2="{bottom}"/>')
         parts.append(f'<text class="small" x="{at:.1f}" y="{bottom + 20}" text-anchor="middle">{tenth / 10:.1f}</text>')
-    for i, (title, csv, budget, methods) in enumerate(LINES):
+    for i, (title, network, csv, budget, methods) in enumerate(LINES):
         middle = TOP + STEP * i + STEP / 2 - 4
         drawn = means(csv, budget, methods)
         unit = "images" if csv.startswith(("usgra", "isic2017")) else "patients"
         parts.append(f'<text x="16" y="{middle}">{title}</text>')
-        parts.append(f'<text class="small" x="16" y="{middle + 17}">{drawn[0].patients} test {unit}</text>')
+        parts.append(f'<text class="small" x="16" y="{middle + 17}">{drawn[0].patients} test {unit}, {network}</text>')
         for (name, shape), number, offset in zip(SHAPES.items(), drawn, (-16, 0, 16), strict=True):
             mean, y, style = number.mean, middle + offset, name.split()[-1]
             low, high = (mean if end is None else end for end in (number.low, number.high))
@@ -120,34 +140,36 @@ def figure() -> str:
 
 
 def table() -> str:
-    """Return the README's table in Markdown: Dice of the three methods, and the paired test of the two students.
+    """Return the README's table in Markdown: Dice of the three methods, the paired test of the students, labels saved.
 
-    The student that the test finds better is set in bold. Holm's correction is over teacher and student from scratch,
-    each compared with the distilled student, as on the results pages.
+    The student that the test finds better is set in bold. Holm's correction is over the comparisons of the distilled
+    student with all others of its data set and budget, as on the results pages.
     """
     lines = [
-        "| data, labels | test | teacher | labels alone | distilled | distilled against labels alone |",
-        "| --- | --- | ---: | ---: | ---: | --- |",
+        "| data, labels | test | teacher | labels alone | distilled | difference | labels needed alone |",
+        "| --- | --- | ---: | ---: | ---: | --- | --- |",
     ]
-    for title, csv, budget, methods in LINES:
+    for title, _, csv, budget, methods in LINES:
         if title not in ROWS:
             continue
         name, unit = ROWS[title]
         numbers = means(csv, budget, methods)
-        patients, seeds = numbers[2].patients, numbers[2].seeds
-        compared = compare(dice(csv, budget, methods), methods[2])
+        patients = numbers[2].patients
+        compared = compare(dice(csv, budget, (*methods, *(RIVALS & methods_of(csv, budget)))), methods[2])
         p = next(item.p_holm for item in compared if item.arm.method == methods[1])
         cells = [f"{number.mean:.3f}" for number in numbers]
-        if 2 / 2**patients > ALPHA:
-            words = "too few to test"
-        elif p > ALPHA:
-            words = f"no difference shown, p = {p:.2f}"
+        if p > ALPHA:
+            words = f"none shown, p = {p:.2f}"
         else:
             better = 2 if numbers[2].mean > numbers[1].mean else 1
             cells[better] = f"**{cells[better]}**"
             words = f"{'better' if better == 2 else 'worse'}, p {'< 0.0001' if p < 0.0001 else f'= {p:.4f}'}"
-        test = f"{patients} {unit}" + (f", {seeds} seeds" if seeds > 1 else "")
-        lines.append(f"| {name} | {test} | {' | '.join(cells)} | {words} |")
+        needed = saved()[numbers[2].dataset, budget]
+        ends = [labels_text(needed, value) for value in (needed.low, needed.high)]
+        lines.append(
+            f"| {name} | {patients} {unit} | {' | '.join(cells)} | {words} "
+            f"| {labels_text(needed, needed.needed)} [{', '.join(ends)}] |"
+        )
     return "\n".join(lines) + "\n"
 
 

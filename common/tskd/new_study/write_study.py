@@ -119,8 +119,19 @@ def new_study(
         data.root, data.sources = str(output.parent.resolve()), {"table": f"{{data_root}}/{study.files[1].name}"}
         write_text(study.files[1], sources.table(tree, groups, sections))
         comments["table"] = "a line an image: its mask, its patient, its list" if groups or sections else ""
+    study.notes += _unlabelled(images, masks, tree)
     write_text(output, study_text(data))
     return study
+
+
+def _unlabelled(images: Path, masks: Path | None, tree: Tree) -> list[str]:
+    """Return what to mind where no image is without a mask: it is these that a distilled student learns most from."""
+    if not all(case.mask for case in tree.cases):
+        return []
+    further = images.resolve().with_name("imagesTs")
+    if masks is not None and images.resolve().name == "imagesTr" and further.is_dir():
+        return [f"{further} was not looked at; for its images without masks: tskd init {images.parent}"]
+    return ["every image has a mask: distillation was measured with images without masks beside them (unlabelled:)"]
 
 
 def _below_root(options: dict[str, str]) -> tuple[str, dict[str, str]]:

@@ -18,6 +18,7 @@ from tskd.cli import main
 from tskd.data.io.nifti import write_volume
 from tskd.data.phantom.dicom_writer import write_series
 from tskd.machine_file import Measured, Way, processor_name, write_measured
+from tskd.new_study.write_study import new_study
 from tskd.workflow import check_study, read_yaml
 
 AFFINE = np.diag([1.5, 1.5, 4.0, 1.0])
@@ -115,6 +116,17 @@ def test_nnunet_version_2_in_volumes(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "unlabelled" in content
     assert {entry["group"] for entry in content["unlabelled"]} == {"two_900_0001"}
     assert config["name"] == "Dataset007_Two"
+
+
+def test_what_has_no_mask_beside_two_folders_is_named(decathlon: Path, tmp_path: Path) -> None:
+    for folder, masks in ((decathlon / "imagesTr", decathlon / "labelsTr"), (decathlon, None)):
+        said = new_study(folder, masks, tmp_path / "study.yaml", overwrite=True)
+        beside = f"{decathlon / 'imagesTs'} was not looked at; for its images without masks: tskd init {decathlon}"
+        assert (beside in said.notes) == (masks is not None)
+    shutil.rmtree(decathlon / "imagesTs")
+    assert any(
+        note.startswith("every image has a mask") for note in new_study(decathlon, None, tmp_path / "b.yaml").notes
+    )
 
 
 def test_nnunet_of_coloured_pictures(tmp_path: Path) -> None:

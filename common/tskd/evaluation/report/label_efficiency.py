@@ -30,6 +30,8 @@ INK, RULE = "#1b2530", "#d5dce3"
 # in dark mode lighter shades of the same hues; black becomes white
 DARK = dict(zip((INK, RULE, *COLOURS), ("#e8edf2", "#36414c", "#4da6dd", "#f0b73d", "#35c79a", "#e2a3c7", "#8acbf0",
                                         "#f08a4b", "#ffffff"), strict=True))  # fmt: skip
+# names of methods in the legend, where code's are not plain
+METHODS = {"supervised": "labels alone", "tskd": "distilled (tskd)", "fixmatch": "FixMatch", "nnunet": "nnU-Net"}
 NAMES = {"chaos_mr": "CHAOS MR", "isic2017": "ISIC 2017", "usgra": "USGRA", "chase_db1": "CHASE_DB1"}
 
 
@@ -131,12 +133,12 @@ def labels_saved_table(saved: Sequence[LabelsSaved], method: str, baseline: str)
     """Return the table of labels saved."""
     rows = []
     for item in saved:
-        interval = " to ".join(_labels(item, value) for value in (item.low, item.high))
+        interval = " to ".join(labels_text(item, value) for value in (item.low, item.high))
         factor = "" if item.needed in (0.0, np.inf) else f"{item.needed / item.labels:.1f}"
         factor = factor or (f"over {item.largest / item.labels:.1f}" if item.needed else "")
         name = NAMES.get(item.dataset, item.dataset)
         rows.append(
-            [name, item.budget, str(item.patients), f"{item.dice:.3f}", _labels(item, item.needed),
+            [name, item.budget, str(item.patients), f"{item.dice:.3f}", labels_text(item, item.needed),
              interval, factor]
         )  # fmt: skip
     columns = ["Data set", "Labels", "Tested", f"Dice of {method}", f"{baseline} needs", "95%", "times as many"]
@@ -163,7 +165,8 @@ def draw(arms: Arms, methods: Sequence[str], path: Path) -> None:
         legends = [axes.get_legend_handles_labels() for axes in figure.axes]
         handles = {label: handle for each in legends for handle, label in zip(*each, strict=True)}
         names = [method for method in methods if method in handles]
-        figure.legend([handles[name] for name in names], names, loc="outside lower center", ncols=5, frameon=False)
+        words = [METHODS.get(name, name) for name in names]
+        figure.legend([handles[name] for name in names], words, loc="outside lower center", ncols=5, frameon=False)
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic(path.with_suffix(".png")) as draft:
             figure.savefig(draft, dpi=DPI, facecolor="white", format="png", metadata={"Software": None})
@@ -182,7 +185,8 @@ def _by_size(arms: Arms, dataset: str, unit: str, method: str) -> dict[float, di
     return dict(sorted(curve.items()))
 
 
-def _labels(item: LabelsSaved, value: float) -> str:
+def labels_text(item: LabelsSaved, value: float) -> str:
+    """Return a number of labels in words; beyond the baseline's budgets "over" the largest or "under" the smallest."""
     if value in (0.0, np.inf):
         return f"under {item.smallest:g}" if value == 0 else f"over {item.largest:g}"
     return f"{value:.1f}" if value < 10 else f"{value:.0f}"
