@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from tskd.errors import TskdError
 from tskd.workflow.commands import (
     BUNDLES,
     MODEL,
@@ -164,7 +165,7 @@ class Study(DataSteps):
         rule, trained = ("distil" if teachers else "rival"), any(self._trained(teacher) for teacher in teachers)
         budgeted = trained or sizes.get("real") == "labelled" or "start" in settings
         budgeted |= "synthetic" in sizes and self._generator_part(cell) != ""
-        budgeted |= "batch_ratio" in settings.get("overrides", {})  # which tells labelled images from others
+        budgeted |= self._sees_labels(cell, settings)
         folder = self._step_folder(cell, rule, name, cell.arm if budgeted else f"seed-{cell.seed}")
         run_keys: dict[str, Any] = _labels(cell) if budgeted else {}
         run_keys |= {"seed": cell.seed, "in_channels": self._channels(cell)}
@@ -191,6 +192,18 @@ class Study(DataSteps):
         run_keys |= {"output_dir": folder, "model_dir": f"{folder}/models"}
         needs = list(dict.fromkeys([*needs, *lists.values()]))
         return self._run(rule, STUDENT, folder, needs, cell, settings, run_keys)
+
+    def _sees_labels(self, cell: Cell, settings: Mapping[str, Any]) -> bool:
+        """Return whether a pretraining's loss reads labels, or its batches tell labelled images from others."""
+        configs = ("train", *settings.get("configs", []))
+        stage = {**shared_overrides(self.config, STUDENT, cell.dataset), **settings.get("overrides", {})}
+        try:
+            known = merged_config(STUDENT, configs)
+        except TskdError:  # a config that does not exist, which the check of all configs says
+            return True
+        if (known | stage).get("labelled_weight", 0) != 0 or (known | stage).get("batch_ratio") is not None:
+            return True
+        return bool(known["train"]["dataset"]["data"] == merged_config(STUDENT, ("train",))["train"]["dataset"]["data"])
 
     def _start(self, cell: Cell, pretraining: str) -> Step:
         """Return the training on the labels that a joint training starts from."""

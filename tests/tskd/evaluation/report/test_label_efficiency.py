@@ -108,7 +108,7 @@ def test_a_page_gets_its_table_and_its_figure(tmp_path: Path) -> None:
     svg = (tmp_path / "img/toy.svg").read_text()
     ET.fromstring(svg)
     assert "prefers-color-scheme: dark" in svg
-    assert all(word in svg for word in (">supervised<", ">tskd<", ">labelled images<"))
+    assert all(word in svg for word in (">labels alone<", ">distilled (tskd)<", ">labelled images<"))
     assert not re.search(r"stroke: #(0072b2|e69f00)", svg)
     assert Image.open(tmp_path / "img/toy.png").size[0] > 300
     write_tables(tmp_path / "page.md")
