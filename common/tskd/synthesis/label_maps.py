@@ -48,7 +48,8 @@ class WarpedLabels:
         translate: float = 0.04,
         elastic: float = 0.015,
     ) -> None:
-        self.paths = [entry["label"] for entry in entries(dataset_file, "labelled", num_labelled)]
+        labelled = entries(dataset_file, "labelled", num_labelled)
+        self.images, self.paths = ([entry[key] for entry in labelled] for key in ("image", "label"))
         self.num_classes = len(read(dataset_file)["labels"])
         self.size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
         self.seed = seed
@@ -66,9 +67,9 @@ class WarpedLabels:
         labels = read_labels(self.paths[index], self.size)[0].numpy()
         return torch.from_numpy(map_coordinates(labels, points, order=0, mode="constant", cval=0))[None]
 
-    def source(self, number: int) -> int:
-        """Return the index in the training list of the entry that map `number` is of."""
-        return int(self._random(number).integers(len(self.paths)))
+    def source(self, number: int) -> str:
+        """Return the image file of the labelled entry that map `number` is of."""
+        return str(self.images[int(self._random(number).integers(len(self.paths)))])
 
     def warped(self, number: int, image: torch.Tensor) -> torch.Tensor:
         """Warp an image C x X x Y of `size` as map `number` is: what a model that copies would draw to it."""

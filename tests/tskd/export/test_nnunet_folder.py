@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
@@ -140,6 +141,19 @@ def test_volumes_channels_folds_and_the_ignore_label_are_read(volumes: Path, tmp
     image, _ = data.load_volume(tmp_path / "pet" / data.read(second)["test"][0]["image"])
     assert image.min() > 1000
     assert {entry["group"] for entry in data.read(second)["test"]} == {"case_0"}
+
+
+def test_labels_stored_with_a_scale_factor_stay_what_they_are(volumes: Path, tmp_path: Path) -> None:
+    """As nibabel stores a mask of floats below the header of an int16 image: 1 is read as 0.9999999998."""
+    path = volumes / "labelsTr/case_3.nii.gz"
+    mask = np.asanyarray(nib.load(path).dataobj).astype(np.float64)
+    image = nib.load(volumes / "imagesTr/case_3_0000.nii.gz")
+    nib.save(nib.Nifti1Image(mask, image.affine, image.header), path)
+    assert not np.isin(np.asanyarray(nib.load(path).dataobj), [0, 1, 2, 3]).all()
+    content = data.read(prepare_nnunet(tmp_path / "out", volumes, fold=1))
+    masks = {entry["group"]: data.load_volume(tmp_path / "out" / entry["label"])[0] for entry in content["test"]}
+    assert set(np.unique(masks["case_4"])) == {0, 1, 2, 255}
+    assert np.array_equal(masks["case_3"], masks["case_4"])
 
 
 def test_init_follows_the_folds(volumes: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from tskd.data.datalist import IGNORE
 from tskd.data.io.image_files import SUFFIXES, stored_mask
-from tskd.data.io.nifti import NIFTI, read_nifti, write_volume
+from tskd.data.io.nifti import NIFTI, as_label, load_volume, write_volume
 from tskd.data.prepare.images import prepare_images_masks
 from tskd.data.prepare.patients import group_in_name
 from tskd.data.prepare.volumes import prepare_volumes_masks
@@ -257,10 +257,10 @@ def _label(source: NnunetFolder, path: Path, draft: Path) -> Path | None:
         return path
     copy = draft / path.with_suffix("").name.replace(".nii", "")
     if source.volumes:
-        image = read_nifti(path)
-        values = np.asanyarray(image.dataobj)
+        stored, affine = load_volume(path)
+        values = as_label(stored, path)
         copy = copy.with_name(f"{copy.name}.nii.gz")
-        write_volume(copy, np.where(values == source.ignore, IGNORE, values).astype(np.uint8), image.affine)
+        write_volume(copy, np.where(values == source.ignore, IGNORE, values).astype(np.uint8), affine)
     else:
         values = stored_mask(path).values
         if set(np.unique(values)) <= {0, source.ignore} and source.ignore in values:

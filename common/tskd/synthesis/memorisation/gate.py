@@ -197,7 +197,7 @@ class _GateRule:
         verdict = compare(descriptors, self.training, self.limits, self.max_shift)
         if self.labels is None or drawn_to is None:
             return verdict
-        indices = [self.labels.source(number) for number in drawn_to]
+        indices = self._source_indices(self.labels, drawn_to)
         sources = self._warped_sources(self.labels, drawn_to, indices)
         return compare_with_label_sources(verdict, descriptors, sources, indices, self.limits, self.max_shift)
 
@@ -206,7 +206,7 @@ class _GateRule:
         originals = self._training_images(evenly_spaced(len(self.real), count), size)
         detections = detect_altered_copies(originals, self._describe, self)
         if self.labels is not None:
-            sources = self._training_images([self.labels.source(k) for k in range(count)], self.labels.size)
+            sources = self._training_images(self._source_indices(self.labels, range(count)), self.labels.size)
             warped = noisy(torch.stack([self.labels.warped(k, image) for k, image in enumerate(sources)]))
             detections["warped as its label map, noise: sigma 0.1"] = detection_counts(
                 self(self._describe(warped), range(count))
@@ -218,6 +218,11 @@ class _GateRule:
 
     def _training_images(self, indices: Sequence[int], size: int | tuple[int, ...]) -> torch.Tensor:
         return load_images([self.real[k] for k in indices], size, self.channels)[0]
+
+    def _source_indices(self, labels: WarpedLabels, numbers: Sequence[int]) -> list[int]:
+        """Return where in `real` the images are whose label maps have these numbers; labelled ones may lie anywhere."""
+        index = {entry["image"]: k for k, entry in enumerate(self.real)}
+        return [index[labels.source(number)] for number in numbers]
 
     def _warped_sources(self, labels: WarpedLabels, numbers: Sequence[int], indices: Sequence[int]) -> torch.Tensor:
         """Return each number's training image, warped as its label map, as descriptors N x R x R."""

@@ -62,18 +62,25 @@ def test_copies_are_left_out_and_named_with_their_twin(judged, cohort):
     assert report["synthetic"]["flagged"] == len(rows) - len(listed)
 
 
-def test_a_copy_warped_as_its_label_map_is_found(cohort, new_patients, tmp_path):
+def drawn_of(cohort, labels, number):
+    """Return the training entry of a label map, and its image warped alike."""
+    (entry,) = [entry for entry in entries(cohort, "transfer") if entry["image"] == labels.source(number)]
+    return entry, labels.warped(number, load_images([entry], 64)[0][0])
+
+
+@pytest.mark.parametrize("budget", [None, "4 patients"])  # of the second the labelled images are not the first ones
+def test_a_copy_warped_as_its_label_map_is_found(cohort, new_patients, budget, tmp_path):
     """What a model that draws to label maps would do, and what shifts and flips do not undo."""
-    labels = WarpedLabels(cohort, 64, rotate=20.0, scale=0.3)
-    real = load_images(entries(cohort, "labelled"), 64)[0]
-    copies = torch.stack([labels.warped(k, real[labels.source(k)]) for k in range(6)])
+    labels = WarpedLabels(cohort, 64, num_labelled=budget, rotate=20.0, scale=0.3)
+    assert {labels.source(k) for k in range(200)} <= {e["image"] for e in entries(cohort, "labelled", budget)}
+    sources, copies = zip(*[drawn_of(cohort, labels, k) for k in range(6)], strict=True)
+    copies = torch.stack(copies)
     folder = plant(tmp_path, torch.cat([copies, new_patients]))
     plain = gate(folder, cohort, quantile=0.99)
     report = gate(folder, cohort, quantile=0.99, labels=labels)
     rows = list(csv.DictReader((folder / "memorisation.csv").open()))
     assert [row["flagged"] for row in rows[:6]] == ["yes"] * 6
-    cases = [entry["case"] for entry in entries(cohort, "labelled")]
-    assert [row["training_case"] for row in rows[:6]] == [cases[labels.source(k)] for k in range(6)]
+    assert [row["training_case"] for row in rows[:6]] == [entry["case"] for entry in sources]
     assert all(float(row["similarity"]) > 0.95 for row in rows[:6])
     assert plain["synthetic"]["flagged"] < report["synthetic"]["flagged"] <= 6 + 0.1 * len(new_patients)
     warped = report["copies"].pop("warped as its label map, noise: sigma 0.1")
@@ -88,7 +95,7 @@ def test_the_control_group_is_judged_by_the_rule_of_images_drawn_to_label_maps(c
     data, folder = read(cohort), cohort.parent
     for entry in (entry for name in ("training", "validation", "test") for entry in data[name]):
         entry.update({key: str(folder / entry[key]) for key in ("image", "label")})
-    image = labels.warped(0, load_images([entries(cohort, "labelled")[labels.source(0)]], 64)[0][0])
+    image = drawn_of(cohort, labels, 0)[1]
     Image.fromarray((image[0].T.numpy() * 255).astype(np.uint8)).save(tmp_path / "warped.png")
     data["validation"] = [{**data["training"][0], "image": str(tmp_path / "warped.png"), "group": "x", "case": "x"}]
     write(tmp_path / "dataset.json", data)
