@@ -97,6 +97,22 @@ def test_the_data_set_is_found_where_the_run_says_and_by_its_checksum(run: Path,
         find_dataset(run)
 
 
+def test_a_split_drawn_anew_into_the_same_folder_is_not_scored_unnoticed(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "dataset/dataset.json"
+    made_with = {"settings": {"image_size": 96}, "config": ["train.json"], "data": {"sha256": sha256(file)}}
+    (run / "versions.json").write_text(json.dumps(made_with))
+    assert f"dataset_dir={file.parent}" in " ".join(evaluate_command(run)).replace("--dataset_dir ", "dataset_dir=")
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps({**content, "training": content["test"], "test": content["training"]}))
+    with pytest.raises(TskdError, match=r"expected the dataset.json that .* was trained with.*--dataset-file"):
+        evaluate_command(run)
+    assert not caplog.records
+    assert evaluate_command(run, dataset_file=file)
+    assert "patients of its test list were in that training, the numbers are too good" in caplog.text
+
+
 def test_a_run_that_is_not_there_is_called_so(tmp_path: Path) -> None:
     with pytest.raises(TskdError) as error:
         find_dataset(tmp_path / "nowhere")

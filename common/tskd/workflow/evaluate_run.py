@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from tskd.workflow.commands import (
 )
 from tskd.workflow.harmless_flips import warn_of_flips
 
+logger = logging.getLogger(__name__)
 # settings that the model goes on with
 KEPT = ("vfm", "image_size", "num_classes", "in_channels", "largest_component", *SEVERAL_SLICES)
 
@@ -44,7 +46,8 @@ def evaluate_command(
         flips: axes of which the logits of mirrored images are averaged.
 
     Raises:
-        TskdError: no versions.json or weights in the run, no dataset.json, a key that the configs do not have, or flips
+        TskdError: no versions.json or weights in the run, no dataset.json, or one that is not that of the training and
+            was not named, a key that the configs do not have, or flips
             of x where a structure's name says a side.
     """
     file, model = run / "versions.json", run / "models" / "model.pt"
@@ -57,6 +60,7 @@ def evaluate_command(
     exist = [name for name in names if Path(*config_files(bundle, [name])).is_file()]
     overlays = [name for name in exist if name != "train" and defines_network(bundle, name)]
     data = find_dataset(run) if dataset_file is None else dataset_file
+    _refuse_other_lists(run, data, made_with.get("data", {}).get("sha256"), section, named=dataset_file is not None)
     images = ["images_2d"] if _images_2d(data, section) else []
     configs = ("train", *images, *overlays, "evaluate")
     refuse_unknown(more or {}, merged_config(bundle, configs), "tskd evaluate --set")
@@ -97,6 +101,19 @@ def find_dataset(run: Path) -> Path:
             "found none. Name it with --dataset-file"
         )
     return (same or there)[0]
+
+
+def _refuse_other_lists(run: Path, dataset_file: Path, recorded: str | None, section: str, named: bool) -> None:
+    """Refuse a dataset.json that has changed since the training; where it was named by the user, only warn."""
+    if recorded is None or not dataset_file.is_file() or sha256(dataset_file) == recorded:
+        return
+    words = (
+        f"{dataset_file}: expected the dataset.json that {run} was trained with, found another one. If patients of its "
+    )
+    words += f"{section} list were in that training, the numbers are too good"
+    if not named:
+        raise TskdError(f"{words}. Name the right one with --dataset-file, or this one if it is meant")
+    logger.warning("%s", words)
 
 
 def _images_2d(dataset_file: Path, section: str) -> bool:
