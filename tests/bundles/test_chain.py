@@ -71,6 +71,7 @@ def test_chain(folder: Path, cohort: Path, run_bundle: Callable[..., Any]) -> No
     for name in ("teacher", "distilled", "tskd"):
         versions = json.loads((folder / name / "versions.json").read_text())
         assert (versions["teacher"], versions["data"]["sha256"]) == ("mobile_sam", sha256(cohort / "dataset.json"))
+        assert versions["mirrored"] == []  # the preset of MR
 
     run_bundle("student_segmentation", "train", "evaluate", **tuned, output_dir=str(folder / "tskd"), method="tskd")
     rows = _rows(folder / "tskd/metrics.csv")

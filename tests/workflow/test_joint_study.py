@@ -113,6 +113,12 @@ def test_data_and_teachers_that_are_there_are_taken_as_they_are(tmp_path: Path) 
     assert value(answers, "model_dir") == str(tmp_path / "run/models")
     assert (value(answers, "vfm"), value(answers, "image_size")) == ("sam_vit_b", "256")
     assert value(answers, "network_def#high_res_features") == "True"
+    assert "--tta" not in answers  # a run that does not say how it was mirrored: as the data set's preset does
+    made_with = {"settings": {"vfm": "sam_vit_b", "image_size": 256}}
+    for mirrored, expected in (([0], "{'flips': [0]}"), ([], "$None")):
+        write_json(tmp_path / "run/versions.json", {**made_with, "mirrored": mirrored})
+        again = check_study(config, "given").steps[f"{AT}/soft_labels/real/small/budget-1-patient/seed-0/manifest.json"]
+        assert value(again.command, "tta") == expected
     assert value(answers, "dataset_files") == str([str(tmp_path / "dataset.json")])
     assert value(answers, "dataset_dir") == str(tmp_path)
     config["folds"] = {"of": 3}

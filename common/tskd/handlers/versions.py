@@ -81,6 +81,7 @@ class WriteVersions:
             "settings": _without_folders(settings),
             **provenance(used, self.path.parent),
             "network_keys": network_keys(),
+            **_mirrored(self.parser),
             "config": config_files(),
             "config_sha256": config_hash(config) if config else None,
         }
@@ -130,6 +131,15 @@ def network_keys() -> dict[str, Any]:
         for key, value in options.items()
         if key.replace("::", "#").startswith("network_def#")
     }
+
+
+def _mirrored(parser: ConfigParser | None) -> dict[str, list[int]]:
+    """Return {"mirrored": axes} along which the training mirrors images (0: x, 1: y); empty without augmentation."""
+    augmentation = None if parser is None else parser.ref_resolver.resolved_content.get("augmentation")
+    if augmentation is None:
+        return {}
+    shares = [getattr(augmentation, name, 0.0) for name in ("flip", "flip_y")]
+    return {"mirrored": [axis for axis, share in enumerate(shares) if share > 0]}
 
 
 def config_files() -> list[str]:

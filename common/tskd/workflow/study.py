@@ -129,6 +129,8 @@ class Study(DataSteps):
                 known = read_teacher(Path(settings["run"])).settings
                 network = [key for key in known if key.startswith("network_def#")]
                 overrides = {key: known[key] for key in ("vfm", "image_size", *network)}
+                if "mirrored" in known:  # whatever the data set's preset does
+                    overrides["tta"] = {"flips": known["mirrored"]} if known["mirrored"] else None
         stage = {"configs": configs, **settings.get("soft_labels", {})}
         stage["overrides"] = {**overrides, **stage.get("overrides", {})}
         return self._run("soft_labels", TEACHER, folder, needs, cell, stage, run_keys, settings)

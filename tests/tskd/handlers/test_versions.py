@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from monai.bundle import ConfigParser
 
 from tskd.errors import TskdError
 from tskd.handlers import WriteVersions
@@ -47,6 +48,20 @@ def test_versions_tell_what_but_not_who_and_where(run_engine, tmp_path, monkeypa
         assert content["seconds"] >= 0
         for private in (str(tmp_path), os.path.expanduser("~"), socket.gethostname()):
             assert private not in text
+
+
+@pytest.mark.parametrize(
+    ("flips", "axes"), [({}, []), ({"flip": 0.5}, [0]), ({"flip": 0.5, "flip_y": 0.2}, [0, 1]), ({"flip_y": 1.0}, [1])]
+)
+def test_versions_tell_how_the_training_mirrors(flips, axes, run_engine, tmp_path):
+    augmentation = {"_target_": "tskd.distillation.preset_augmentation", "modality": "MR", **flips}
+    parser = ConfigParser({
+        "augmentation": augmentation, "used": "$@augmentation.flip",
+        "versions": {"_target_": "tskd.handlers.WriteVersions", "output_dir": str(tmp_path)},
+    })  # fmt: skip
+    parser.get_parsed_content("used")
+    run_engine([parser.get_parsed_content("versions")], 1)
+    assert json.loads((tmp_path / "versions.json").read_text())["mirrored"] == axes
 
 
 def test_versions_are_there_from_the_start(run_engine, tmp_path):

@@ -51,9 +51,10 @@ def _settings(value: Any) -> Any:
 
 
 def header_sha256(manifest: Mapping[str, Any]) -> str:
-    """Return SHA-256 of what soft labels depend on besides images: teachers, preprocessing, precision, augmentation."""
+    """Return SHA-256 of what soft labels depend on besides images: teachers, preprocessing, precision, views, grid."""
     keys = ("teacher", "fold_teachers", "preprocessing", "transforms", "autocast", "tta")
     told = {key: manifest.get(key, _OLDER.get(key)) for key in keys}
+    told |= {key: manifest[key] for key in ("grid",) if manifest.get(key) is not None}
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 

@@ -187,6 +187,15 @@ def test_damaged_file(write, entries, tmp_path):
 # ---------------------------------------------------------------------------------- the same teacher and images
 
 
+def test_soft_labels_on_another_grid_are_others(write, tmp_path):
+    """A distillation that was stopped does not go on with them."""
+    identities = []
+    for grid in (None, 8, 4):
+        write(grid=grid, output_dir=tmp_path / f"soft_{grid}")
+        identities.append(soft_labels_identity(tmp_path / f"soft_{grid}"))
+    assert len(set(identities)) == 3
+
+
 def test_another_teacher_is_refused_with_both_hashes(write, entries, weights, tmp_path):
     write()
     stored = soft_labels_identity(tmp_path / "soft")
