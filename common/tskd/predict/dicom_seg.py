@@ -55,12 +55,13 @@ def write_seg(
             f"{files[0]}: expected a file for each slice, found a multi-frame image, which is not "
             "supported here. Choose --format nifti."
         )
-    sources = [pydicom.dcmread(file, stop_before_pixels=True, force=True) for file in ordered]
+    sources = [_in_unicode(file) for file in ordered]
     algorithm = highdicom.AlgorithmIdentificationSequence(
         name=bundle.name[:64], version=bundle.version, family=dicom_codes.DCM.ArtificialIntelligence, source="tskd"
     )
     segments, warnings = [], []
-    for number, (index, name) in enumerate(sorted(bundle.structures.items()), start=1):
+    for number, (index, label) in enumerate(sorted(bundle.structures.items()), start=1):
+        name = label.replace("\\", "/")  # which in DICOM separates values
         category, code = code_of(name, codes)
         if code.scheme == "99TSKD":
             warnings.append(f"{name}: no SNOMED code known, a private one is written (--codes FILE names it)")
@@ -104,3 +105,15 @@ def write_seg(
     with atomic(path) as draft:
         segmentation.save_as(draft)
     return warnings
+
+
+def _in_unicode(file: Path) -> pydicom.Dataset:
+    """Return the header of a source image with its text in UTF-8.
+
+    highdicom takes over the character set of the source, and pydicom writes a question mark for each letter of a
+    structure's name that this does not have.
+    """
+    header = pydicom.dcmread(file, stop_before_pixels=True, force=True)
+    header.decode()
+    header.SpecificCharacterSet = "ISO_IR 192"
+    return header

@@ -1,5 +1,6 @@
 """A SEG object says what the mask says, voxel by voxel in three readers, and names the archive's own images."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -78,3 +79,37 @@ def test_own_codes_go_first(tmp_path: Path, series: Path, volumes_bundle: Path) 
     write_seg(tmp_path / "b.dcm", _mask(array.shape), sorted(series.iterdir()), read_bundle(volumes_bundle), user_codes)
     seg = highdicom.seg.segread(tmp_path / "b.dcm")
     assert seg.get_segment_description(1).segmented_property_type.scheme_designator == "99HOSPITAL"
+
+
+@pytest.mark.parametrize(
+    ("charset", "patient"),
+    [
+        (None, "Doe^Jane"),
+        ("ISO_IR 100", "Müller^Jörg"),
+        ("ISO_IR 144", "Иванов^Иван"),
+        (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎"),
+    ],
+)
+def test_names_are_written_whatever_letters_the_source_has(
+    charset: str | list[str] | None, patient: str, tmp_path: Path, series: Path, volumes_bundle: Path
+) -> None:
+    """Structures whose letters the source's character set lacks, and a patient whose name has them."""
+    (tmp_path / "series").mkdir()
+    for file in series.iterdir():
+        source = pydicom.dcmread(file)
+        source.decode()
+        if charset is not None:
+            source.SpecificCharacterSet = charset
+        elif "SpecificCharacterSet" in source:
+            del source.SpecificCharacterSet
+        source.PatientName = patient
+        source.save_as(tmp_path / "series" / file.name)
+    labels = {0: "background", 1: "左肾", 2: "右肾", 3: "почка\\ü"}
+    bundle = replace(read_bundle(volumes_bundle), labels=labels)
+    array, _ = read_series(tmp_path / "series")
+    write_seg(tmp_path / "a.dcm", _mask(array.shape), sorted((tmp_path / "series").iterdir()), bundle)
+    seg = highdicom.seg.segread(tmp_path / "a.dcm")
+    described = [seg.get_segment_description(number) for number in seg.segment_numbers]
+    assert [item.segment_label for item in described] == ["左肾", "右肾", "почка/ü"]
+    assert [item.segmented_property_type.meaning for item in described] == ["左肾", "右肾", "почка/ü"]
+    assert str(pydicom.dcmread(tmp_path / "a.dcm").PatientName) == patient

@@ -11,13 +11,13 @@ import hmac
 import os
 import re
 import secrets
+import unicodedata
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tskd.errors import TskdError
-from tskd.files import write_text
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -27,6 +27,7 @@ TAGS = (
     *("PatientID", "PatientName", "OtherPatientIDs", "PatientBirthDate", "AccessionNumber", "StudyID"),
     *("StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate", "StudyInstanceUID", "SeriesInstanceUID"),
 )
+_MARKS = "-._/"
 _SHORT = 4  # characters: shorter words are in too many names by chance, and count where they stand alone
 
 
@@ -38,10 +39,20 @@ def identity_words(header: Dataset) -> tuple[str, ...]:
     for tag in TAGS:
         text = str(header.get(tag) or "").strip()
         words |= {text, *re.split(r"[\^=\s,\\]+", text)}
-    dates = {f"{w[:4]}{mark}{w[4:6]}{mark}{w[6:]}" for w in words if re.fullmatch(r"\d{8}", w) for mark in "-._"}
+    dates = {date for word in words if re.fullmatch(r"\d{8}", word) for date in _date_spellings(word)}
     kept = {word for word in words | dates if len(word) >= _SHORT or (len(word) > 1 and not word.isdigit())}
     kept |= {str(header.get("PatientID") or "").strip()} - {""}  # whole, however short: folders are called by it
     return tuple(sorted(kept, key=lambda word: (-len(word), word)))
+
+
+def _date_spellings(date: str) -> set[str]:
+    """Return the spellings of a date YYYYMMDD: year, day or month first, with and without marks and leading zeros."""
+    year, month, day = date[:4], date[4:6], date[6:]
+    orders = ((year, month, day), (day, month, year), (month, day, year))
+    short = [tuple(part.lstrip("0") for part in order) for order in orders]
+    return {mark.join(order) for order in orders for mark in ("", *_MARKS)} | {
+        mark.join(order) for order in short for mark in _MARKS
+    }
 
 
 def code_of(text: str) -> str:
@@ -54,14 +65,31 @@ def code_of(text: str) -> str:
 
 
 def without_identity(text: str, words: Iterable[str]) -> str:
-    """Return a text with the code in place of each of the words, in whatever case they stand there."""
-    known = {word.casefold(): word for word in words}
+    """Return a text with the code in place of each of the words, in whatever case and with whatever accents."""
+    known = {folded: word for word in words if (folded := "".join(map(_folded, word)))}
     if not known:
         return text
     longest_first = sorted(known, key=len, reverse=True)
     alone = {True: r"(?<![^\W_])%s(?![^\W_])", False: "%s"}
-    pattern = "|".join(alone[len(word) < _SHORT] % re.escape(word) for word in longest_first)
-    return re.sub(pattern, lambda match: code_of(known[match[0].casefold()]), text, flags=re.IGNORECASE)
+    pattern = "|".join(alone[_is_short(word)] % re.escape(word) for word in longest_first)
+    places = [index for index, letter in enumerate(text) for _ in _folded(letter)]  # of each folded letter in the text
+    parts, end = [], 0
+    for match in re.finditer(pattern, "".join(map(_folded, text))):
+        parts += [text[end : places[match.start()]], code_of(known[match[0]])]
+        end = places[match.end() - 1] + 1
+        while end < len(text) and not _folded(text[end]):  # accents that are letters of their own
+            end += 1
+    return "".join([*parts, text[end:]])
+
+
+def _folded(letter: str) -> str:
+    """Return a letter without case and accents: none, one, or several letters as of a sharp s."""
+    return "".join(part for part in unicodedata.normalize("NFD", letter.casefold()) if not unicodedata.combining(part))
+
+
+def _is_short(word: str) -> bool:
+    """Return whether a word is in too many names by chance; of ideographs two are a name."""
+    return len(word) < _SHORT and not any(letter >= "\u2e80" for letter in word)
 
 
 @cache
@@ -72,8 +100,7 @@ def _key() -> bytes:
     try:
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_text(path, secrets.token_hex(32) + "\n")
-            path.chmod(0o600)
+            _make_key(path)
         key = path.read_text(encoding="utf-8").strip().encode()
     except (OSError, ValueError) as error:
         raise TskdError(
@@ -83,3 +110,19 @@ def _key() -> bytes:
     if len(key) < 16:
         raise TskdError(f"{path}: expected a key of 16 characters or more, found {len(key)}. Remove the file.")
     return key
+
+
+def _make_key(path: Path) -> None:
+    """Write a key that only the user reads; of several processes that do so at once, all then read the first one's."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    with os.fdopen(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="utf-8") as file:
+        file.write(secrets.token_hex(32) + "\n")
+    try:
+        os.link(draft, path)  # unlike a rename it fails where there is one
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without links
+        if not path.exists():
+            os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)

@@ -1,6 +1,10 @@
 """Codes stand for patients: the same for the same text and key, and not to be found by trying ids."""
 
 import hashlib
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,6 +63,53 @@ def test_a_short_patient_id_is_not_written(key: Path, patient: str) -> None:
     assert series.display_name == f"export: patient {patient}, series 2 T2"
     assert series.written_name == f"export: patient {code_of(patient)}, series 2 T2"
     assert series.stem.startswith(f"{code_of(patient)}_2_T2_")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("Weiß^Jan", "T2 WEISS, weiß", "T2 {Weiß}, {Weiß}"),
+        ("Weiss^Jan", "T2 Weiß!", "T2 {Weiss}!"),
+        ("Müller^Eva", "MRT Mu\u0308ller Abdomen", "MRT {Müller} Abdomen"),  # as folders of macOS spell it
+        ("Mu\u0308ller^Eva", "MÜLLER/muller", "{Mu\u0308ller}/{Mu\u0308ller}"),
+        ("ILHAN^X", "T2 İlhan", "T2 {ILHAN}"),
+        ("İlhan^X", "ilhan_2", "{İlhan}_2"),
+        ("Yamada=山田^太郎", "T2山田太郎", "T2{山田}{太郎}"),
+        ("Lee^Ann", "sleeves of Lée", "sleeves of {Lee}"),  # three letters count where they stand alone
+    ],
+)
+def test_a_name_is_found_in_whatever_letters(key: Path, name: str, text: str, expected: str) -> None:
+    header = Dataset()
+    header.PatientName = name
+    codes = re.sub(r"{(.+?)}", lambda word: code_of(word[1]), expected)
+    assert without_identity(text, identity_words(header)) == codes
+
+
+@pytest.mark.parametrize(
+    "date", ["19500317", "17031950", "03171950", "1950-03-17", "17.03.1950", "17.3.1950", "17/03/1950", "3/17/1950"]
+)
+def test_a_birth_date_is_found_in_whatever_order(key: Path, date: str) -> None:
+    header = Dataset()
+    header.PatientBirthDate = "19500317"
+    assert without_identity(f"Abdomen {date} T2", identity_words(header)) == f"Abdomen {code_of(date)} T2"
+
+
+def test_processes_that_make_a_key_at_once_have_one(tmp_path: Path) -> None:
+    """And no draft of a key is left."""
+    command = [sys.executable, "-c", "from tskd.data.io.identities import code_of; print(code_of('P'))"]
+    environment = {**os.environ, identities.VARIABLE: str(tmp_path / "new/key")}
+    started = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    assert len({process.communicate()[0] for process in started}) == 1
+    assert [process.returncode for process in started] == [0] * 4
+    assert [file.name for file in (tmp_path / "new").iterdir()] == ["key"]
+    assert (tmp_path / "new/key").stat().st_mode & 0o077 == 0
+
+
+def test_where_a_key_is_there_already_it_stays(key: Path) -> None:
+    key.parent.mkdir()
+    key.write_text("a" * 64)
+    identities._make_key(key)
+    assert key.read_text() == "a" * 64
 
 
 def test_a_key_that_is_none(key: Path) -> None:
