@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tskd.data.prepare.nnunet import SPLITS, read_fold
-from tskd.data.prepare.patients import refuse_alike, same_spelling
+from tskd.data.prepare.patients import has_code, refuse_alike, same_spelling
 from tskd.data.split import share_out
 from tskd.new_study import names
 from tskd.new_study.tree import Case, Tree
@@ -30,7 +30,8 @@ def patients(tree: Tree) -> tuple[dict[str, str], str]:
     if tree.cases[0].image.kind != "series" and all(folders) and 1 < len({each[0] for each in folders}) < len(cases):
         return {str(case.image.path): each[0] for case, each in zip(cases, folders, strict=True)}, "sub-folders"
     shared = names.patients([case.image.stem for case in cases])
-    if len(set(shared.values())) < 2:
+    codes = set(shared.values())
+    if len(codes) < 2 and not any(map(has_code, codes)):  # one stem is the data set's name, but p01 is a patient
         return {}, ""
     return {str(case.image.path): shared.get(case.image.stem, case.image.stem) for case in cases}, "files"
 
