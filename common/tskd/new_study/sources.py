@@ -6,6 +6,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tskd.data.prepare.nnunet import SPLITS, read_fold
@@ -67,29 +68,56 @@ def lists(tree: Tree, groups: dict[str, str], remedy: str) -> dict[str, str]:
     test = "test" if "test" in named else "validation"
     chosen = {str(case.image.path): "test" if case.section == test else (case.section or "training")
               for case in tree.cases if case.mask}  # fmt: skip
-    if "validation" not in chosen.values():
-        patients = {path: groups.get(path, path) for path, section in chosen.items() if section == "training"}
-        drawn = share_out(patients.values(), 0, VALIDATION, 0, remedy)["validation"]
-        chosen |= {path: "validation" for path, group in patients.items() if group in drawn}
-    return {**{str(case.image.path): "training" for case in tree.cases if case.mask is None}, **chosen}
+    return _complete(tree, groups, chosen, remedy)
 
 
 def nnunet_lists(root: Path, tree: Tree, groups: dict[str, str], remedy: str) -> dict[str, str]:
     """Return path of an image -> list, as fold 0 of nnU-Net's splits_final.json says; empty where there is none.
 
-    The cases that the fold is validated on are for testing, and validation is drawn from the others. As for `lists`.
+    The cases that the fold is validated on are for testing, and validation is drawn from the others; where a folder has
+    test cases with masks (labelsTs), they are for validation. Other cases with a mask are in no list. As for `lists`.
     """
     file = next((each / SPLITS for each in (root, root.parent) if (each / SPLITS).is_file()), None)
     if file is None:
         return {}
     train, held_out = (set(cases) for cases in read_fold(file, 0))
-    chosen = {str(case.image.path): "test" if case.image.stem in held_out else "training"
+    tests = {str(case.image.path): "test" for case in tree.cases
+             if case.mask and case.section == "test" and case.image.stem not in train | held_out}  # fmt: skip
+    chosen = {str(case.image.path): ("validation" if tests else "test") if case.image.stem in held_out else "training"
               for case in tree.cases if case.mask and case.image.stem in train | held_out}  # fmt: skip
-    if set(chosen.values()) != {"training", "test"}:
+    if len(set(chosen.values())) < 2:
         return {}
-    training = {path: groups.get(path, path) for path, section in chosen.items() if section == "training"}
-    drawn = share_out(training.values(), 0, VALIDATION, 0, remedy)["validation"]
-    return chosen | {path: "validation" for path, group in training.items() if group in drawn}
+    return _complete(tree, groups, chosen | tests, remedy)
+
+
+def listed(tree: Tree, sections: dict[str, str]) -> Tree:
+    """Return a tree without the cases that are in no list, which its `left` names; all of it where there are no lists.
+
+    Args:
+        tree: images and masks.
+        sections: as `lists` or `nnunet_lists` returns it.
+    """
+    if not sections:
+        return tree
+    for case in tree.cases:
+        if str(case.image.path) not in sections:
+            why = f"images that fold 0 of {SPLITS} does not name" if case.mask else (
+                "images without masks of validation and test patients"
+            )  # fmt: skip
+            tree.left[why].append(str(case.image.relative))
+    return replace(tree, cases=[case for case in tree.cases if str(case.image.path) in sections])
+
+
+def _complete(tree: Tree, groups: dict[str, str], chosen: dict[str, str], remedy: str) -> dict[str, str]:
+    """Draw validation patients where there are none, and add images without masks, but not of patients held out."""
+    patients = {path: groups.get(path, path) for path in (str(case.image.path) for case in tree.cases)}
+    if "validation" not in chosen.values():
+        training = {path: patients[path] for path, section in chosen.items() if section == "training"}
+        drawn = share_out(training.values(), 0, VALIDATION, 0, remedy)["validation"]
+        chosen = chosen | {path: "validation" for path, patient in training.items() if patient in drawn}
+    held_out = {patients[path] for path, section in chosen.items() if section != "training"}
+    unlabelled = [str(case.image.path) for case in tree.cases if case.mask is None]
+    return chosen | {path: "training" for path in unlabelled if patients[path] not in held_out}
 
 
 def folders(tree: Tree, groups: dict[str, str], sections: dict[str, str]) -> dict[str, str]:
