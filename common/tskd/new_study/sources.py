@@ -110,7 +110,7 @@ def listed(tree: Tree, sections: dict[str, str]) -> Tree:
 
 def _complete(tree: Tree, groups: dict[str, str], chosen: dict[str, str], remedy: str) -> dict[str, str]:
     """Draw validation patients where there are none, and add images without masks, but not of patients held out."""
-    patients = {path: groups.get(path, path) for path in (str(case.image.path) for case in tree.cases)}
+    patients = patient_of_each(tree, groups)
     if "validation" not in chosen.values():
         training = {path: patients[path] for path, section in chosen.items() if section == "training"}
         drawn = share_out(training.values(), 0, VALIDATION, 0, remedy)["validation"]
@@ -155,13 +155,17 @@ def table(tree: Tree, groups: dict[str, str], sections: dict[str, str]) -> str:
     return text.getvalue()
 
 
-def patients_of(tree: Tree, groups: dict[str, str], labelled: bool = True) -> set[str]:
-    """Return the patients, of labelled images alone if so wanted."""
-    return {
-        groups.get(str(case.image.path)) or same_spelling(case.image.patient) or str(case.image.path)
-        for case in tree.cases
-        if case.mask or not labelled
-    }
+def patient_of_each(tree: Tree, groups: dict[str, str]) -> dict[str, str]:
+    """Return path of an image -> patient: by name, by DICOM's PatientID where that tells any apart, else the path."""
+    ids = {str(case.image.path): same_spelling(case.image.patient) for case in tree.cases}
+    told = len({*ids.values()} - {""}) > 1
+    return {path: groups.get(path) or (code if told else "") or path for path, code in ids.items()}
+
+
+def patients_of(tree: Tree, groups: dict[str, str]) -> set[str]:
+    """Return the patients of labelled images."""
+    patients = patient_of_each(tree, groups)
+    return {patients[str(case.image.path)] for case in tree.cases if case.mask}
 
 
 def _parents(paths: Sequence[Path]) -> list[Path]:

@@ -4,9 +4,11 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from tests.tskd.new_study.test_write_study import drawn, made, picture
+from tests.tskd.new_study.test_write_study import AFFINE, drawn, label, made, picture
+from tskd.data.phantom.dicom_writer import write_series
 from tskd.new_study.write_study import new_study
 
 
@@ -95,3 +97,18 @@ def test_an_image_without_a_mask_of_a_test_patient_is_left_out(
         f"{patient}_2" for patient, name in homes.items() if name == "training"
     }
     assert "not used: 3 images without masks of validation and test patients" in capsys.readouterr().out
+
+
+def test_series_of_a_patient_are_drawn_for_validation_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(16):
+        array = np.random.default_rng(number).integers(0, 900, (24, 20, 5)).astype(np.int16)
+        section = "train" if number < 12 else "test"
+        folder = tmp_path / f"in/{section}"
+        write_series(folder / f"images/s{number}", array, AFFINE, f"X{number // 2}", str(number))
+        label(folder / f"masks/s{number}.nii.gz", 1)
+    _, content = made(tmp_path, tmp_path / "in")
+    assert "lists as the folders say: 10 training, 2 validation, 4 test" in capsys.readouterr().out
+    assert len({entry["group"] for entry in content["validation"]}) == 1
+    assert len(content["validation"]) == 2
