@@ -1,7 +1,8 @@
 """Open every file of a dataset once and list what is wrong with it."""
 
+import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,7 @@ def file_problems(
                 f"{entry['image']}: expected a 2-D image in '{name}', found a volume (case {entry.get('case')!r}). "
                 "Cut it into slices, as `tskd prepare volumes` does."
             )
-    problems += palette_problems(seen.palettes)
+    problems += palette_problems(seen.palettes) + _copies(seen.copies)
     if seen.training and seen.training <= {0, IGNORE}:
         problems.append(
             f"training: expected labels that show a structure, found only the values {sorted(seen.training)} (0 is "
@@ -170,6 +171,14 @@ class Seen:
         self.palettes: dict[Path, dict[int, tuple[int, ...]]] = {}
         self.pictures: dict[str, tuple[float, float]] = {}
         self.volumes: dict[str, tuple[float, float]] = {}
+        self.copies: dict[bytes, list[tuple[str, str]]] = {}  # hash of an image -> the lists that it is in, its files
+
+    def note(self, section: str, name: str, image: np.ndarray, flat: bool) -> None:
+        """Take the pixels of an image, flat ones [X, Y, ...], to compare them with those of other lists."""
+        home = "training" if section == "unlabelled" else section
+        digest = hashlib.sha256(f"{image.shape} {image.dtype}".encode())
+        digest.update(np.ascontiguousarray(np.swapaxes(image, 0, 1) if flat else image.T).data)  # as in memory
+        self.copies.setdefault(digest.digest(), []).append((home, name))
 
     def take(
         self,
@@ -213,6 +222,7 @@ def _entry_problems(
                 if path.is_file():
                     refuse_unscaled_volume(path, entry["image"], affine, image.shape)
                 seen.volumes[str(entry.get("case"))] = intensity_range(image)
+            seen.note(section, entry["image"], image, affine is None)
     except TskdError as error:
         problems.append(f"{error} {case}")
     for key in FILES[1:]:
@@ -228,6 +238,17 @@ def _entry_problems(
         except TskdError as error:
             problems.append(f"{error} {case}")
     return problems
+
+
+def _copies(images: Mapping[bytes, Sequence[tuple[str, str]]]) -> list[str]:
+    """Return a line for each image that is in two of training or unlabelled, validation, and test."""
+    return [
+        f"{name}: expected an image of one list, as a copy in another makes every measured number too good; found the "
+        f"same pixels as {first} (in '{first_home}') in '{home}'. Remove one of the two."
+        for (first_home, first), *more in images.values()
+        for home, name in more
+        if home != first_home
+    ]
 
 
 def _outside(folder: Path, name: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 
@@ -26,7 +25,6 @@ _SECTION = {
 _SECOND = ("2nd", "second", "observer2", "rater2", "2ndho")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z][a-z])")  # labelsTr, not 1stHO
 _CHANNEL = re.compile(r"_(\d{4})$")  # nnU-Net
-_EYE = re.compile(r"^(?P<who>.*\d)[-_ ]?[LR]$")
 
 
 def tokens(name: str) -> list[str]:
@@ -91,9 +89,8 @@ def channels(stems: Iterable[str]) -> dict[str, tuple[str, int]] | None:
 
 def patients(stems: Sequence[str]) -> dict[str, str]:
     """Return stem -> patient, of names like those of several images of one patient (`p1_visit2`, both eyes of `07`)."""
-    eyes: dict[str, list[str]] = defaultdict(list)
-    for each in stems:
-        if match := _EYE.match(each):
-            eyes[match["who"]].append(each)
-    shared = {who: names for who, names in eyes.items() if len(names) > 1} or several_of_one(stems)
-    return {each: who for who, names in shared.items() for each in names}
+    shared: dict[str, str] = {}
+    for who, names in several_of_one(stems).items():
+        for each in names:
+            shared.setdefault(each, who)
+    return shared

@@ -6,10 +6,11 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tskd.data.prepare.nnunet import SPLITS, read_fold
-from tskd.data.prepare.patients import refuse_alike, same_spelling
+from tskd.data.prepare.patients import has_code, refuse_alike, same_spelling
 from tskd.data.split import share_out
 from tskd.new_study import names
 from tskd.new_study.tree import Case, Tree
@@ -30,7 +31,8 @@ def patients(tree: Tree) -> tuple[dict[str, str], str]:
     if tree.cases[0].image.kind != "series" and all(folders) and 1 < len({each[0] for each in folders}) < len(cases):
         return {str(case.image.path): each[0] for case, each in zip(cases, folders, strict=True)}, "sub-folders"
     shared = names.patients([case.image.stem for case in cases])
-    if len(set(shared.values())) < 2:
+    codes = set(shared.values())
+    if len(codes) < 2 and not any(map(has_code, codes)):  # one stem is the data set's name, but p01 is a patient
         return {}, ""
     return {str(case.image.path): shared.get(case.image.stem, case.image.stem) for case in cases}, "files"
 
@@ -66,29 +68,56 @@ def lists(tree: Tree, groups: dict[str, str], remedy: str) -> dict[str, str]:
     test = "test" if "test" in named else "validation"
     chosen = {str(case.image.path): "test" if case.section == test else (case.section or "training")
               for case in tree.cases if case.mask}  # fmt: skip
-    if "validation" not in chosen.values():
-        patients = {path: groups.get(path, path) for path, section in chosen.items() if section == "training"}
-        drawn = share_out(patients.values(), 0, VALIDATION, 0, remedy)["validation"]
-        chosen |= {path: "validation" for path, group in patients.items() if group in drawn}
-    return {**{str(case.image.path): "training" for case in tree.cases if case.mask is None}, **chosen}
+    return _complete(tree, groups, chosen, remedy)
 
 
 def nnunet_lists(root: Path, tree: Tree, groups: dict[str, str], remedy: str) -> dict[str, str]:
     """Return path of an image -> list, as fold 0 of nnU-Net's splits_final.json says; empty where there is none.
 
-    The cases that the fold is validated on are for testing, and validation is drawn from the others. As for `lists`.
+    The cases that the fold is validated on are for testing, and validation is drawn from the others; where a folder has
+    test cases with masks (labelsTs), they are for validation. Other cases with a mask are in no list. As for `lists`.
     """
     file = next((each / SPLITS for each in (root, root.parent) if (each / SPLITS).is_file()), None)
     if file is None:
         return {}
     train, held_out = (set(cases) for cases in read_fold(file, 0))
-    chosen = {str(case.image.path): "test" if case.image.stem in held_out else "training"
+    tests = {str(case.image.path): "test" for case in tree.cases
+             if case.mask and case.section == "test" and case.image.stem not in train | held_out}  # fmt: skip
+    chosen = {str(case.image.path): ("validation" if tests else "test") if case.image.stem in held_out else "training"
               for case in tree.cases if case.mask and case.image.stem in train | held_out}  # fmt: skip
-    if set(chosen.values()) != {"training", "test"}:
+    if len(set(chosen.values())) < 2:
         return {}
-    training = {path: groups.get(path, path) for path, section in chosen.items() if section == "training"}
-    drawn = share_out(training.values(), 0, VALIDATION, 0, remedy)["validation"]
-    return chosen | {path: "validation" for path, group in training.items() if group in drawn}
+    return _complete(tree, groups, chosen | tests, remedy)
+
+
+def listed(tree: Tree, sections: dict[str, str]) -> Tree:
+    """Return a tree without the cases that are in no list, which its `left` names; all of it where there are no lists.
+
+    Args:
+        tree: images and masks.
+        sections: as `lists` or `nnunet_lists` returns it.
+    """
+    if not sections:
+        return tree
+    for case in tree.cases:
+        if str(case.image.path) not in sections:
+            why = f"images that fold 0 of {SPLITS} does not name" if case.mask else (
+                "images without masks of validation and test patients"
+            )  # fmt: skip
+            tree.left[why].append(str(case.image.relative))
+    return replace(tree, cases=[case for case in tree.cases if str(case.image.path) in sections])
+
+
+def _complete(tree: Tree, groups: dict[str, str], chosen: dict[str, str], remedy: str) -> dict[str, str]:
+    """Draw validation patients where there are none, and add images without masks, but not of patients held out."""
+    patients = patient_of_each(tree, groups)
+    if "validation" not in chosen.values():
+        training = {path: patients[path] for path, section in chosen.items() if section == "training"}
+        drawn = share_out(training.values(), 0, VALIDATION, 0, remedy)["validation"]
+        chosen = chosen | {path: "validation" for path, patient in training.items() if patient in drawn}
+    held_out = {patients[path] for path, section in chosen.items() if section != "training"}
+    unlabelled = [str(case.image.path) for case in tree.cases if case.mask is None]
+    return chosen | {path: "training" for path in unlabelled if patients[path] not in held_out}
 
 
 def folders(tree: Tree, groups: dict[str, str], sections: dict[str, str]) -> dict[str, str]:
@@ -126,13 +155,17 @@ def table(tree: Tree, groups: dict[str, str], sections: dict[str, str]) -> str:
     return text.getvalue()
 
 
-def patients_of(tree: Tree, groups: dict[str, str], labelled: bool = True) -> set[str]:
-    """Return the patients, of labelled images alone if so wanted."""
-    return {
-        groups.get(str(case.image.path)) or same_spelling(case.image.patient) or str(case.image.path)
-        for case in tree.cases
-        if case.mask or not labelled
-    }
+def patient_of_each(tree: Tree, groups: dict[str, str]) -> dict[str, str]:
+    """Return path of an image -> patient: by name, by DICOM's PatientID where that tells any apart, else the path."""
+    ids = {str(case.image.path): same_spelling(case.image.patient) for case in tree.cases}
+    told = len({*ids.values()} - {""}) > 1
+    return {path: groups.get(path) or (code if told else "") or path for path, code in ids.items()}
+
+
+def patients_of(tree: Tree, groups: dict[str, str]) -> set[str]:
+    """Return the patients of labelled images."""
+    patients = patient_of_each(tree, groups)
+    return {patients[str(case.image.path)] for case in tree.cases if case.mask}
 
 
 def _parents(paths: Sequence[Path]) -> list[Path]:

@@ -83,10 +83,12 @@ def new_study(
         TskdError: nothing that a study could be of; files that cannot be used; `output` is there.
     """
     described, tree = read_description(images), read_tree(images, masks, channel)
-    measured, study = look(tree), NewStudy([output])
+    study = NewStudy([output])
     groups, named_by = sources.patients(tree)
     remedy = sources.too_few(groups, named_by)
     sections = sources.nnunet_lists(images, tree, groups, remedy) or sources.lists(tree, groups, remedy)
+    tree = sources.listed(tree, sections)
+    measured = look(tree)
     if not sections:
         share_out(sources.patients_of(tree, groups), 0.2, 0.1, 0, remedy)  # raises where they are too few
     options = sources.folders(tree, groups, sections)

@@ -9,6 +9,8 @@ from tskd.data.budget import whole_patients
 from tskd.workflow.commands import DDPM, MODEL, bundle_command, fill, has_key, options, shared_overrides
 from tskd.workflow.steps import MADE, Cell, Step
 
+NAMED = ("images-masks", "volumes", "nnunet")  # preparers that take --name; without it a data set has its folder's
+
 
 class DataSteps:
     """The steps of a study before its teachers and students.
@@ -26,6 +28,10 @@ class DataSteps:
         """Names of the folds that are run: "fold-0", ..., or "split" for the data set's own split."""
         folds = self.config.get("folds")
         return [f"fold-{number}" for number in folds.get("run", range(folds["of"]))] if folds else ["split"]
+
+    def data_name(self, dataset: str) -> str:
+        """Return what a data set is called outside its study: one that `tskd init` calls "mine" by the study's name."""
+        return str(self.config["name"]) if dataset == "mine" else dataset
 
     def methods(self, dataset: str) -> list[str]:
         """Return methods that are run on a data set."""
@@ -56,8 +62,10 @@ class DataSteps:
         if given := self.config["datasets"][cell.dataset].get("dataset_dir"):
             return Step("prepare", given, f"{given}/dataset.json", (), folder=given)
         settings = self.config["datasets"][cell.dataset]["prepare"]
+        name = {"name": self.data_name(cell.dataset)} if settings["preparer"] in NAMED else {}
         values = {
             "output": folder,
+            **name,
             **{key: fill(self.config, value) for key, value in settings.get("options", {}).items()},
         }
         if cell.fold != "split":

@@ -74,7 +74,7 @@ def _ship(study: Study, dataset: str, environment: Mapping[str, str]) -> Iterato
         if (bundle / "configs" / "metadata.json").is_file():  # of an earlier training
             shutil.rmtree(bundle)
         command = ["tskd.cli", "ship", "--run", step.folder, "--output", str(bundle)]
-        command += ["--data-name", data_name(study, dataset)]
+        command += ["--data-name", study.data_name(dataset)]
         command += ["--force", "--trial"] if "limit" in study.config else []
         if cause := _failure(command, environment):
             yield f"no bundle was shipped: {cause}"
@@ -83,11 +83,6 @@ def _ship(study: Study, dataset: str, environment: Mapping[str, str]) -> Iterato
         yield f"the bundle has no models/model.onnx, with which predictions start sooner: {cause}"
     yield f"bundle: {bundle} (the student {step.folder.removeprefix(study.output + '/')})"
     yield f"  use it: tskd predict {bundle} IMAGE ... --output masks"
-
-
-def data_name(study: Study, dataset: str) -> str:
-    """Return what a data set is called outside its study: one that `tskd init` calls "mine" by the study's name."""
-    return str(study.config["name"]) if dataset == "mine" else dataset
 
 
 def _write_onnx(bundle: Path, run: Path, environment: Mapping[str, str]) -> str:

@@ -54,6 +54,46 @@ def test_all_problems_in_one_error(tiny):
     assert all(line.startswith(start) for line, start in zip(found, expected, strict=True))
 
 
+@pytest.mark.parametrize(("first", "second"), [(0, 7), (4, 7), (0, 6), (6, 7)])
+def test_a_copy_of_an_image_in_another_list_is_named(tiny, first, second):
+    """The files may differ: the pixels count."""
+    pixels = Image.open(tiny.parent / f"{first}.png")
+    pixels.save(tiny.parent / f"{second}.png", compress_level=0)
+    assert (tiny.parent / f"{first}.png").read_bytes() != (tiny.parent / f"{second}.png").read_bytes()
+    home = {0: "training", 4: "training", 6: "validation", 7: "test"}
+    assert problems(tiny) == [
+        f"{second}.png: expected an image of one list, as a copy in another makes every measured number too good; "
+        f"found the same pixels as {first}.png (in '{home[first]}') in '{home[second]}'. Remove one of the two."
+    ]
+
+
+def test_copies_within_a_list_constant_images_and_other_shapes_are_no_copies(tiny):
+    save(tiny.parent, "1.png", np.asarray(Image.open(tiny.parent / "0.png")))
+    save(tiny.parent, "4.png", np.asarray(Image.open(tiny.parent / "0.png")))  # unlabelled beside training
+    for name, shape in (("0", (5, 7)), ("7", (7, 5))):
+        save(tiny.parent, f"{name}_label.png", np.eye(*shape))
+    save(tiny.parent, "7.png", np.asarray(Image.open(tiny.parent / "0.png")).reshape(7, 5))
+    checks.check(tiny)
+    for name in ("0", "6"):
+        save(tiny.parent, f"{name}.png", np.zeros((5, 7)))
+    found = problems(tiny)
+    assert [line.partition(":")[0] for line in found] == ["0.png", "6.png"]
+    assert all("expected an image, found the value 0 everywhere" in line for line in found)
+
+
+def test_a_copy_of_a_volume_in_another_list_is_named(tiny):
+    volume = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    for name, array in (("v", volume), ("label", volume % 2), ("copy", volume)):
+        nib.nifti1.save(nib.nifti1.Nifti1Image(array, np.eye(4)), tiny.parent / f"{name}.nii.gz")
+    data = datalist.read(tiny)
+    for section, name in (("validation", "v"), ("test", "copy")):
+        data[section][0].update(image=f"{name}.nii.gz", label="label.nii.gz")
+    datalist.write(tiny, data)
+    (line,) = problems(tiny)
+    assert line.startswith("copy.nii.gz: expected an image of one list")
+    assert "same pixels as v.nii.gz (in 'validation') in 'test'" in line
+
+
 def test_files_outside_the_folder_may_be_used_if_they_exist(tiny, tmp_path_factory):
     place = tmp_path_factory.mktemp("elsewhere") / "7.png"
     (tiny.parent / "7.png").rename(place)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tskd.errors import TskdError
@@ -17,8 +17,19 @@ _WORDS = (
 )
 _LAST = re.compile(rf"^(?P<who>.*[^\W_])[-_. ]+(?:{_WORDS})[-_]?\d*$", re.IGNORECASE)
 _FIRST = re.compile(rf"^(?:{_WORDS})[-_]?\d*[-_. ]+(?P<who>.*\d.*)$", re.IGNORECASE)
-_NUMBER = re.compile(r"^(?P<who>.*[^\W_])[-_. ]+\d{1,3}$")
+_NUMBER = re.compile(r"^(?P<who>.*[^\W_])[-_. ]+(?P<number>\d{1,4})$")
 _LETTER = re.compile(r"^(?P<who>.*\d)[a-dA-D]$")
+_EYE = re.compile(r"^(?P<who>.*\d)[-_ ]?[LR]$")
+_TWO_NUMBERS = re.compile(
+    r"^(?:slice|img|crop)[-_]?\d+[-_. ]+\d+$", re.IGNORECASE
+)  # which is the patient's is not said
+_SCAN = re.compile(rf"^(?:{_WORDS})[-_]?\d*$", re.IGNORECASE)  # slice12, T2: no patient
+_YEAR, _MONTH, _DAY = r"(?:19|20)\d\d", r"(?:0[1-9]|1[0-2])", r"(?:0[1-9]|[12]\d|3[01])"
+_DATE = re.compile(
+    rf"(?<!\d)(?:{_YEAR}(?P<sign>[-_.]?){_MONTH}(?P=sign){_DAY}|\d\d(?P<mark>[-_.])\d\d(?P=mark){_YEAR})(?!\d)"
+)
+_NO_CODE = re.compile(rf"(?<!\d){_YEAR}(?:[-_.]{_MONTH})?(?!\d)")  # isic2017, 2021-03
+_FEW = 12  # numbered names of a stem without a code, such as `benign`, that may still be one patient's
 
 
 def group_in_name(name: str, pattern: str, where: str | Path) -> str:
@@ -43,22 +54,75 @@ def group_in_name(name: str, pattern: str, where: str | Path) -> str:
 def several_of_one(names: Iterable[str]) -> dict[str, list[str]]:
     """Group names that look like several scans of one patient, by what they share: `p1_frame01` and `p1_frame12`, say.
 
-    Spellings of one code count as it: `Pat01_T1` and `pat1-T2`. A number alone (`case_1`, `case_2`) tells nothing where
-    all names, or many of a stem, have one.
+    Spellings of one code count as it: `Pat01_T1` and `pat1-T2`; so does the code alone (`p1` beside `p1_visit2`). What
+    stands before a number (`p01_000`) is a patient where it holds a digit that is no date, year or word for a scan. A
+    number alone (`case_1`, `case_2`) tells nothing where all names, or many of a stem, have one.
+
+    Returns:
+        Code -> sorted names, at least two. A name may stand under several codes, of which the first is the surest.
     """
     names = sorted(set(names))
-    similar: dict[str, list[str]] = {}
-    for pattern in (_LAST, _FIRST, _NUMBER, _LETTER):
-        stems: dict[str, list[str]] = defaultdict(list)
-        first: dict[str, str] = {}
+    numbered = _numbered(names)
+    groups: dict[str, set[str]] = defaultdict(set)
+    spelled: dict[str, str] = {}
+    for pattern in (_EYE, _LAST, _FIRST, _NUMBER, _LETTER):
         for name in names:
-            if match := pattern.match(name):
-                stems[first.setdefault(same_spelling(match["who"]), match["who"])].append(name)
-        shared = {who: of for who, of in stems.items() if len(of) > 1}
-        if pattern is _NUMBER and len(stems) < max(2, len(names) / 12):
+            code = numbered.get(name) if pattern is _NUMBER else _code(name, pattern)
+            if code:
+                groups[same_spelling(code)].add(name)
+                spelled.setdefault(same_spelling(code), code)
+    for name in names:
+        if re.search(r"\d", name) and same_spelling(name) in groups:
+            groups[same_spelling(name)].add(name)
+    several: dict[str, list[str]] = {}
+    surer: dict[str, list[set[str]]] = defaultdict(list)
+    for who, members in groups.items():
+        if len(members) > 1 and not any(members <= group for group in surer[min(members)]):
+            several[spelled[who]] = sorted(members)
+            for name in members:
+                surer[name].append(members)
+    return several
+
+
+def has_code(text: str) -> bool:
+    """Return whether a text holds a digit that is none of a year: `p01` and `07` do, `case` and `isic2017` do not."""
+    return bool(re.search(r"\d", _NO_CODE.sub("", text)))
+
+
+def _code(name: str, pattern: re.Pattern[str]) -> str:
+    """Return what a name has beside an eye, a word for a scan or a letter, "" where it has none of these."""
+    if _TWO_NUMBERS.match(name):
+        return ""
+    texts = [name]
+    if pattern is _EYE:  # 07 of 07_L_visit2, too
+        texts += [match["who"] for word in (_LAST, _FIRST) if (match := word.match(name))]
+    match = next(filter(None, map(pattern.match, texts)), None)
+    date = _DATE.search(name)
+    if match and date and date.start() < match.start("who") < date.end():  # scan_01.02.2021
+        return ""
+    return match["who"] if match else ""
+
+
+def _numbered(names: Sequence[str]) -> dict[str, str]:
+    """Return name -> what stands before its number, where that may be a patient."""
+    coded: dict[str, dict[str, str]] = defaultdict(dict)
+    plain: dict[str, dict[str, str]] = defaultdict(dict)
+    for name in names:
+        match, date = _NUMBER.match(name), _DATE.search(name)
+        if not match or _TWO_NUMBERS.match(name) or _SCAN.match(match["who"]):
             continue
-        similar = {**shared, **similar}
-    return similar
+        if date and not has_code(name[: date.start()]):
+            continue
+        if has_code(match["who"]):
+            coded[same_spelling(match["who"])][name] = match["who"]
+        elif len(match["number"]) < 4:
+            plain[same_spelling(match["who"])][name] = match["who"]
+    shared = [stem for stem in coded.values() if len(stem) > 1]
+    if len(shared) == 1 and 2 * len(shared[0]) > len(names):  # the data set's name: BraTS20_Training_001
+        coded.clear()
+    if len(plain) < max(2, (len(names) - sum(map(len, coded.values()))) / _FEW):
+        plain.clear()
+    return {name: who for stem in (*coded.values(), *plain.values()) for name, who in stem.items()}
 
 
 def warn_of_several(groups: Mapping[str, str], how: str = "--group-pattern, or the column group of --table") -> bool:

@@ -94,10 +94,62 @@ def test_names_alike_are_warned_of_once_and_a_check_with_a_warning_found_no_othe
         (["Pat01_T1", "pat01-T2", "PAT 1 followup", "Pat02_T1"], {"PAT 1"}),
         (["case_1", "case_2", "case_3"], set()),
         (["IMG_0001", "IMG_0002"], set()),
+        ([f"p{k:02d}_{n:03d}" for k in range(1, 9) for n in range(20)], {f"p{k:02d}" for k in range(1, 9)}),
+        ([f"p{k:02d}_{n:04d}" for k in range(1, 9) for n in range(3)], {f"p{k:02d}" for k in range(1, 9)}),
+        (["p03_1", "p03_2", *(f"p{k:02d}" for k in range(4, 17))], {"p03"}),
+        ([f"p1_{n}" for n in range(50)] + [f"p2_{n}" for n in range(9)], {"p1", "p2"}),
+        ([f"visit{n}_{k:03d}" for n in (1, 2) for k in range(3)], {"000", "001", "002"}),
     ],
 )
 def test_names_that_look_like_several_of_one(names: list[str], found: set[str]) -> None:
     assert set(several_of_one(names)) == found
+
+
+@pytest.mark.parametrize("last", ["07_L_visit2", "07 visit2", "07_3", "7b", "07"])
+def test_both_eyes_and_further_names_of_a_patient_are_one_group(last: str) -> None:
+    assert several_of_one(["07_L", "07_R", last, "08_L", "09_R"]) == {"07": sorted(["07_L", "07_R", last])}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"img_{k:04d}" for k in range(60)],
+        [f"case_{k:03d}" for k in range(60)],
+        [f"ISIC_{k:07d}" for k in range(60)],
+        [f"BraTS20_Training_{k:03d}" for k in range(60)],
+        [f"T2_{k:03d}" for k in range(60)],
+        [f"{kind}_{k}" for kind in ("benign", "malignant") for k in range(30)],
+        [f"isic{year}_{k:03d}" for year in (2016, 2017) for k in range(30)],
+        ["DSC_0001", "DSC_0002", "IMG_0003", "IMG_0004"],
+        [f"slice{k}_{n}" for k in range(9, 13) for n in range(5)],
+        [f"2021-{month:02d}-{day:02d}" for month in (1, 2, 3) for day in (1, 2, 3)],
+        [f"scan_{day:02d}.{month:02d}.2021" for month in (1, 2, 3) for day in (1, 2, 3)],
+        [f"202103{day:02d}_{k}" for day in (1, 2, 3) for k in range(3)],
+        [f"IMG_202103{day:02d}_{k:04d}" for day in (1, 2, 3) for k in range(3)],
+        [f"{year}-{k:04d}" for year in (2021, 2022) for k in range(30)],
+    ],
+    ids=lambda names: names[-1],
+)
+def test_numbers_of_a_data_set_and_dates_are_no_patients(names: list[str]) -> None:
+    assert several_of_one(names) == {}
+
+
+def test_many_numbered_images_of_a_patient_are_warned_of_when_prepared_and_checked(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number, name in enumerate(f"p{k:02d}_{n:03d}" for k in range(4) for n in range(15)):
+        for part, pixels in (("images", image_of(number)), ("masks", label_of(number))):
+            (tmp_path / part).mkdir(exist_ok=True)
+            save_picture(tmp_path / part / f"{name}.png", pixels[..., 0])
+    dataset_file = prepare(tmp_path, "pictures")
+    warned = [record.getMessage() for record in caplog.records]
+    assert (
+        sum("several scans of one patient" in text and "p00_000, p00_001, p00_002; p01" in text for text in warned) == 2
+    )  # of the preparation, and of the check behind it
+    assert "counts as a patient of its own" in said(caplog, dataset_file)
+    caplog.clear()
+    prepare(tmp_path / "..", "pictures", images=tmp_path / "images", masks=tmp_path / "masks", group_pattern="^p..")
+    assert "several scans" not in caplog.text
 
 
 @pytest.mark.parametrize("heading", ["group", "Patient", "patient_id", "Patient ID", "SUBJECT", "subject-id", "MRN"])
