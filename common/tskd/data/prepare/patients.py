@@ -20,10 +20,9 @@ _FIRST = re.compile(rf"^(?:{_WORDS})[-_]?\d*[-_. ]+(?P<who>.*\d.*)$", re.IGNOREC
 _NUMBER = re.compile(r"^(?P<who>.*[^\W_])[-_. ]+(?P<number>\d{1,4})$")
 _LETTER = re.compile(r"^(?P<who>.*\d)[a-dA-D]$")
 _EYE = re.compile(r"^(?P<who>.*\d)[-_ ]?[LR]$")
-_TWO_NUMBERS = re.compile(
-    r"^(?:slice|img|crop)[-_]?\d+[-_. ]+\d+$", re.IGNORECASE
-)  # which is the patient's is not said
-_SCAN = re.compile(rf"^(?:{_WORDS})[-_]?\d*$", re.IGNORECASE)  # slice12, T2: no patient
+# slice12_3: which number is the patient's is not said; slice12, T2: no patient
+_TWO_NUMBERS = re.compile(r"^(?:slice|img|crop)[-_]?\d+[-_. ]+\d+$", re.IGNORECASE)
+_SCAN = re.compile(rf"^(?:{_WORDS})[-_]?\d*$", re.IGNORECASE)
 _YEAR, _MONTH, _DAY = r"(?:19|20)\d\d", r"(?:0[1-9]|1[0-2])", r"(?:0[1-9]|[12]\d|3[01])"
 _DATE = re.compile(
     rf"(?<!\d)(?:{_YEAR}(?P<sign>[-_.]?){_MONTH}(?P=sign){_DAY}|\d\d(?P<mark>[-_.])\d\d(?P=mark){_YEAR})(?!\d)"
