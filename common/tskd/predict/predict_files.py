@@ -74,17 +74,23 @@ def predict(
         if row["error"]:
             bar.write(f"error: {row['error']}")
         rows.append(row)
-        written.append({key: _anonymised(value, case) for key, value in row.items()})
+        written.append(_anonymised(row, case))
         _write_summary(output / "summary.csv", written)
     _print_summary(case_list, rows, output)
     return 1 if any(row["error"] for row in rows) else 0
 
 
-def _anonymised(value: Any, case: Case) -> Any:
-    """Return a value of the summary, with codes in place of names, ids, dates and UIDs."""
-    if not isinstance(value, str):
-        return value
-    return without_identity(value.replace(case.display_name, case.written_name or case.display_name), case.identity)
+def _anonymised(row: dict[str, Any], case: Case) -> dict[str, Any]:
+    """Return a row of summary.csv with codes in place of names, ids, dates and UIDs.
+
+    The names of the case and of its mask have their codes already: coded once more, they would name no file.
+    """
+    written_name = case.written_name or case.display_name
+    texts = {
+        key: written_name.join(without_identity(part, case.identity) for part in row[key].split(case.display_name))
+        for key in ("warnings", "error")
+    }
+    return {**row, "input": written_name, **texts}
 
 
 def _segment_case(

@@ -8,13 +8,16 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 
 from tests.bundles.standalone import write_volumes
 from tskd.data.io.dicom_series import read_series
+from tskd.data.io.identities import code_of
 from tskd.data.io.image_files import colour_note
 from tskd.errors import TskdError
+from tskd.predict.find_cases import find_cases
 from tskd.predict.predict_files import predict
 
 pytestmark = pytest.mark.bundle
@@ -60,6 +63,42 @@ def test_a_series_and_the_same_volume_as_nifti_have_one_mask(
     first, second = (nib.load(tmp_path / "masks" / row["mask"]) for row in _rows(tmp_path / "masks"))
     np.testing.assert_array_equal(np.asarray(first.dataobj), np.asarray(second.dataobj))
     np.testing.assert_allclose(first.affine, second.affine, atol=1e-4)
+
+
+@pytest.mark.parametrize("patient", ["1", "12", "one", "P1"])
+def test_the_summary_names_the_mask_of_a_patient_with_a_short_id(
+    tmp_path: Path, volumes_bundle: Path, series: Path, patient: str
+) -> None:
+    for path in series.iterdir():
+        image = pydicom.dcmread(path)
+        image.PatientID, image.SeriesDescription = patient, f"of {patient}"
+        image.SeriesNumber = patient if patient.isdigit() else 1
+        image.save_as(path)
+    assert predict(volumes_bundle, [series], tmp_path / "masks", backend="onnx") == 0
+    (row,) = _rows(tmp_path / "masks")
+    assert [row["mask"]] == [path.name for path in tmp_path.glob("masks/*.nii.gz")]
+    code, number = code_of(patient), patient if patient.isdigit() else "1"
+    assert row["mask"].startswith(f"{code}_{number}_of-{code}_")
+    assert row["input"] == find_cases([series], tmp_path / "none").cases[0].written_name
+    assert f"patient {code}, series " in row["input"]
+
+
+def test_errors_in_the_summary_have_codes(tmp_path: Path, volumes_bundle: Path, series: Path) -> None:
+    for path in series.iterdir():
+        image = pydicom.dcmread(path)
+        image.PatientID = image.SeriesNumber = "7"
+        image.PatientName = "Roe^Jane"
+        image.PixelSpacing = None
+        image.save_as(path.rename(path.with_name(f"Jane {path.name}")))
+    with pytest.raises(TskdError) as error:
+        read_series(series)
+    assert "Jane" in str(error.value)
+    assert predict(volumes_bundle, [series], tmp_path / "masks", backend="onnx") == 1
+    (row,) = _rows(tmp_path / "masks")
+    assert row["mask"] == ""
+    assert row["error"].startswith(f"{row['input']}: ")
+    assert f"{code_of('Jane')} IM000" in row["error"]
+    assert "Jane" not in row["error"]
 
 
 @pytest.mark.parametrize("backend", ["onnx", "torch"])
