@@ -156,6 +156,60 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path, pictures_bundle: Path) -
     assert _rows(masks)[0]["mask"] == "a_seg.png"
 
 
+def test_rows_of_earlier_runs_stay_as_long_as_their_masks(
+    tmp_path: Path, pictures_bundle: Path, volumes_bundle: Path
+) -> None:
+    masks, inputs = tmp_path / "masks", tmp_path / "in"
+    for name in ("a/one.png", "a/two.png", "b/three.png"):
+        (inputs / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (30, 20), (90, 20, 30)).save(inputs / name)
+    (inputs / "a/cut.png").write_bytes(b"")
+    assert predict(pictures_bundle, [inputs / "a"], masks, backend="onnx") == 1
+    summary = masks / "summary.csv"  # as of a bundle with another structure
+    summary.write_text(summary.read_text(encoding="utf-8").replace("liver", "lesion"), encoding="utf-8")
+    first = {row["input"]: row for row in _rows(masks)}
+    assert len(first) == 3
+    (masks / "two_seg.png").unlink()
+    write_volumes(tmp_path / "v")
+    assert predict(volumes_bundle, [tmp_path / "v/RAS.nii.gz"], masks, backend="onnx") == 0
+    Image.new("RGB", (30, 20), (90, 20, 30)).save(inputs / "a/cut.png")
+    assert predict(pictures_bundle, [inputs / "b"], masks, backend="onnx") == 0
+    rows = _rows(masks)
+    assert [Path(row["input"]).name for row in rows] == ["cut.png", "one.png", "RAS.nii.gz", "three.png"]
+    for row in rows[:2]:
+        assert row == first[row["input"]] | {"liver voxels": "", "liver ml": ""}
+    assert [row["lesion voxels"] != "" for row in rows] == [False, True, False, False]
+    assert [row["liver voxels"] != "" for row in rows] == [False, False, True, True]
+    sides = [f"{side} kidney {unit}" for side in ("right", "left") for unit in ("voxels", "ml")]
+    assert list(rows[0])[5:] == ["lesion voxels", "lesion ml", *sides, "liver voxels", "liver ml"]
+    files = [inputs / "a/cut.png", inputs / "b/three.png"]
+    assert predict(pictures_bundle, files, masks, backend="onnx", overwrite=True) == 0
+    assert [row["mask"] for row in _rows(masks)] == ["one_seg.png", "RAS_seg.nii.gz", "cut_seg.png", "three_seg.png"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"name,age\na,1\n", "found the columns name, age. Move it away"),
+        (b"", "found the columns of an empty file"),
+        (b"input,mask,seconds,warnings,error\na.png\n", "found lines that have not 5 columns"),
+        (b"input,mask,\xff\xfe", "found 'utf-8' codec"),
+    ],
+)
+def test_a_summary_of_another_kind_is_refused_before_the_first_image(
+    tmp_path: Path, pictures_bundle: Path, content: bytes, said: str
+) -> None:
+    Image.new("RGB", (30, 20), (90, 20, 30)).save(tmp_path / "a.png")
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    (masks / "summary.csv").write_bytes(content)
+    with pytest.raises(TskdError, match=rf"summary\.csv: expected no such file, .*{re.escape(said)}") as error:
+        predict(pictures_bundle, [tmp_path / "a.png"], masks, backend="onnx", overwrite=True)
+    assert "\n" not in str(error.value)
+    assert [path.name for path in masks.iterdir()] == ["summary.csv"]
+    assert (masks / "summary.csv").read_bytes() == content
+
+
 def test_onnx_needs_no_package_of_training(tmp_path: Path, volumes_bundle: Path, series: Path) -> None:
     (train,) = re.findall(r"^train = \[(.*?)^\]", PYPROJECT, re.DOTALL | re.MULTILINE)
     names = re.findall(r'"([\w-]+)', train)
