@@ -18,6 +18,7 @@ from tskd.data.io.identities import code_of
 from tskd.data.io.image_files import colour_note
 from tskd.errors import TskdError
 from tskd.predict.find_cases import find_cases
+from tskd.predict.itk_header import header_fields, says_orientation
 from tskd.predict.predict_files import predict
 
 pytestmark = pytest.mark.bundle
@@ -124,6 +125,81 @@ def test_metaimage_and_nrrd_keep_their_grid(tmp_path: Path, volumes_bundle: Path
     for one in (mask, reference):
         np.testing.assert_allclose(one.GetOrigin(), image.GetOrigin(), atol=1e-3)
         np.testing.assert_allclose(one.GetDirection(), image.GetDirection(), atol=1e-4)
+
+
+NRRD = "NRRD0005\ntype: short\ndimension: 3\nsizes: 40 40 4\nendian: little\nencoding: raw\n"
+META = "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\nCompressedData = False\n"
+DIRECTIONS = "space directions: (1.5,0,0) (0,1.5,0) (0,0,4)\n"
+LPS = f"space: left-posterior-superior\n{DIRECTIONS}"
+SPACING, MATRIX = "ElementSpacing = 1.5 1.5 4\n", "TransformMatrix = 1 0 0 0 1 0 0 0 1\n"
+
+
+def _itk_file(folder: Path, fields: str) -> Path:
+    """A volume of 40 x 40 x 4 voxels, MetaImage where the fields are its, else NRRD."""
+    voxels = np.random.default_rng(0).integers(0, 900, (4, 40, 40)).astype("<i2").tobytes()
+    head = f"{NRRD}{fields}\n"
+    if " = " in fields:
+        head = f"{META}{fields}DimSize = 40 40 4\nElementType = MET_SHORT\nElementDataFile = LOCAL\n"
+    path = folder / ("a.mha" if " = " in fields else "a.nrrd")
+    path.write_bytes(head.encode() + voxels)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        (LPS + 'space units: "cm" "cm" "cm"\n', "found cm in space units"),
+        (LPS + 'spaceUnits: "mm" "mm" "microns"\n', "found microns in space units"),
+        ('spacings: 1.5 1.5 4\nunits: "cm" "cm" "mm"\n', "found cm in units"),
+        (SPACING + MATRIX + "DistanceUnits = um\n", "found um in DistanceUnits"),
+        (SPACING + MATRIX + "DistanceUnits = m\n", "found m in DistanceUnits"),
+    ],
+)
+def test_nrrd_and_metaimage_in_another_unit_are_refused(
+    tmp_path: Path, volumes_bundle: Path, fields: str, said: str
+) -> None:
+    pytest.importorskip("SimpleITK", reason="needs SimpleITK, an optional dependency")
+    path = _itk_file(tmp_path, fields)
+    assert predict(volumes_bundle, [path], tmp_path / "masks", backend="onnx") == 1
+    (row,) = _rows(tmp_path / "masks")
+    assert row["error"].startswith(f"{path}: expected the unit mm, {said}. ")
+    assert [each.name for each in (tmp_path / "masks").iterdir()] == ["summary.csv"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "oriented"),
+    [
+        (LPS + 'space units: "mm" "mm" "mm"\n', True),
+        (f"# of a scanner\nSpace: RAS\n{DIRECTIONS}" + 'units:="cm" "cm" "cm"\nspace units: "" "" ""\n', True),
+        ('spacings: 1.5 1.5 4\nunits: "mm" "mm" "mm"\n', False),
+        ("spacings: 1.5 1.5 4\n", False),
+        (f"space dimension: 3\n{DIRECTIONS}", False),
+        (f"space: scanner-xyz\n{DIRECTIONS}", False),
+        (SPACING + MATRIX + "DistanceUnits = mm\n", True),
+        (SPACING + MATRIX.replace("TransformMatrix", "Rotation"), True),
+        (SPACING + "AnatomicalOrientation = RAI\n", True),
+        (SPACING, False),
+        (SPACING + "AnatomicalOrientation = LPS\n", False),
+    ],
+)
+def test_nrrd_and_metaimage_in_mm_have_their_volume_and_warn_without_orientation(
+    tmp_path: Path, volumes_bundle: Path, fields: str, oriented: bool
+) -> None:
+    pytest.importorskip("SimpleITK", reason="needs SimpleITK, an optional dependency")
+    assert predict(volumes_bundle, [_itk_file(tmp_path, fields)], tmp_path / "masks", backend="onnx") == 0
+    (row,) = _rows(tmp_path / "masks")
+    assert ("the file does not say how it lies in the patient" in row["warnings"]) is not oriented
+    voxels, millilitres = (float(row[f"liver {unit}"]) for unit in ("voxels", "ml"))
+    assert voxels > 0
+    assert millilitres == pytest.approx(voxels * 1.5 * 1.5 * 4 / 1000, abs=1e-3)
+
+
+def test_the_header_of_a_detached_nrrd_ends_with_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.nhdr"
+    path.write_bytes(f"{NRRD}{LPS}data file: a.raw\n".replace("\n", "\r\n").encode())
+    fields = header_fields(path)
+    assert (fields["sizes"], fields["space"], fields["datafile"]) == ("40 40 4", "left-posterior-superior", "a.raw")
+    assert says_orientation(path)
 
 
 def test_a_picture_of_other_colours_is_segmented_with_a_warning(tmp_path: Path, pictures_bundle: Path) -> None:
