@@ -1,6 +1,10 @@
 """A shipped bundle is trained further where nothing of this project can be imported, and never gets worse by it."""
 
+import contextlib
+import errno
 import json
+import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -183,6 +187,59 @@ def test_new_weights_are_taken_only_if_validation_is_not_worse(
     assert "models/model.onnx" not in readme
     assert "## Accuracy\n\nVersion 1.0.10 was trained further" in readme
     assert "and the section on training, are of version 1.0.9.\n\nDice 0.9\n\n## Training\n\nonce\n" in readme
+
+
+def _files(root: Path) -> dict[str, bytes]:
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("writer", [(torch, "save"), (shutil, "copyfile"), (Path, "write_text")], ids=lambda w: w[1])
+def test_a_full_disk_leaves_the_bundle_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: tuple[Any, str]
+) -> None:
+    handler, network = _handler(tmp_path, [0.5, 0.6])
+    before = _files(tmp_path)
+
+    def full(*arguments: Any, **options: Any) -> None:
+        target = next(value for value in reversed(arguments) if isinstance(value, Path))
+        target.write_bytes(b"cut")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(*writer, full)
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+        _run(handler, network, 1)
+    assert _files(tmp_path) == before
+
+
+@pytest.mark.parametrize("renamed", range(6))
+def test_a_stop_between_two_steps_claims_no_more_than_is_true(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renamed: int
+) -> None:
+    handler, network = _handler(tmp_path, [0.5, 0.6])
+    before, rename = _files(tmp_path), os.replace
+    done: list[Path] = []
+
+    def stop(source: Path, target: Path) -> None:
+        if len(done) == renamed:
+            raise KeyboardInterrupt
+        done.append(target)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", stop)
+    with contextlib.suppress(KeyboardInterrupt):
+        _run(handler, network, 1)
+    after = _files(tmp_path)
+    assert len(done) == min(renamed, 5)
+    assert not [name for name in after if name.endswith(".draft")]
+    steps = {
+        "former copy": after.get("models/former/model_1.0.9.pt") == before["models/model.pt"],
+        "weights": torch.load(tmp_path / "models/model.pt", weights_only=True)["weight"].item() == 1,
+        "exported file": after.get("models/former/model_1.0.9.onnx") == before["models/model.onnx"],
+        "metadata": after["configs/metadata.json"] != before["configs/metadata.json"],
+        "readme": after["docs/README.md"] != before["docs/README.md"],
+    }
+    assert list(steps.values()) == [number < renamed for number in range(5)], steps
+    assert ("models/model.onnx" in after) is not steps["exported file"]
 
 
 def test_labels_out_of_range_are_named() -> None:

@@ -79,28 +79,50 @@ class AcceptBetter:
         if self.weights is None or not self.best >= self.before:
             print(f"validation Dice {self.best:.4f}, before {self.before:.4f}: the former weights stay")
             return
-        version = self._count_up()
-        models = self.root / "models"
-        former = models / "former"
+        after = self._ship()
+        print(f"validation Dice {self.best:.4f}, before {self.before:.4f}: models/model.pt is version {after}")
+
+    def _ship(self) -> str:
+        """Put the best weights in the place of the former ones and return the new version."""
+        models, metadata_path, readme = (
+            self.root / part for part in ("models", "configs/metadata.json", "docs/README.md")
+        )
+        metadata, before, after = self._next_metadata(metadata_path)
+        weights, former = models / "model.pt", models / "former"
+        kept = former / f"model_{before}.pt"
         former.mkdir(exist_ok=True)
-        shutil.copyfile(models / "model.pt", former / f"model_{version[0]}.pt")
-        for path in sorted(models.iterdir()):
-            if path.is_file() and path.name != "model.pt":
-                os.replace(path, former / f"{path.stem}_{version[0]}{path.suffix}")
-        draft = models / ".model.pt.draft"
-        torch.save(self.weights, draft)
-        os.replace(draft, models / "model.pt")
-        self._tell(*version)
-        print(f"validation Dice {self.best:.4f}, before {self.before:.4f}: models/model.pt is version {version[1]}")
+        drafts = {path: path.with_name(f".{path.name}.draft") for path in (kept, weights, metadata_path, readme)}
+        try:
+            # What takes space comes first: a full disk, or a stop here, leaves the bundle as it was.
+            shutil.copyfile(weights, drafts[kept])
+            torch.save(self.weights, drafts[weights])
+            drafts[metadata_path].write_text(json.dumps(metadata, indent=4) + "\n", encoding="utf-8")
+            if readme.is_file():
+                shutil.copyfile(readme, drafts[readme])
+                self._tell(drafts[readme], before, after)
+            # From here on files only change their names. The new weights come before all that says so: after a stop
+            # the bundle has at worst the former version and Dice, which theirs is not below, and a SHA-256 that does
+            # not fit. Exported files follow: an ONNX file that is still there is refused as made of other weights.
+            os.replace(drafts[kept], kept)
+            os.replace(drafts[weights], weights)
+            for path in sorted(models.iterdir()):
+                if path.is_file() and path != weights:
+                    os.replace(path, former / f"{path.stem}_{before}{path.suffix}")
+            os.replace(drafts[metadata_path], metadata_path)
+            if readme.is_file():
+                os.replace(drafts[readme], readme)
+        finally:
+            for draft in drafts.values():
+                draft.unlink(missing_ok=True)
+        return after
 
     def _measure(self, engine: Engine) -> float:
         self.validator.run(engine.state.epoch + 1)
         self.network.train()
         return float(self.validator.state.metrics[self.validator.state.key_metric_name])
 
-    def _count_up(self) -> tuple[str, str]:
-        """Write the next version into metadata.json; return the former and the new one."""
-        path = self.root / "configs" / "metadata.json"
+    def _next_metadata(self, path: Path) -> tuple[dict[str, Any], str, str]:
+        """Return the metadata of the next version, the former version and the next one."""
         metadata = json.loads(path.read_text(encoding="utf-8"))
         before = str(metadata["version"])
         head, _, last = before.rpartition(".")
@@ -111,14 +133,10 @@ class AcceptBetter:
         for key in ("eval_metrics", "exported"):  # of the former weights
             metadata.pop(key, None)
         metadata.get("provenance", {}).pop("weights_sha256", None)
-        draft = path.with_name(f".{path.name}.draft")
-        draft.write_text(json.dumps(metadata, indent=4) + "\n", encoding="utf-8")
-        os.replace(draft, path)
-        return before, after
+        return metadata, before, after
 
-    def _tell(self, before: str, after: str) -> None:
+    def _tell(self, readme: Path, before: str, after: str) -> None:
         """Let the README say which version its numbers are of, and where the former files are."""
-        readme = self.root / "docs" / "README.md"
         said = (
             f"Version {after} was trained further (see `changelog` in metadata.json), with a mean validation Dice of "
         )

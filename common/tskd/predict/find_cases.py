@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -51,8 +52,9 @@ def find_cases(inputs: Sequence[str | Path], output: Path) -> CaseList:
     """Find the images among files and folders, at any depth.
 
     NIfTI, NRRD and MetaImage files and pictures are a case each, DICOM files a case for each SeriesInstanceUID wherever
-    they lie. Hidden files and what lies in `output` below a folder are passed over; where `output` is that folder or
-    holds it, masks and overlays alone are skipped (`_seg` or `_overlay` before the ending).
+    they lie. Links to folders are followed. Hidden files and what lies in `output` below a folder are passed over;
+    where `output` is that folder or holds it, masks and overlays alone are skipped (`_seg` or `_overlay` before the
+    ending).
 
     Raises:
         TskdError: an input does not exist, or there is no image.
@@ -96,15 +98,31 @@ def find_cases(inputs: Sequence[str | Path], output: Path) -> CaseList:
 
 
 def _walk(root: Path, output: Path) -> Iterator[Path]:
+    """Yield the files of a folder in order of their paths, those of linked folders, too, each folder once.
+
+    A folder that lies below the root itself has the name that it has there, not that of a link to it.
+    """
     if root.is_file():
         yield root
         return
     output = output.resolve()
-    below = output != root.resolve() and output.is_relative_to(root.resolve())
-    for path in sorted(root.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
-        written = below and output in path.resolve().parents
-        if path.is_file() and not hidden and not written and path.name != "DICOMDIR":
+    inside = root.resolve().is_relative_to(output)
+    files: list[Path] = []
+    visited: set[Path] = set()  # links may go round in a circle
+    starts = [root]
+    for start in starts:  # grows by the links that are met
+        for folder, subfolders, names in os.walk(start, followlinks=True):
+            real = Path(folder).resolve()
+            if real in visited or (not inside and real.is_relative_to(output)):
+                subfolders.clear()
+                continue
+            visited.add(real)
+            visible = sorted(name for name in subfolders if not name.startswith("."))
+            subfolders[:] = [name for name in visible if not os.path.islink(os.path.join(folder, name))]
+            starts += [Path(folder, name) for name in visible if name not in subfolders]
+            files += [Path(folder, name) for name in names if not name.startswith(".") and name != "DICOMDIR"]
+    for path in sorted(files):
+        if path.is_file() and (inside or output not in path.resolve().parents):
             yield path
 
 

@@ -22,6 +22,8 @@ from tskd.predict.read_case import LoadedImage, read_case
 from tskd.predict.shipped_bundle import ShippedBundle, read_bundle
 from tskd.predict.write_mask import FORMATS, mask_path, write_mask
 
+COLUMNS = ("input", "mask", "seconds", "warnings", "error")  # of summary.csv, before those of the structures
+
 
 def predict(
     bundle: str | Path,
@@ -37,7 +39,8 @@ def predict(
 ) -> int:
     """Segment every image among `inputs`, and write masks, summary.csv and if wanted pictures of them.
 
-    A file that cannot be segmented costs a line on the console and in summary.csv; the rest goes on.
+    A file that cannot be segmented costs a line on the console and in summary.csv; the rest goes on. Rows of earlier
+    runs stay in summary.csv where their masks do, and where an image had none and is not segmented now.
 
     Args:
         bundle: folder that `tskd ship` wrote.
@@ -55,7 +58,8 @@ def predict(
         0, or 1 if any image could not be segmented.
 
     Raises:
-        TskdError: before the first image: no such bundle or input, masks that are there already, an unknown option.
+        TskdError: before the first image: no such bundle or input, masks that are there already, a summary.csv of
+            another kind, an unknown option.
     """
     for name, value, allowed in (("format", mask_format, (None, *FORMATS)), ("backend", backend, BACKENDS)):
         if value not in allowed:
@@ -66,6 +70,7 @@ def predict(
     user_codes = read_codes(codes) if codes is not None else None
     case_list = find_cases(inputs, output)
     _refuse_overwriting(case_list.cases, output, mask_format, overwrite)
+    earlier = _earlier_rows(output)
     model = load_backend(shipped, backend, device, batch_size)
     rows, written = [], []
     for case in (bar := tqdm(case_list.cases, unit="image", disable=None)):
@@ -74,17 +79,23 @@ def predict(
         if row["error"]:
             bar.write(f"error: {row['error']}")
         rows.append(row)
-        written.append({key: _anonymised(value, case) for key, value in row.items()})
-        _write_summary(output / "summary.csv", written)
+        written.append(_anonymised(row, case))
+        _write_summary(output / "summary.csv", earlier, written)
     _print_summary(case_list, rows, output)
     return 1 if any(row["error"] for row in rows) else 0
 
 
-def _anonymised(value: Any, case: Case) -> Any:
-    """Return a value of the summary, with codes in place of names, ids, dates and UIDs."""
-    if not isinstance(value, str):
-        return value
-    return without_identity(value.replace(case.display_name, case.written_name or case.display_name), case.identity)
+def _anonymised(row: dict[str, Any], case: Case) -> dict[str, Any]:
+    """Return a row of summary.csv with codes in place of names, ids, dates and UIDs.
+
+    The names of the case and of its mask have their codes already: coded once more, they would name no file.
+    """
+    written_name = case.written_name or case.display_name
+    texts = {
+        key: written_name.join(without_identity(part, case.identity) for part in row[key].split(case.display_name))
+        for key in ("warnings", "error")
+    }
+    return {**row, "input": written_name, **texts}
 
 
 def _segment_case(
@@ -97,7 +108,7 @@ def _segment_case(
     codes: dict[str, Code] | None,
 ) -> dict[str, Any]:
     """Segment one case and return its row of summary.csv."""
-    row: dict[str, Any] = {"input": case.display_name, "mask": "", "seconds": "", "warnings": "", "error": ""}
+    row: dict[str, Any] = {**dict.fromkeys(COLUMNS, ""), "input": case.display_name}
     started = time.perf_counter()
     try:
         path = mask_path(output, case, mask_format)
@@ -147,8 +158,38 @@ def _refuse_overwriting(cases: list[Case], output: Path, mask_format: str | None
         )
 
 
-def _write_summary(path: Path, rows: list[dict[str, Any]]) -> None:
-    columns = list(dict.fromkeys(key for row in sorted(rows, key=len, reverse=True) for key in row))
+def _earlier_rows(output: Path) -> list[dict[str, Any]]:
+    """Return the rows of an earlier run's summary.csv that have no mask, or one that is still there.
+
+    Raises:
+        TskdError: the file cannot be read, or is none of this command.
+    """
+    path = output / "summary.csv"
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            lines = [line for line in csv.reader(file) if line]
+        columns = lines[0] if lines else []
+        if tuple(columns[: len(COLUMNS)]) != COLUMNS:
+            raise ValueError(f"the columns {', '.join(columns)[:80] or 'of an empty file'}")
+        if any(len(line) != len(columns) for line in lines):
+            raise ValueError(f"lines that have not {len(columns)} columns")
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, csv.Error) as error:
+        raise TskdError(
+            f"{path}: expected no such file, or one that tskd predict wrote, found {error}. Move it away, or choose "
+            "another --output."
+        ) from error
+    rows = [dict(zip(columns, line, strict=True)) for line in lines[1:]]
+    return [row for row in rows if not row["mask"] or (output / row["mask"]).is_file()]
+
+
+def _write_summary(path: Path, earlier: list[dict[str, Any]], written: list[dict[str, Any]]) -> None:
+    """Write the earlier rows, but for those that new ones replace, then the new ones; structures in order of rows."""
+    masks, inputs = {row["mask"] for row in written}, {row["input"] for row in written}
+    rows = [row for row in earlier if (row["mask"] not in masks if row["mask"] else row["input"] not in inputs)]
+    rows += written
+    columns = list(dict.fromkeys(key for row in rows for key in row))
     with atomic(path) as draft, open(draft, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()

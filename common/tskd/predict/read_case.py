@@ -12,6 +12,7 @@ from tskd.data.io.image_files import colour_note, read_image
 from tskd.data.io.nifti import compact, has_orientation, load_volume
 from tskd.errors import TskdError
 from tskd.predict.find_cases import Case
+from tskd.predict.itk_header import check_unit, says_orientation
 from tskd.predict.shipped_bundle import ShippedBundle
 
 
@@ -34,7 +35,7 @@ def read_case(case: Case, bundle: ShippedBundle) -> LoadedImage:
     """Read an image of the kind that the bundle takes.
 
     Raises:
-        TskdError: another kind, or as the readers of `tskd.data.io`.
+        TskdError: another kind, NRRD or MetaImage in another unit than mm, or as the readers of `tskd.data.io`.
     """
     if (case.kind == "picture") != bundle.pictures:
         expected, actual = ("pictures", "a volume") if bundle.pictures else ("volumes", "a picture")
@@ -46,9 +47,11 @@ def read_case(case: Case, bundle: ShippedBundle) -> LoadedImage:
         array, affine = read_series(case.files[0].parent, case.files)
         return _add_warnings(LoadedImage(compact(array), affine))
     if case.kind == "itk":
-        return _add_warnings(LoadedImage(*_read_itk(case.files[0])))
-    array, affine = load_volume(case.files[0])
-    oriented = has_orientation(case.files[0])
+        array, affine = _read_itk(case.files[0])
+        oriented = says_orientation(case.files[0])
+    else:
+        array, affine = load_volume(case.files[0])
+        oriented = has_orientation(case.files[0])
     return _add_warnings(
         LoadedImage(array, affine, [] if oriented else ["the file does not say how it lies in the patient"])
     )
@@ -80,6 +83,7 @@ def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
             f"{path}: expected a volume of 3 dimensions with one number a voxel, found {image.GetDimension()} "
             f"dimensions and {image.GetNumberOfComponentsPerPixel()} numbers."
         )
+    check_unit(path)
     affine = np.eye(4)
     affine[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
     affine[:3, 3] = image.GetOrigin()

@@ -46,7 +46,11 @@ _MIRRORED = (  # before `flips`: left to right
     "one(inputs.flip(2), network, *more, **named).flip(2)) / 2)(@plain_inferer)"
 )
 _MIRRORED_CHOSEN = "$@mirrored_inferer if @displayable_configs#average_mirrored else @plain_inferer"
-_SIDE = re.compile(r"\b(left|right|l|r|lt|rt)\b", re.IGNORECASE)
+_SIDE = re.compile(r"\b(left|right|(l|r|lt|rt)\b)", re.IGNORECASE)
+_WORDS = re.compile(
+    r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[\W_]+"
+)  # ends of words: kidneyLeft, LKidney, lung-l
+_SIDES = (("left", "right"), ("lt", "rt"), ("l", "r"))
 
 
 def flip_ways(config: Mapping[str, Any]) -> list[tuple[int, ...]]:
@@ -59,7 +63,7 @@ def flip_ways(config: Mapping[str, Any]) -> list[tuple[int, ...]]:
 
 
 def check_flips(flips: Sequence[str], labels: Mapping[Any, str]) -> None:
-    """Refuse axes that are none, and to flip x where a structure's name says a side.
+    """Refuse axes that are none, and to flip x where a structure's name says a side, or two names differ by one.
 
     Args:
         flips: axes of which the logits of mirrored images are averaged.
@@ -70,12 +74,23 @@ def check_flips(flips: Sequence[str], labels: Mapping[Any, str]) -> None:
     """
     if unknown := [axis for axis in flips if axis not in AXES]:
         raise TskdError(f"--flips: expected some of {', '.join(AXES)}, found {', '.join(map(str, unknown))}.")
-    words = {name: re.sub(r"(?<=[a-z])(?=[A-Z])|[\W_]+", " ", name) for name in labels.values()}
-    if "x" in flips and (sided := [name for name, text in words.items() if _SIDE.search(text)]):
+    if "x" in flips and (sided := _sided(list(labels.values()))):
         raise TskdError(
             f"--flips x: expected structures of no side, found {', '.join(sided)}, which would be averaged with the "
             "other side. Leave x out."
         )
+
+
+def _sided(names: Sequence[str]) -> list[str]:
+    """Return the names that say a side, and those that begin or end with one where the rest is another's, too."""
+    sided = {name for name in names if _SIDE.search(_WORDS.sub(" ", name))}
+    by_letters = {re.sub(r"[\W_]+", "", name).lower(): name for name in names}
+    for letters, name in by_letters.items():
+        for left, right in _SIDES:
+            partners = {re.sub(f"^{left}", right, letters), re.sub(f"{left}$", right, letters)} - {letters}
+            for partner in partners & by_letters.keys():
+                sided |= {name, by_letters[partner]}
+    return [name for name in names if name in sided]
 
 
 def known_inferer(config: Mapping[str, Any]) -> bool:

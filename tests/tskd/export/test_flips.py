@@ -135,8 +135,40 @@ def test_x_is_refused_where_a_name_says_a_side(tmp_path: Path, name: str) -> Non
     check_flips(["y"], labels)
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("LKidney", "RKidney"),
+        ("lkidney", "rkidney"),
+        ("kidneyl", "kidneyr"),
+        ("LV", "RV"),
+        ("LUNGL", "LUNGR"),
+        ("LTLUNG", "RTLUNG"),
+        ("leftkidney", "rightkidney"),
+        ("kidneyleft", "kidneyright"),
+        ("kidney left", "kidneyright"),
+        ("lt-lung", "rtlung"),
+        ("eye_1L", "eye_1R"),
+    ],
+)
+def test_x_is_refused_where_two_names_differ_by_a_side(names: tuple[str, str]) -> None:
+    for pair in (names, names[::-1]):
+        with pytest.raises(TskdError, match=f"found {pair[0]}, {pair[1]}, which would be averaged"):
+            check_flips(["x"], {0: "background", 1: pair[0], 2: "lung", 3: pair[1], 4: "bladder"})
+    check_flips(["y"], dict(enumerate(names)))
+
+
+@pytest.mark.parametrize("name", ["LKidney", "RVentricle", "upperRLobe", "leftkidney", "Rightlung", "CT_LLung"])
+def test_x_is_refused_where_one_name_alone_says_a_side(name: str) -> None:
+    with pytest.raises(TskdError, match=f"found {name}, which"):
+        check_flips(["x"], {0: "background", 1: name, 2: "liver"})
+
+
 def test_names_that_only_look_like_sides_are_none_and_z_is_no_axis() -> None:
     check_flips(["x"], {0: "background", 1: "bright spot", 2: "cleft", 3: "liver", 4: "lesion_1"})
+    for name in ("lung", "LUNG", "rectum", "LV", "L5", "tumor", "vessel", "CTLiver", "MRIRectum", "lungs lower"):
+        check_flips(["x"], {0: "background", 1: name, 2: "heart"})
+    check_flips(["x"], dict(enumerate(["background", "lung", "rib", "lobe", "tumor", "tumour", "bowel", "tumorl"])))
     with pytest.raises(TskdError, match="expected some of x, y, found z"):
         check_flips(["z"], LABELS)
     with pytest.raises(TskdError, match="expected some of x, y, found z"):

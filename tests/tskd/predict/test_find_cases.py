@@ -36,6 +36,36 @@ def test_the_output_is_no_input(tmp_path: Path) -> None:
     assert [case.stem for case in find_cases([tmp_path], tmp_path / "masks").cases] == ["a"]
 
 
+def _link(path: Path, target: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.symlink_to(target, target_is_directory=True)
+    except OSError as error:
+        pytest.skip(f"no links to folders here: {error}")
+
+
+def test_linked_folders_are_searched_once_and_in_no_circle(tmp_path: Path) -> None:
+    _touch(tmp_path, "in/z/a.nii.gz", "store/deep/b.nii.gz", "in/.hidden/c.nii.gz", "in/.hidden/d/e.nii.gz", "f.nii.gz")
+    links = {"in/p2": "store", "in/p3": "store", "in/b/round": "in", "store/deep/back": "store", "in/a": "in/z",
+             "in/data": "in/.hidden/d", "in/.away": "store", "in/gone": "nowhere"}  # fmt: skip
+    for link, target in links.items():
+        _link(tmp_path / link, tmp_path / target)
+    case_list = find_cases([tmp_path / "in"], tmp_path / "out")
+    assert [case.stem for case in case_list.cases] == ["data/e", "p2/deep/b", "z/a"]
+    assert not case_list.skipped
+    _link(tmp_path / "root", tmp_path / "store")
+    assert [case.stem for case in find_cases([tmp_path / "root"], tmp_path / "out").cases] == ["deep/b"]
+
+
+def test_a_link_to_the_output_is_no_input(tmp_path: Path) -> None:
+    _touch(tmp_path, "in/a.nii.gz", "masks/a_seg.nii.gz", "masks/more/b_seg.nii.gz")
+    for link, target in {"in/m": "masks", "in/n": "masks/more", "in/all": "."}.items():
+        _link(tmp_path / link, tmp_path / target)
+    case_list = find_cases([tmp_path / "in"], tmp_path / "masks")
+    assert [case.stem for case in case_list.cases] == ["a"]
+    assert not case_list.skipped
+
+
 @pytest.mark.parametrize("output", ["", "scans"])
 def test_images_beside_their_masks_are_segmented_and_earlier_masks_named(tmp_path: Path, output: str) -> None:
     masks = ["scans/a_seg.nii.gz", "scans/b_seg.PNG", "scans/b_overlay.png", "scans/more/c_seg.dcm"]
