@@ -47,9 +47,8 @@ _MIRRORED = (  # before `flips`: left to right
 )
 _MIRRORED_CHOSEN = "$@mirrored_inferer if @displayable_configs#average_mirrored else @plain_inferer"
 _SIDE = re.compile(r"\b(left|right|(l|r|lt|rt)\b)", re.IGNORECASE)
-_WORDS = re.compile(
-    r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[\W_]+"
-)  # ends of words: kidneyLeft, LKidney, lung-l
+# ends of words: kidneyLeft, LKidney, lung-l
+_WORDS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[\W_]+")
 _SIDES = (("left", "right"), ("lt", "rt"), ("l", "r"))
 
 
