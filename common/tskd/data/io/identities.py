@@ -72,7 +72,7 @@ def without_identity(text: str, words: Iterable[str]) -> str:
     longest_first = sorted(known, key=len, reverse=True)
     alone = {True: r"(?<![^\W_])%s(?![^\W_])", False: "%s"}
     pattern = "|".join(alone[_is_short(word)] % re.escape(word) for word in longest_first)
-    positions = [index for index, letter in enumerate(text) for _ in _folded(letter)]  # of each folded letter in the text
+    positions = [index for index, letter in enumerate(text) for _ in _folded(letter)]  # in the text
     parts, end = [], 0
     for match in re.finditer(pattern, "".join(map(_folded, text))):
         parts += [text[end : positions[match.start()]], code_of(known[match[0]])]

@@ -73,14 +73,13 @@ def test_a_copy_warped_as_its_label_map_is_found(cohort, new_patients, budget, t
     """What a model that draws to label maps would do, and what shifts and flips do not undo."""
     labels = WarpedLabels(cohort, 64, num_labelled=budget, rotate=20.0, scale=0.3)
     assert {labels.source(k) for k in range(200)} <= {e["image"] for e in entries(cohort, "labelled", budget)}
-    sources, copies = zip(*[drawn_of(cohort, labels, k) for k in range(6)], strict=True)
-    copies = torch.stack(copies)
-    folder = plant(tmp_path, torch.cat([copies, new_patients]))
+    drawn = [drawn_of(cohort, labels, k) for k in range(6)]
+    folder = plant(tmp_path, torch.cat([torch.stack([copy for _, copy in drawn]), new_patients]))
     plain = gate(folder, cohort, quantile=0.99)
     report = gate(folder, cohort, quantile=0.99, labels=labels)
     rows = list(csv.DictReader((folder / "memorisation.csv").open()))
     assert [row["flagged"] for row in rows[:6]] == ["yes"] * 6
-    assert [row["training_case"] for row in rows[:6]] == [entry["case"] for entry in sources]
+    assert [row["training_case"] for row in rows[:6]] == [entry["case"] for entry, _ in drawn]
     assert all(float(row["similarity"]) > 0.95 for row in rows[:6])
     assert plain["synthetic"]["flagged"] < report["synthetic"]["flagged"] <= 6 + 0.1 * len(new_patients)
     warped = report["copies"].pop("warped as its label map, noise: sigma 0.1")
