@@ -22,6 +22,7 @@ RECIPE, RIVALS = ("teacher", "supervised", "tskd"), {"fixmatch", "task_agnostic"
 LINES: list[tuple[str, str, str, str, tuple[str, str, str]]] = [
     ("CHAOS MR, 1 labelled patient", LITE, "chaos_mr_whole_patients", "1 patient", RECIPE),
     ("CHAOS MR, 2 labelled patients", LITE, "chaos_mr_whole_patients", "2 patients", RECIPE),
+    ("CHAOS MR, 20 labelled slices", LITE, "chaos_mr_slices", "20", RECIPE),
     ("USGRA nerves, vessels, 10 labels", LITE, "usgra_label_efficiency", "10", RECIPE),
     ("USGRA nerves, vessels, 20 labels", LITE, "usgra_label_efficiency", "20", RECIPE),
     ("USGRA nerves, vessels, 80 labels", LITE, "usgra_80_labels", "80", RECIPE),
