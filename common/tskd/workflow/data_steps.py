@@ -9,7 +9,7 @@ from tskd.data.budget import whole_patients
 from tskd.workflow.commands import DDPM, MODEL, bundle_command, fill, has_key, options, shared_overrides
 from tskd.workflow.steps import MADE, Cell, Step
 
-NAMED = ("images-masks", "volumes", "nnunet")  # preparers that take --name; without it a data set has its folder's
+NAMED = ("images-masks", "volumes")  # preparers whose data set has else the name of the output folder: "dataset"
 
 
 class DataSteps:

@@ -108,9 +108,9 @@ def _refuse_other_lists(run: Path, dataset_file: Path, recorded: str | None, sec
     if recorded is None or not dataset_file.is_file() or sha256(dataset_file) == recorded:
         return
     words = (
-        f"{dataset_file}: expected the dataset.json that {run} was trained with, found another one. If patients of its "
+        f"{dataset_file}: expected the dataset.json that {run} was trained with, found one with other lists, names or "
     )
-    words += f"{section} list were in that training, the numbers are too good"
+    words += f"settings. If patients of its {section} list were in that training, the numbers are too good"
     if not named:
         raise TskdError(f"{words}. Name the right one with --dataset-file, or this one if it is meant")
     logger.warning("%s", words)

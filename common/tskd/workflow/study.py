@@ -22,6 +22,7 @@ from tskd.workflow.commands import (
     TEACHER,
     defines_network,
     fill,
+    has_key,
     merged_config,
     options,
     shared_overrides,
@@ -198,11 +199,13 @@ class Study(DataSteps):
     def _sees_labels(self, cell: Cell, settings: Mapping[str, Any]) -> bool:
         """Return whether a pretraining's loss reads labels, or its batches tell labelled images from others."""
         configs = ("train", *settings.get("configs", []))
-        stage = {**shared_overrides(self.config, STUDENT, cell.dataset), **settings.get("overrides", {})}
         try:
             known = merged_config(STUDENT, configs)
         except TskdError:  # a config that does not exist, which the check of all configs says
             return True
+        shared = shared_overrides(self.config, STUDENT, cell.dataset)
+        stage = {key: value for key, value in shared.items() if has_key(STUDENT, configs, key)}
+        stage |= settings.get("overrides", {})
         if (known | stage).get("labelled_weight", 0) != 0 or (known | stage).get("batch_ratio") is not None:
             return True
         return bool(known["train"]["dataset"]["data"] == merged_config(STUDENT, ("train",))["train"]["dataset"]["data"])

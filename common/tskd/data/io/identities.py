@@ -12,7 +12,7 @@ import os
 import re
 import secrets
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +28,7 @@ TAGS = (
     *("StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate", "StudyInstanceUID", "SeriesInstanceUID"),
 )
 _MARKS = "-._/"
+_DATE = re.compile(r"(18|19|20|21)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
 _SHORT = 4  # characters: shorter words are in too many names by chance, and count where they stand alone
 
 
@@ -39,14 +40,14 @@ def identity_words(header: Dataset) -> tuple[str, ...]:
     for tag in TAGS:
         text = str(header.get(tag) or "").strip()
         words |= {text, *re.split(r"[\^=\s,\\]+", text)}
-    dates = {date for word in words if re.fullmatch(r"\d{8}", word) for date in _date_spellings(word)}
+    dates = {date for word in words if _DATE.fullmatch(word) for date in _date_spellings(word)}
     kept = {word for word in words | dates if len(word) >= _SHORT or (len(word) > 1 and not word.isdigit())}
     kept |= {str(header.get("PatientID") or "").strip()} - {""}  # whole, however short: folders are called by it
     return tuple(sorted(kept, key=lambda word: (-len(word), word)))
 
 
 def _date_spellings(date: str) -> set[str]:
-    """Return the spellings of a date YYYYMMDD: year, day or month first, with and without marks and leading zeros."""
+    """Return spellings of a date YYYYMMDD: as it is, day or month first, with and without marks and leading zeros."""
     year, month, day = date[:4], date[4:6], date[6:]
     orders = ((year, month, day), (day, month, year), (month, day, year))
     short = [tuple(part.lstrip("0") for part in order) for order in orders]
@@ -66,7 +67,10 @@ def code_of(text: str) -> str:
 
 def without_identity(text: str, words: Iterable[str]) -> str:
     """Return a text with the code in place of each of the words, in whatever case and with whatever accents."""
-    known = {folded: word for word in words if (folded := "".join(map(_folded, word)))}
+    known: dict[str, list[str]] = {}
+    for word in words:
+        if folded := "".join(map(_folded, word)):
+            known.setdefault(folded, []).append(word)
     if not known:
         return text
     longest_first = sorted(known, key=len, reverse=True)
@@ -75,11 +79,20 @@ def without_identity(text: str, words: Iterable[str]) -> str:
     positions = [index for index, letter in enumerate(text) for _ in _folded(letter)]  # in the text
     parts, end = [], 0
     for match in re.finditer(pattern, "".join(map(_folded, text))):
-        parts += [text[end : positions[match.start()]], code_of(known[match[0]])]
-        end = positions[match.end() - 1] + 1
+        start, before, end = positions[match.start()], end, positions[match.end() - 1] + 1
         while end < len(text) and not _folded(text[end]):  # accents that are letters of their own
             end += 1
+        parts += [text[before:start], code_of(_most_alike(text[start:end], known[match[0]]))]
     return "".join([*parts, text[end:]])
+
+
+def _most_alike(part: str, words: Sequence[str]) -> str:
+    """Return the word that a part of a text is but for its case, of several that differ in accents; else the first."""
+
+    def spelled(text: str) -> str:
+        return unicodedata.normalize("NFC", text.casefold())
+
+    return next((word for word in words if spelled(word) == spelled(part)), words[0])
 
 
 def _folded(letter: str) -> str:

@@ -28,6 +28,7 @@ _DATE = re.compile(
     rf"(?<!\d)(?:{_YEAR}(?P<sign>[-_.]?){_MONTH}(?P=sign){_DAY}|\d\d(?P<mark>[-_.])\d\d(?P=mark){_YEAR})(?!\d)"
 )
 _NO_CODE = re.compile(rf"(?<!\d){_YEAR}(?:[-_.]{_MONTH})?(?!\d)")  # isic2017, 2021-03
+_PATIENT = ("patient", "subject", "subj", "case", "person", "participant", "volunteer", "animal", "mouse")
 _FEW = 12  # numbered names of a stem without a code, such as `benign`, that may still be one patient's
 
 
@@ -88,6 +89,13 @@ def has_code(text: str) -> bool:
     return bool(re.search(r"\d", _NO_CODE.sub("", text)))
 
 
+def _is_code(stem: str) -> bool:
+    """Return whether what stands before a number is a patient's code: `p01`, `sub-01`, `07`; not `kits19`, `site1`."""
+    last = re.split(r"[-_. ]+", stem)[-1]
+    word = re.match(r"[^\W\d_]*", last)
+    return has_code(last) and (word is None or len(word[0]) < 4 or word[0].lower() in _PATIENT)
+
+
 def _code(name: str, pattern: re.Pattern[str]) -> str:
     """Return what a name has beside an eye, a word for a scan or a letter, "" where it has none of these."""
     if _TWO_NUMBERS.match(name):
@@ -106,18 +114,20 @@ def _numbered(names: Sequence[str]) -> dict[str, str]:
     """Return name -> what stands before its number, where that may be a patient."""
     coded: dict[str, dict[str, str]] = defaultdict(dict)
     plain: dict[str, dict[str, str]] = defaultdict(dict)
+    numbers = [(match["who"], int(match["number"])) for match in map(_NUMBER.match, names) if match]
+    counted = {who for who, number in numbers if number <= 1}  # from 0 or 1 on, as images are: not TCGA-02-0003
     for name in names:
         match, date = _NUMBER.match(name), _DATE.search(name)
         if not match or _TWO_NUMBERS.match(name) or _SCAN.match(match["who"]):
             continue
         if date and not has_code(name[: date.start()]):
             continue
-        if has_code(match["who"]):
+        if _is_code(match["who"]) and (len(match["number"]) < 4 or match["who"] in counted):
             coded[same_spelling(match["who"])][name] = match["who"]
         elif len(match["number"]) < 4:
             plain[same_spelling(match["who"])][name] = match["who"]
     shared = [stem for stem in coded.values() if len(stem) > 1]
-    if len(shared) == 1 and 2 * len(shared[0]) > len(names):  # the data set's name: BraTS20_Training_001
+    if len(shared) == 1 and len(shared[0]) > min(_FEW, len(names) / 2):  # the data set's name: covid19_001
         coded.clear()
     if len(plain) < max(2, (len(names) - sum(map(len, coded.values()))) / _FEW):
         plain.clear()

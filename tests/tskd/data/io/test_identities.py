@@ -94,6 +94,21 @@ def test_a_birth_date_is_found_in_whatever_order(key: Path, date: str) -> None:
     assert without_identity(f"Abdomen {date} T2", identity_words(header)) == f"Abdomen {code_of(date)} T2"
 
 
+def test_words_that_differ_in_accents_have_codes_of_their_own(key: Path) -> None:
+    words = ("MULLER", "MÜLLER")
+    assert without_identity("muller_A", words) == f"{code_of('MULLER')}_A"
+    assert without_identity("mu\u0308ller_A", words) == f"{code_of('MÜLLER')}_A"
+    assert code_of("MULLER") != code_of("MÜLLER")
+
+
+def test_an_id_of_eight_digits_is_no_date(key: Path) -> None:
+    header = Dataset()
+    header.PatientID = "00001234"
+    text = "/data/12/t1_12_34_x/1.2.840.12.34.5"
+    assert without_identity(text, identity_words(header)) == text
+    assert without_identity("a_00001234", identity_words(header)) == f"a_{code_of('00001234')}"
+
+
 def test_processes_that_make_a_key_at_once_have_one(tmp_path: Path) -> None:
     """And no draft of a key is left."""
     command = [sys.executable, "-c", "from tskd.data.io.identities import code_of; print(code_of('P'))"]

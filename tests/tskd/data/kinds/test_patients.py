@@ -127,6 +127,13 @@ def test_both_eyes_and_further_names_of_a_patient_are_one_group(last: str) -> No
         [f"202103{day:02d}_{k}" for day in (1, 2, 3) for k in range(3)],
         [f"IMG_202103{day:02d}_{k:04d}" for day in (1, 2, 3) for k in range(3)],
         [f"{year}-{k:04d}" for year in (2021, 2022) for k in range(30)],
+        [f"BraTS20_{part}_{k:03d}" for part, count in (("Training", 30), ("Validation", 10)) for k in range(1, count)],
+        [f"FLARE22_{part}_{k:04d}" for part, count in (("Tr", 20), ("Ts", 6)) for k in range(1, count)],
+        [f"{word}_{k:03d}" for word in ("covid19", "normal") for k in range(1, 16)],
+        [f"TCGA-{site}-{k:04d}" for site in ("02", "06", "14") for k in (3, 6, 9, 122, 137, 168)],
+        [f"{name}_{k:03d}" for name in ("site1", "site2", "site3") for k in range(1, 20)],
+        [f"{name}_{k:03d}" for name in ("brats20", "kits19") for k in range(1, 30)],
+        [f"{name}-{k:03d}" for name in ("LUNG1", "LUNG2") for k in range(1, 30)],
     ],
     ids=lambda names: names[-1],
 )
