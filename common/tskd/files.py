@@ -24,6 +24,33 @@ def composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def files_below(root: Path, without: Path | None = None) -> list[Path]:
+    """Return the visible files below a folder at any depth, those of linked folders, too, each folder once.
+
+    A folder that lies below the root itself has the name that it has there, not that of a link to it. Files come in the
+    order of their folders, then of their names.
+
+    Args:
+        root: the folder.
+        without: resolved folder whose files are left out.
+    """
+    files: list[Path] = []
+    visited: set[Path] = set()  # links may go round in a circle
+    starts = [root]
+    for start in starts:  # grows by the links that are met
+        for folder, subfolders, names in os.walk(start, followlinks=True):
+            real = Path(folder).resolve()
+            if real in visited or (without is not None and real.is_relative_to(without)):
+                subfolders.clear()
+                continue
+            visited.add(real)
+            visible = sorted(name for name in subfolders if not name.startswith("."))
+            subfolders[:] = [name for name in visible if not os.path.islink(os.path.join(folder, name))]
+            starts += [Path(folder, name) for name in visible if name not in subfolders]
+            files += [Path(folder, name) for name in names if not name.startswith(".")]
+    return sorted(files, key=lambda path: (path.parent.parts, path.name))
+
+
 def cannot_write(path: Path, error: OSError, folder: bool = False) -> TskdError:
     """Return the error that says why a file, or a `folder`, cannot be written, and what to do."""
     above = [*([path] if folder else []), *path.parents]

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from tskd.errors import TskdError
-from tskd.files import atomic, atomic_folder, lock_folder, remove_drafts, sha256, write_json, write_text
+from tskd.files import atomic, atomic_folder, files_below, lock_folder, remove_drafts, sha256, write_json, write_text
 
 
 def test_what_is_written_is_read(tmp_path):
@@ -131,3 +131,19 @@ def test_parts_of_a_folder_are_claimed_apart(tmp_path):
     }
     assert f"found process {os.getpid()} on" in found[".0"].stderr
     assert found[".1"].returncode == 0
+
+
+def test_files_below_a_folder_are_those_of_linked_folders_too(tmp_path):
+    """Each once, in order of folders, though links go round in a circle; hidden files and one folder are left out."""
+    root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
+    for name in ("b.png", "a/z.png", "a/._z.png", ".cache/c.png", "out/d.png"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    (elsewhere / "deep").mkdir(parents=True)
+    (elsewhere / "deep/e.png").touch()
+    (root / "linked").symlink_to(elsewhere)
+    (elsewhere / "round").symlink_to(root)
+    (root / "same").symlink_to(root / "a")
+    names = [path.relative_to(root).as_posix() for path in files_below(root)]
+    assert names == ["b.png", "a/z.png", "linked/deep/e.png", "out/d.png"]
+    assert [path.name for path in files_below(root, root / "out")] == ["b.png", "z.png", "e.png"]

@@ -13,7 +13,7 @@ from tskd.data import load_label, load_volume, to_lps, write_volume
 from tskd.data.datalist import IGNORE
 from tskd.data.io.image_files import distinct, palette_problems, stored_mask, write_picture
 from tskd.errors import TskdError
-from tskd.files import composed
+from tskd.files import composed, files_below
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def predicted_masks(cases: list[dict[str, str]], folder: str | Path, draft: Path
     if not Path(folder).is_dir():
         raise TskdError(f"{folder}: expected a folder with masks, found none. Correct the path.")
     files: dict[str, list[Path]] = {}
-    for path in sorted(Path(folder).rglob("*")):
+    for path in files_below(Path(folder)):
         if (ending := _ENDINGS.search(path.name)) and path.is_file():
             files.setdefault(composed(path.name[: ending.start()]), []).append(path)
     masks: dict[str, str] = {}

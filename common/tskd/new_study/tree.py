@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,7 +10,7 @@ from pathlib import Path, PurePath
 from tskd.data.io.image_files import SUFFIXES
 from tskd.data.io.nifti import NIFTI
 from tskd.errors import TskdError
-from tskd.files import composed
+from tskd.files import composed, files_below
 from tskd.new_study import names
 from tskd.predict.dicom_tree import group_series, read_header
 
@@ -119,21 +118,16 @@ def _files(root: Path, left: dict[str, list[str]]) -> Iterator[Found]:
     if not root.is_dir():
         raise TskdError(f"{root}: expected a folder with images, found none. Correct the path.")
     headers = []
-    for folder, folders, files in os.walk(root):
-        folders[:] = sorted(each for each in folders if not each.startswith("."))
-        for name in sorted(files):
-            path = Path(folder, name)
-            relative = path.relative_to(root)
-            if name.startswith("."):
-                continue
-            if name.lower().endswith(NIFTI):
-                yield Found(path, relative, "volume")
-            elif path.suffix.lower() in SUFFIXES:
-                yield Found(path, relative, "picture")
-            elif name not in DESCRIPTIONS and (header := read_header(path)) is not None:
-                headers.append((path, header))
-            elif name not in DESCRIPTIONS:
-                left["other files"].append(str(relative))
+    for path in files_below(root):
+        relative = path.relative_to(root)
+        if path.name.lower().endswith(NIFTI):
+            yield Found(path, relative, "volume")
+        elif path.suffix.lower() in SUFFIXES:
+            yield Found(path, relative, "picture")
+        elif path.name not in DESCRIPTIONS and (header := read_header(path)) is not None:
+            headers.append((path, header))
+        elif path.name not in DESCRIPTIONS:
+            left["other files"].append(str(relative))
     series, objects = group_series(headers)
     for reason, words in objects.items():
         left[reason] += words

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from tskd.data.io.image_files import SUFFIXES as PICTURES
 from tskd.errors import TskdError
+from tskd.files import files_below
 from tskd.predict.dicom_tree import group_series, read_header
 
 NIFTI = (".nii", ".nii.gz")
@@ -98,31 +98,14 @@ def find_cases(inputs: Sequence[str | Path], output: Path) -> CaseList:
 
 
 def _walk(root: Path, output: Path) -> Iterator[Path]:
-    """Yield the files of a folder in order of their paths, those of linked folders, too, each folder once.
-
-    A folder that lies below the root itself has the name that it has there, not that of a link to it.
-    """
+    """Yield the files of a folder in order of their paths, but for those that lie in `output` below it."""
     if root.is_file():
         yield root
         return
     output = output.resolve()
     inside = root.resolve().is_relative_to(output)
-    files: list[Path] = []
-    visited: set[Path] = set()  # links may go round in a circle
-    starts = [root]
-    for start in starts:  # grows by the links that are met
-        for folder, subfolders, names in os.walk(start, followlinks=True):
-            real = Path(folder).resolve()
-            if real in visited or (not inside and real.is_relative_to(output)):
-                subfolders.clear()
-                continue
-            visited.add(real)
-            visible = sorted(name for name in subfolders if not name.startswith("."))
-            subfolders[:] = [name for name in visible if not os.path.islink(os.path.join(folder, name))]
-            starts += [Path(folder, name) for name in visible if name not in subfolders]
-            files += [Path(folder, name) for name in names if not name.startswith(".") and name != "DICOMDIR"]
-    for path in sorted(files):
-        if path.is_file() and (inside or output not in path.resolve().parents):
+    for path in sorted(files_below(root, None if inside else output)):
+        if path.name != "DICOMDIR" and path.is_file() and (inside or output not in path.resolve().parents):
             yield path
 
 

@@ -112,3 +112,14 @@ def test_series_of_a_patient_are_drawn_for_validation_together(
     assert "lists as the folders say: 10 training, 2 validation, 4 test" in capsys.readouterr().out
     assert len({entry["group"] for entry in content["validation"]}) == 1
     assert len(content["validation"]) == 2
+
+
+def test_images_in_linked_folders_are_found(tmp_path: Path) -> None:
+    stems = [f"q{k:02d}" for k in range(8)]
+    for number, stem in enumerate(stems):
+        picture(tmp_path / f"store/{stem}.png", number)
+        drawn(tmp_path / f"drawn/{stem}.png")
+    for name, target in (("images", "store"), ("masks", "drawn")):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        (tmp_path / "set" / name / "linked").symlink_to(tmp_path / target)
+    assert "8 pictures with masks" in new_study(tmp_path / "set", None, tmp_path / "study.yaml").seen
