@@ -68,7 +68,8 @@ def read_teacher(folder: Path) -> Teacher:
         return Teacher(folder, BUNDLE, {"image_size": size} if isinstance(size, int) else {})
     made_with = json.loads(versions.read_text(encoding="utf-8"))
     settings = {**made_with["settings"], **made_with.get("network_keys", {})}
-    settings |= {key: made_with[key] for key in ("mirrored",) if key in made_with}
+    if "mirrored" in made_with:
+        settings["mirrored"] = made_with["mirrored"]
     _refuse_several_slices(versions, settings)
     if "image_size" not in settings:
         raise TskdError(f"{versions}: expected a teacher's settings with image_size, found {list(settings)}")
