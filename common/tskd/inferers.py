@@ -108,9 +108,15 @@ class AutocastInferer(SimpleInferer):
         self.network_args = dict(network_args or {})
 
     def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Return `network(inputs)`: a tensor, or a dict of tensors, in float32."""
+        """Return `network(inputs)`: a tensor, or a dict or list of such, in float32."""
         with mixed_precision(inputs.device.type, self.dtype, network):
             outputs = network(inputs, *args, **self.network_args, **kwargs)
-        if isinstance(outputs, dict):
-            return {name: value.float() for name, value in outputs.items()}
-        return outputs.float()
+        return _in_float32(outputs)
+
+
+def _in_float32(outputs: Any) -> Any:
+    if isinstance(outputs, dict):
+        return {name: _in_float32(value) for name, value in outputs.items()}
+    if isinstance(outputs, list | tuple):
+        return [_in_float32(value) for value in outputs]
+    return outputs.float()

@@ -10,6 +10,7 @@ from tskd.lazy_names import lazy_names
 if TYPE_CHECKING:
     from tskd.networks.build import VFMS, Teacher, build_sam
     from tskd.networks.bundle_teacher import BundleTeacher
+    from tskd.networks.deep_supervision import DeeplySupervisedNetwork, deeply_supervised
     from tskd.networks.encoders.families import ENCODERS
     from tskd.networks.encoders.pyramid_teacher import PyramidTeacher
     from tskd.networks.layer_groups import batch_norm_momentum, frozen, parameter_groups
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "BundleTeacher": "bundle_teacher",
+    "DeeplySupervisedNetwork": "deep_supervision",
     "ENCODERS": "encoders.families",
     "LiteUNet": "lite_unet",
     "PromptFreeSam": "sam",
@@ -39,6 +41,7 @@ _HOME = {
     "build_sam": "build",
     "check_normalisation": "normalisation",
     "configured": "student_start",
+    "deeply_supervised": "deep_supervision",
     "default_weights": "weight_store",
     "frozen": "layer_groups",
     "get_weights": "weight_store",
@@ -57,6 +60,7 @@ _HOME = {
 
 __all__ = [
     "BundleTeacher",
+    "DeeplySupervisedNetwork",
     "ENCODERS",
     "LiteUNet",
     "PromptFreeSam",
@@ -69,6 +73,7 @@ __all__ = [
     "build_sam",
     "check_normalisation",
     "configured",
+    "deeply_supervised",
     "default_weights",
     "frozen",
     "get_weights",

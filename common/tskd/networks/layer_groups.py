@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,8 @@ from monai.networks.nets import ViT
 from torch import nn
 
 from tskd.errors import TskdError
+from tskd.networks.deep_supervision import without_heads
+from tskd.networks.named_modules import named_module
 from tskd.networks.taps import TappedNetwork
 
 
@@ -26,7 +27,7 @@ def frozen(network: nn.Module, modules: Sequence[str]) -> nn.Module:
         TskdError: a name is that of no module, or nothing is left to train.
     """
     for name in modules:
-        _module(network, name, "freeze").requires_grad_(False)
+        named_module(network, name, "freeze").requires_grad_(False)
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise TskdError(f"freeze: expected something left to train, found all of it in {list(modules)}. Freeze less.")
     return network
@@ -67,7 +68,7 @@ def parameter_groups(
     1801.06146; for vision transformers BEiT, arXiv 2106.08254, with 0.65 to 0.75.
 
     Args:
-        network: segmentation network, or a `TappedNetwork` around one (its projection learns at full rate).
+        network: segmentation network, or one with a `TappedNetwork` or heads around it (which learn at full rate).
         learning_rate: rate of the last layers.
         layers: names of modules from the image on, such as vit.patch_embedding, vit.blocks.0, ...
         layer_decay: factor from one layer to the one before it, above 0 and at most 1; None for one rate everywhere.
@@ -83,7 +84,7 @@ def parameter_groups(
         raise TskdError(f"vit_lr_mult: expected a number above 0, found {vit_lr_mult}. To leave a ViT as it is: freeze")
     if layer_decay is not None and not 0 < layer_decay <= 1:
         raise TskdError(f"layer_decay: expected a number above 0 and at most 1, or null, found {layer_decay}")
-    inner = network.network if isinstance(network, TappedNetwork) else network
+    inner = without_heads(network.network if isinstance(network, TappedNetwork) else network)
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     factors = {id(parameter): 1.0 for parameter in network.parameters()}
     for module in inner.modules():
@@ -91,22 +92,9 @@ def parameter_groups(
             factors.update({id(parameter): vit_lr_mult for parameter in module.parameters()})
     for position, layer in enumerate(layers if layer_decay is not None else ()):
         decay = layer_decay ** (len(layers) - position)  # type: ignore[operator]
-        for parameter in _module(inner, layer, "layers").parameters():
+        for parameter in named_module(inner, layer, "layers").parameters():
             factors[id(parameter)] *= decay
     groups: dict[float, list[nn.Parameter]] = {}
     for parameter in trained:
         groups.setdefault(factors[id(parameter)], []).append(parameter)
     return [{"params": groups[factor], "lr": learning_rate * factor} for factor in sorted(groups)]
-
-
-def _module(network: nn.Module, name: str, key: str) -> nn.Module:
-    modules = dict(network.named_modules())
-    if name in modules and name:
-        return modules[name]
-    close = difflib.get_close_matches(name, [known for known in modules if known], n=3, cutoff=0.5)
-    listed = [known for known in modules if known and known.count(".") < 2]
-    raise TskdError(
-        f"{key}: {type(network).__name__} has no module {name!r}"
-        + (f"; did you mean {' or '.join(close)}?" if close else ".")
-        + f" Its modules (down to the second level): {', '.join(listed)}"
-    )

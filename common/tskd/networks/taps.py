@@ -1,13 +1,15 @@
 """Intermediate features of any segmentation network, by module name (forward hook)."""
 
-import difflib
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tskd.errors import TskdError
+from tskd.networks.deep_supervision import DeeplySupervisedNetwork, without_heads
+from tskd.networks.named_modules import dry_run, first_tensor, module_outputs, named_module
 
 
 class TappedNetwork(nn.Module):
@@ -37,7 +39,7 @@ class TappedNetwork(nn.Module):
         example_shape: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        _check_tap(network, tap)
+        named_module(without_heads(network), tap, "tap")
         self.network = network
         self.tap = tap
         self.projection: nn.Module = nn.Identity()
@@ -49,7 +51,7 @@ class TappedNetwork(nn.Module):
         device = next((p.device for p in network.parameters()), None)
         self.projection = nn.Conv2d(channels, embedding_channels, 1, device=device)
 
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
+    def forward(self, x: Tensor) -> dict[str, Any]:
         """Run the network.
 
         Args:
@@ -58,40 +60,24 @@ class TappedNetwork(nn.Module):
         Returns:
             `logits`: the network's output (the first one, if it has several); `features`: the tapped ones,
             B x D x h x w; `embedding`: these projected, B x E x h x w. Tokens B x N x D become a map of the image's
-            proportions, as do features with the channels last.
+            proportions, as do features with the channels last. Of a `DeeplySupervisedNetwork` in training also
+            `auxiliary`: a list of its heads' logits.
         """
-        logits, features = self._run(x)
-        return {"logits": logits, "features": features, "embedding": self.projection(features)}
+        output, features = self._run(x)
+        answers = {"logits": first_tensor(output), "features": features, "embedding": self.projection(features)}
+        with_heads = isinstance(self.network, DeeplySupervisedNetwork) and self.training
+        return {**answers, "auxiliary": output[1:]} if with_heads else answers
 
-    def _run(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        captured: list[Tensor] = []
-        module = self.network.get_submodule(self.tap)
-        handle = module.register_forward_hook(lambda _module, _inputs, output: captured.append(_first(output)))
-        try:
-            logits = _first(self.network(x))
-        finally:
-            handle.remove()
-        if not captured:
-            raise TskdError(
-                f"tap {self.tap!r}: {type(self.network).__name__} did not run this module; choose another tap"
-            )
-        return logits, _as_map(captured[-1], x, self.tap)
+    def _run(self, x: Tensor) -> tuple[Any, Tensor]:
+        path = self.tap if without_heads(self.network) is self.network else f"network.{self.tap}"
+        output, features = module_outputs(self.network, [path], x, "tap")
+        return output, _as_map(features[path], x, self.tap)
 
-    @torch.no_grad()
     def _tap_channels(self, shape: Sequence[int]) -> int:
         parameter = next(self.network.parameters(), torch.zeros(()))
-        modes = [(module, module.training) for module in self.network.modules()]
-        self.network.eval()  # the dry run must not move batch statistics
-        try:
+        with dry_run(self.network):
             _, features = self._run(torch.zeros(tuple(shape), device=parameter.device, dtype=parameter.dtype))
-        finally:
-            for module, training in modes:
-                module.training = training
         return features.shape[1]
-
-
-def _first(output: Tensor | Sequence[Tensor]) -> Tensor:
-    return output if isinstance(output, Tensor) else output[0]
 
 
 def _as_map(features: Tensor, x: Tensor, tap: str) -> Tensor:
@@ -109,17 +95,4 @@ def _as_map(features: Tensor, x: Tensor, tap: str) -> Tensor:
     raise TskdError(
         f"tap {tap!r}: expected features B x D x h x w or B x h x w x D, or tokens B x N x D with N = h * w, in the "
         f"proportions of the {height} x {width} image (no class token), found {tuple(features.shape)}; choose another"
-    )
-
-
-def _check_tap(network: nn.Module, tap: str) -> None:
-    names = [name for name, _ in network.named_modules() if name]
-    if tap in names:
-        return
-    close = difflib.get_close_matches(tap, names, n=3, cutoff=0.5)
-    listed = [name for name in names if name.count(".") < 3]
-    raise TskdError(
-        f"tap {tap!r}: {type(network).__name__} has no module of that name"
-        + (f"; did you mean {' or '.join(close)}?" if close else ".")
-        + f" Its modules (down to the third level): {', '.join(listed)}"
     )
