@@ -27,7 +27,7 @@ def check_overrides(arguments: Sequence[str] | None = None) -> None:
 
     Raises:
         TskdError: listing every unknown key with the keys closest to it, or the values false and null, which would be
-            taken for true, and None, which would leave the config's value.
+            taken for true, None, which would leave the config's value, and paths with #, which would be others.
     """
     options = command_line(sys.argv[1:] if arguments is None else arguments)
     if "config_file" not in options:
@@ -51,6 +51,13 @@ def check_overrides(arguments: Sequence[str] | None = None) -> None:
         raise TskdError(f"{', '.join(texts)}: expected True, False or '{NONE}', found JSON's word")
     if unset := [f"--{key}" for key, value in options.items() if value == "None" and key not in run_options]:
         raise TskdError(f"{', '.join(unset)}: expected '{NONE}', found None, which MONAI passes over")
+    if hashes := [f"--{key} {value}" for key, value in options.items() if _is_path_with_hash(value)]:
+        raise TskdError(f"{', '.join(hashes)}: expected paths without #, which MONAI reads as ::. Rename the folder")
+
+
+def _is_path_with_hash(value: Any) -> bool:
+    text = str(value)
+    return "#" in text and "/" in text.replace("\\", "/") and not text.startswith(("$", "@", "%"))
 
 
 def command_line(arguments: Sequence[str]) -> dict[str, Any]:

@@ -11,25 +11,32 @@ from tskd.inferers import AutocastInferer
 class Seen(nn.Module):
     """Remembers the type its linear layer computed in."""
 
-    def __init__(self, as_dict: bool = False):
+    def __init__(self, shape=lambda y: y):
         super().__init__()
         self.linear = nn.Linear(8, 8)
-        self.as_dict = as_dict
+        self.shape = shape
 
     def forward(self, x):
         y = self.linear(x)
         self.dtype = y.dtype
-        return {"logits": y, "features": y * 2} if self.as_dict else y
+        return self.shape(y)
+
+
+SHAPES = {
+    "tensor": lambda y: y,
+    "dict": lambda y: {"logits": y, "features": y * 2},
+    "list": lambda y: [y, y * 2],
+    "dict with a list": lambda y: {"logits": y, "auxiliary": [y * 2, y * 3]},
+}
 
 
 @pytest.mark.parametrize("dtype", [None, "bfloat16"])
-@pytest.mark.parametrize("as_dict", [False, True])
-def test_computes_in_the_type_and_returns_float32(dtype, as_dict):
-    network, x = Seen(as_dict), torch.rand(4, 8)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_computes_in_the_type_and_returns_float32(dtype, shape):
+    network, x = Seen(SHAPES[shape]), torch.rand(4, 8)
     outputs = AutocastInferer(dtype)(x, network)
     assert network.dtype == (torch.float32 if dtype is None else torch.bfloat16)
-    exact = network.linear(x)
-    expected = {"logits": exact, "features": exact * 2} if as_dict else exact
+    expected = SHAPES[shape](network.linear(x))
     torch.testing.assert_close(outputs, expected, atol=0 if dtype is None else 0.05, rtol=0)  # types are compared too
 
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from monai.bundle import ConfigParser
 
 from tests.forked import run_module
 from tskd.errors import TskdError
@@ -156,6 +157,18 @@ def test_command_line():
 @pytest.mark.parametrize("value", ["['a.json', 'b.json']", '["a.json","b.json"]', "a.json,b.json", "[a.json,b.json]"])
 def test_file_list(value):
     assert file_list(value) == ["a.json", "b.json"]
+
+
+def test_a_path_that_monai_would_read_as_another_is_refused(tmp_path):
+    config = tmp_path / "config.json"
+    config.write_text('{"dataset_dir": "", "folders": [], "may_differ": [], "all": "$@dataset_dir"}')
+    run = ["run", "--config_file", str(config)]
+    for key, value in (("dataset_dir", "/data/study #2"), ("folders", "['/a', '/b#1']")):
+        with pytest.raises(TskdError, match=rf"^--{key} .*: expected paths without #, which MONAI reads as ::"):
+            check_overrides([*run, f"--{key}", value])
+    check_overrides([*run, "--may_differ", "['network#width']", "--all", "$@dataset_dir + '/x#1'"])
+    parser = ConfigParser({"dataset_dir": "/data/study #2"})
+    assert parser.get_parsed_content("dataset_dir") == "/data/study ::2"  # what it would have been
 
 
 def test_typo_ends_monai_with_the_message_alone(tmp_path):

@@ -84,8 +84,11 @@ def training_identity(parser: ConfigParser | None) -> dict[str, str]:
 
 
 def is_below(key: str, parents: Sequence[str]) -> bool:
-    """Return whether a key of a config, with `#` between its levels, is one of `places` or below one of them."""
-    return any(f"{key}#".startswith(f"{parent}#") for parent in parents)
+    """Return whether a key of a config, with `#` between its levels, is one of `parents` or below one of them.
+
+    MONAI writes `::` for each `#` of a config's values, so the parents may have either.
+    """
+    return any(f"{key}#".startswith(f"{parent.replace('::', '#')}#") for parent in parents)
 
 
 def config_hash(config: Mapping[str, Any]) -> str:

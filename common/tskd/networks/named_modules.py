@@ -28,10 +28,10 @@ def module_outputs(network: nn.Module, names: Sequence[str], x: Tensor, key: str
     Raises:
         TskdError: a module did not run.
     """
-    found: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
 
     def keep(name: str) -> Any:
-        return lambda _module, _inputs, output: found.__setitem__(name, first_tensor(output))
+        return lambda _module, _inputs, output: outputs.__setitem__(name, first_tensor(output))
 
     handles = [network.get_submodule(name).register_forward_hook(keep(name)) for name in names]
     try:
@@ -40,9 +40,9 @@ def module_outputs(network: nn.Module, names: Sequence[str], x: Tensor, key: str
         for handle in handles:
             handle.remove()
     for name in names:
-        if name not in found:
+        if name not in outputs:
             raise TskdError(f"{key}: {type(network).__name__} did not run its module {name!r}; choose another")
-    return output, found
+    return output, outputs
 
 
 def first_tensor(output: Any) -> Tensor:

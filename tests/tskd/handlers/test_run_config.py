@@ -126,4 +126,5 @@ def test_a_checkpoint_of_other_settings_is_refused_with_both_values(tmp_path: Pa
     assert "learning_rate: this run has 0.3, the checkpoint 0.1; network#bias: this run has False, the checkpoint" in (
         str(refused.value)
     )
-    run(max_epochs=2, learning_rate=0.3, train__named_handlers__checkpoint__may_differ=["learning_rate"])
+    may_differ = ["learning_rate", "network#bias"]
+    run(max_epochs=2, learning_rate=0.3, network__bias=False, train__named_handlers__checkpoint__may_differ=may_differ)
