@@ -22,7 +22,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 COLUMNS = ("benchmark", "today", "new", "ratio", "machine")
-MACHINE = "AMD EPYC with AVX512_BF16, one thread"
 SHORT = ["max_epochs=2", "iterations_per_epoch=12", "val_interval=9", "batch_norm_batches=0"]
 Row = tuple[
     str, str, str, list[str], list[str]
@@ -85,8 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--today", type=Path, required=True, help="the older tree, such as a git worktree")
     parser.add_argument("--rows", default="", help="only rows with this word in their name")
     parser.add_argument("--output", type=Path, default=ROOT / "docs/results/performance.csv")
-    parser.add_argument("--machine", default=MACHINE, help="in words")
+    parser.add_argument("--machine", help="in words; by default its processor")
     options = parser.parse_args(arguments)
+    machine = options.machine or f"{import_module('tskd.machine_file').processor_name()}, one thread"
     table = {row["benchmark"]: row for row in _read(options.output)}
     measured: dict[str, dict[str, float]] = {}  # a script's output serves all rows with its arguments
     with tempfile.TemporaryDirectory() as folder:
@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     measured[str(command)] = _run(command)
                 values.append(measured[str(command)][key])
             ratio = f"{values[1] / values[0]:.2f}" if values[0] else ""
-            line = dict(zip(COLUMNS, (name, f"{values[0]:g}", f"{values[1]:g}", ratio, options.machine), strict=True))
+            line = dict(zip(COLUMNS, (name, f"{values[0]:g}", f"{values[1]:g}", ratio, machine), strict=True))
             table[name] = line
             print("| " + " | ".join(line.values()) + " |", flush=True)
             with options.output.open("w", newline="", encoding="utf-8") as file:
