@@ -49,7 +49,7 @@ def _losses(log: Path) -> list[tuple[tuple[int, int], float]]:
 @pytest.mark.parametrize(
     ("bundle", "extra"),
     [
-        ("student_segmentation", SMALLER),
+        ("student_segmentation", {**SMALLER, "deep_supervision": "['decoder4', 'decoder3']"}),
         ("teacher_segmentation", {"vfm": "mobile_sam", "pretrained": "@network_def", "fine_tuning#blocks": 2}),
     ],
 )
