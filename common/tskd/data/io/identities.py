@@ -28,6 +28,7 @@ TAGS = (
     *("StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate", "StudyInstanceUID", "SeriesInstanceUID"),
 )
 _MARKS = "-._/"
+_SHORT_DATE = re.compile(rf"\d\d?([{_MARKS}])\d\d?\1\d\d?")
 _DATE = re.compile(r"(18|19|20|21)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
 _SHORT = 4  # characters: shorter words are in too many names by chance, and count where they stand alone
 
@@ -47,9 +48,10 @@ def identity_words(header: Dataset) -> tuple[str, ...]:
 
 
 def _date_spellings(date: str) -> set[str]:
-    """Return spellings of a date YYYYMMDD: as it is, day or month first, with and without marks and leading zeros."""
-    year, month, day = date[:4], date[4:6], date[6:]
-    orders = ((year, month, day), (day, month, year), (month, day, year))
+    """Return spellings of a date YYYYMMDD: year, day or month first, with and without century, marks, leading zeros."""
+    month, day = date[4:6], date[6:]
+    years = (date[:4], date[2:4])
+    orders = [order for year in years for order in ((year, month, day), (day, month, year), (month, day, year))]
     short = [tuple(part.lstrip("0") for part in order) for order in orders]
     return {mark.join(order) for order in orders for mark in ("", *_MARKS)} | {
         mark.join(order) for order in short for mark in _MARKS
@@ -74,8 +76,7 @@ def without_identity(text: str, words: Iterable[str]) -> str:
     if not known:
         return text
     longest_first = sorted(known, key=len, reverse=True)
-    alone = {True: r"(?<![^\W_])%s(?![^\W_])", False: "%s"}
-    pattern = "|".join(alone[_is_short(word)] % re.escape(word) for word in longest_first)
+    pattern = "|".join(map(_pattern, longest_first))
     positions = [index for index, letter in enumerate(text) for _ in _folded(letter)]  # in the text
     parts, end = [], 0
     for match in re.finditer(pattern, "".join(map(_folded, text))):
@@ -100,9 +101,12 @@ def _folded(letter: str) -> str:
     return "".join(part for part in unicodedata.normalize("NFD", letter.casefold()) if not unicodedata.combining(part))
 
 
-def _is_short(word: str) -> bool:
-    """Return whether a word is in too many names by chance; of ideographs two are a name."""
-    return len(word) < _SHORT and not any(letter >= "\u2e80" for letter in word)
+def _pattern(word: str) -> str:
+    """Return the regular expression of a word, which has to stand alone where it is in too many names by chance."""
+    if _SHORT_DATE.fullmatch(word):  # not a part of a UID or a longer number
+        return rf"(?<!\d)(?<!\d[{_MARKS}]){re.escape(word)}(?![{_MARKS}]?\d)"
+    short = len(word) < _SHORT and not any(letter >= "\u2e80" for letter in word)  # two ideographs are a name
+    return rf"(?<![^\W_]){re.escape(word)}(?![^\W_])" if short else re.escape(word)
 
 
 @cache

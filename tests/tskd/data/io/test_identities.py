@@ -86,12 +86,23 @@ def test_a_name_is_found_in_whatever_letters(key: Path, name: str, text: str, ex
 
 
 @pytest.mark.parametrize(
-    "date", ["19500317", "17031950", "03171950", "1950-03-17", "17.03.1950", "17.3.1950", "17/03/1950", "3/17/1950"]
-)
+    "date",
+    ["19500317", "17031950", "03171950", "1950-03-17", "17.03.1950", "17.3.1950", "17/03/1950", "3/17/1950", "170350",
+     "500317", "17.03.50", "17.3.50", "3/17/50", "50-03-17"],
+)  # fmt: skip
 def test_a_birth_date_is_found_in_whatever_order(key: Path, date: str) -> None:
     header = Dataset()
     header.PatientBirthDate = "19500317"
     assert without_identity(f"Abdomen {date} T2", identity_words(header)) == f"Abdomen {code_of(date)} T2"
+
+
+def test_a_short_date_is_no_part_of_a_longer_number(key: Path) -> None:
+    header = Dataset()
+    header.PatientBirthDate = "20200309"
+    words = identity_words(header)
+    for text in ("1.2.9.3.20.4", "9.3.201", "19.3.20", "1.9.3.20", "9.3.20.1"):
+        assert without_identity(text, words) == text
+    assert without_identity("a_9.3.20_b9.3.2020.", words) == f"a_{code_of('9.3.20')}_b{code_of('9.3.2020')}."
 
 
 def test_words_that_differ_in_accents_have_codes_of_their_own(key: Path) -> None:
