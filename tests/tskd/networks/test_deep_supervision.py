@@ -33,8 +33,8 @@ def test_each_head_predicts_from_its_block_the_largest_first(network: LiteUNet) 
     logits = deep(x)
     assert [tuple(answer.shape) for answer in logits] == [(2, 3, 64, 32), (2, 3, 32, 16), (2, 3, 16, 8), (2, 3, 8, 4)]
     torch.testing.assert_close(logits[0], plain.head(y))
-    for answer, head, block in zip(logits[1:], deep.heads, (3, 2, 1), strict=True):
-        torch.testing.assert_close(answer, functional.conv2d(blocks[block], head.weight, head.bias))
+    for answer, head, position in zip(logits[1:], deep.heads, (3, 2, 1), strict=True):
+        torch.testing.assert_close(answer, functional.conv2d(blocks[position], head.weight, head.bias))
 
 
 def test_the_network_inside_is_as_it_was(network: LiteUNet) -> None:
