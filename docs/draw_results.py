@@ -1,8 +1,9 @@
-"""Draw docs/img/results.svg and write the README's table of results, from the CSVs in docs/results: `make figures`."""
+"""Draw docs/img/results.svg, and write the tables of results in the README and docs/results.md: `make figures`."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -13,12 +14,12 @@ from tskd.evaluation.rows import read_rows
 from tskd.evaluation.statistics import ALPHA
 
 DOCS = Path(__file__).resolve().parent
-README = DOCS.parent / "README.md"
+README, PAGE = DOCS.parent / "README.md", DOCS / "results.md"
 TABLE = re.compile(r"(<!-- results table[^>]*-->\n)(.*?)(<!-- end -->)", re.DOTALL)
 SHAPES = {"teacher": "square", "labels alone": "circle", "distilled": "diamond"}
 # one line of the figure: title, network of the students, CSV, number of labels, methods in the order of SHAPES
 LITE, FLEXIBLE = "LiteUNet from ImageNet", "FlexibleUNet from scratch"
-RECIPE, RIVALS = ("teacher", "supervised", "tskd"), {"fixmatch", "task_agnostic"}
+RECIPE, RIVALS = ("teacher", "supervised", "tskd"), {"fixmatch", "task_agnostic", "tskd_400_steps"}
 LINES: list[tuple[str, str, str, str, tuple[str, str, str]]] = [
     ("CHAOS MR, 1 labelled patient", LITE, "chaos_mr_whole_patients", "1 patient", RECIPE),
     ("CHAOS MR, 2 labelled patients", LITE, "chaos_mr_whole_patients", "2 patients", RECIPE),
@@ -27,21 +28,30 @@ LINES: list[tuple[str, str, str, str, tuple[str, str, str]]] = [
     ("USGRA nerves, vessels, 20 labels", LITE, "usgra_label_efficiency", "20", RECIPE),
     ("USGRA nerves, vessels, 80 labels", LITE, "usgra_80_labels", "80", RECIPE),
     ("ISIC 2017 lesions, 10 labels", LITE, "isic2017_label_efficiency", "10", RECIPE),
+    ("ISIC 2017 lesions, 20 labels", LITE, "isic2017_label_efficiency", "20", RECIPE),
     ("ISIC 2017 lesions, 40 labels", LITE, "isic2017_40_labels", "40", RECIPE),
+    ("CHASE_DB1 vessels, 4 labels", LITE, "chase_db1_high_res", "4", ("teacher_high_res", "supervised", "tskd")),
     ("CHAOS MR, 20 labels", FLEXIBLE, "chaos_mr_20_labels", "20",
      ("teacher_full_body_x3", "scratch_flexible_unet_body_x2", "tskd_flexible_unet_body_x2")),
     ("CHAOS MR, 50 labels", FLEXIBLE, "chaos_mr_budgets", "50", ("teacher", "scratch", "tskd")),
     ("CHAOS MR, 100 labels", FLEXIBLE, "chaos_mr_budgets", "100", ("teacher", "scratch", "tskd")),
     ("CHASE_DB1 vessels, 10 labels", FLEXIBLE, "chase_db1", "10", ("teacher", "scratch", "tskd")),
 ]  # fmt: skip
-# lines of the figure that the README's table has, in words
+# lines of the figure that the tables have: in words, tested, page of the numbers; the README has those of its own
 ROWS = {
-    "CHAOS MR, 1 labelled patient": ("CHAOS MR, 4 organs, 1 patient", "patients"),
-    "CHAOS MR, 2 labelled patients": ("CHAOS MR, 2 patients", "patients"),
-    "USGRA nerves, vessels, 10 labels": ("USGRA ultrasound, 10 images", "images"),
-    "USGRA nerves, vessels, 80 labels": ("USGRA, 80 images", "images"),
-    "ISIC 2017 lesions, 10 labels": ("ISIC 2017 skin lesions, 10 images", "images"),
+    "CHAOS MR, 1 labelled patient": ("CHAOS MR, 4 organs, 1 patient", "patients", "chaos_whole_patients"),
+    "CHAOS MR, 2 labelled patients": ("CHAOS MR, 2 patients", "patients", "chaos_whole_patients"),
+    "CHAOS MR, 20 labelled slices": ("CHAOS MR, 20 slices", "patients", "chaos_20_labels"),
+    "USGRA nerves, vessels, 10 labels": ("USGRA ultrasound, 10 images", "images", "label_efficiency"),
+    "USGRA nerves, vessels, 20 labels": ("USGRA, 20 images", "images", "label_efficiency"),
+    "USGRA nerves, vessels, 80 labels": ("USGRA, 80 images", "images", "more_labels"),
+    "ISIC 2017 lesions, 10 labels": ("ISIC 2017 skin lesions, 10 images", "images", "label_efficiency"),
+    "ISIC 2017 lesions, 20 labels": ("ISIC 2017, 20 images", "images", "label_efficiency"),
+    "ISIC 2017 lesions, 40 labels": ("ISIC 2017, 40 images", "images", "more_labels"),
+    "CHASE_DB1 vessels, 4 labels": ("CHASE_DB1 retinal vessels, 4 images", "children", "chase_db1"),
 }
+IN_README = ("CHAOS MR, 1 labelled patient", "CHAOS MR, 2 labelled patients", "USGRA nerves, vessels, 10 labels",
+             "USGRA nerves, vessels, 80 labels", "ISIC 2017 lesions, 10 labels")  # fmt: skip
 # CSVs with the curves of the labels alone, as on docs/results/label_efficiency.md
 CURVES = ("chaos_mr_whole_patients", "isic2017_label_efficiency", "isic2017_40_labels", "usgra_label_efficiency",
           "usgra_80_labels")  # fmt: skip
@@ -140,45 +150,57 @@ def figure() -> str:
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def table() -> str:
-    """Return the README's table in Markdown: Dice of the three methods, the paired test of the students, labels saved.
+def table(titles: Sequence[str] = tuple(ROWS), *, intervals: bool = True) -> str:
+    """Return a table of the default recipe in Markdown: Dice of the three methods, the paired test, labels saved.
 
     The student that the test finds better is set in bold. Holm's correction is over the comparisons of the distilled
-    student with all others of its data set and budget, as on the results pages.
+    student with all others of its data set and budget, as on the results pages. With `intervals` the difference has
+    its interval, the name a link to the page of its numbers, and a column says how many seeds there are.
     """
+    seeds = ("seeds | ", "---: | ") if intervals else ("", "")
     lines = [
-        "| data, labels | test | teacher | labels alone | distilled | difference | labels needed alone |",
-        "| --- | --- | ---: | ---: | ---: | --- | --- |",
+        f"| data, labels | test | {seeds[0]}teacher | labels alone | distilled | difference | labels needed alone |",
+        f"| --- | --- | {seeds[1]}---: | ---: | ---: | --- | --- |",
     ]
     for title, _, csv, budget, methods in LINES:
-        if title not in ROWS:
+        if title not in titles:
             continue
-        name, unit = ROWS[title]
+        name, unit, page = ROWS[title]
         numbers = means(csv, budget, methods)
-        patients = numbers[2].patients
         compared = compare(dice(csv, budget, (*methods, *(RIVALS & methods_of(csv, budget)))), methods[2])
-        p = next(item.p_holm for item in compared if item.arm.method == methods[1])
+        alone = next(item for item in compared if item.arm.method == methods[1])
         cells = [f"{number.mean:.3f}" for number in numbers]
-        if p > ALPHA:
-            words = f"none shown, p = {p:.2f}"
+        p = "p < 0.0001" if alone.p_holm < 0.0001 else f"p = {alone.p_holm:.{2 if alone.p_holm > ALPHA else 4}f}"
+        if alone.p_holm > ALPHA:
+            words = "none shown"
         else:
-            better = 2 if numbers[2].mean > numbers[1].mean else 1
+            better = 2 if alone.test.difference.mean < 0 else 1
             cells[better] = f"**{cells[better]}**"
-            words = f"{'better' if better == 2 else 'worse'}, p {'< 0.0001' if p < 0.0001 else f'= {p:.4f}'}"
-        needed = saved()[numbers[2].dataset, budget]
-        ends = [labels_text(needed, value) for value in (needed.low, needed.high)]
+            words = "better" if better == 2 else "worse"
+        if intervals:
+            name = f"[{name}](results/{page}.md)"
+            cells.insert(0, str(numbers[2].seeds))
+            gain = alone.test.difference  # of the labels alone against the distilled student
+            words = f"{-gain.mean:+.3f} [{-gain.high:.3f}, {-gain.low:.3f}], {words}"
+        needed = saved().get((numbers[2].dataset, budget))
         lines.append(
-            f"| {name} | {patients} {unit} | {' | '.join(cells)} | {words} "
-            f"| {labels_text(needed, needed.needed)} [{', '.join(ends)}] |"
+            f"| {name} | {numbers[2].patients} {unit} | {' | '.join(cells)} | {words}, {p} "
+            f"| {_needed(needed) if needed else ''} |"
         )
     return "\n".join(lines) + "\n"
 
 
+def _needed(saved: LabelsSaved) -> str:
+    ends = [labels_text(saved, value) for value in (saved.low, saved.high)]
+    return f"{labels_text(saved, saved.needed)} [{', '.join(ends)}]"
+
+
 def main() -> None:
-    """Write the figure, and the table into the README."""
+    """Write the figure, and the tables into the README and the page of results."""
     (DOCS / "img" / "results.svg").write_text(figure(), encoding="utf-8")
-    text = README.read_text(encoding="utf-8")
-    README.write_text(TABLE.sub(lambda match: match[1] + table() + match[3], text), encoding="utf-8")
+    for path, lines in ((README, table(IN_README, intervals=False)), (PAGE, table())):
+        text = path.read_text(encoding="utf-8")
+        path.write_text(TABLE.sub(lambda match, new=lines: match[1] + new + match[3], text), encoding="utf-8")
 
 
 if __name__ == "__main__":

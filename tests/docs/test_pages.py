@@ -62,12 +62,25 @@ def test_the_figure_of_results_is_that_of_the_csvs(drawing: dict[str, Any]) -> N
     assert drawing["figure"]() == (ROOT / "docs/img/results.svg").read_text(encoding="utf-8")
 
 
-def test_the_readmes_table_is_that_of_the_csvs(drawing: dict[str, Any]) -> None:
-    """Means, test patients, seeds and p values."""
-    found = drawing["TABLE"].search((ROOT / "README.md").read_text(encoding="utf-8"))
-    assert found
-    assert found[2] == drawing["table"]()
-    assert 3 <= len(found[2].splitlines()) - 2 <= 5
+def test_the_tables_of_results_are_those_of_the_csvs(drawing: dict[str, Any]) -> None:
+    """Means, test patients, seeds, differences and p values."""
+    readme, page = (
+        drawing["TABLE"].search((ROOT / name).read_text(encoding="utf-8")) for name in ("README.md", "docs/results.md")
+    )
+    assert readme[2] == drawing["table"](drawing["IN_README"], intervals=False)
+    assert 3 <= len(readme[2].splitlines()) - 2 <= 5
+    assert page[2] == drawing["table"]()
+
+
+def test_the_table_of_results_has_the_differences_of_the_pages_it_links(drawing: dict[str, Any]) -> None:
+    """There `tskd results` has written the labels alone less the distilled student: the sign is the other."""
+    for line in drawing["table"]().splitlines()[2:]:
+        page = re.search(r"results/\w+\.md", line)[0]
+        difference = re.search(r"([+-][\d.]+) \[(-?[\d.]+), (-?[\d.]+)\].*?, (p [=<] [\d.]+) ", line)
+        gain, low, high = (-float(number) for number in difference.groups()[:3])
+        row = rf"\| supervised \| .* \| Dice \| \d+ \| {gain:.3f} \[{high:.3f}, {low:.3f}\] .* \| <?([\d.]+) \|\n"
+        p_values = re.findall(row, (ROOT / "docs" / page).read_text(encoding="utf-8"))
+        assert difference[4] in {f"p {sign} {float(p):.{n}f}" for p in p_values for sign in "=<" for n in (2, 4)}, line
 
 
 @pytest.mark.parametrize(
