@@ -16,12 +16,15 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests.bundles.conftest import BUNDLES, SMALL, user_error
+from tests.forked import run_module
 from tests.tskd.distillation.conftest import PREPROCESSING
 from tskd.data import entries, write
 from tskd.distillation import write_soft_labels
 from tskd.files import sha256
 from tskd.networks import build_sam
 from tskd.state import read_tensors
+from tskd.workflow.commands import STUDENT, bundle_command
+from tskd.workflow.evaluate_run import evaluate_command
 
 SHORT = {"image_size": 64, "max_epochs": 1, "iterations_per_epoch": 2, "batch_size": 2, "warmup_steps": 1}
 TOY = {**SHORT, **SMALL}  # of the default network
@@ -67,6 +70,36 @@ def test_each_student_is_distilled_and_stays_stock(
     shares = rows(tmp_path / "gradient_shares.csv")
     assert [row["term"] for row in shares] == ["logits_dice", "logits_kl", "embedding"]
     assert all(float(row["norm"]) > 0 for row in shares)  # also the embedding reaches the student, through the tap
+
+
+@pytest.mark.parametrize(
+    ("overlay", "keys"),
+    [
+        ([], {key.replace("__", "#"): value for key, value in SMALL.items()}),
+        (["lite_unet"], {"encoder_weights": "random"}),
+        (["flexible_unet"], {}),
+    ],
+    ids=["unetr", "lite_unet", "flexible_unet"],
+)
+def test_what_is_scored_is_the_network_that_was_validated(
+    overlay: list[str], keys: dict[str, Any], cohort: Path, tmp_path: Path
+) -> None:
+    """By `tskd evaluate --run` on the validation list: its weights, and neither those it started from nor others."""
+    values = {
+        **SHORT,
+        **keys,
+        "dataset_dir": cohort,
+        "output_dir": tmp_path,
+        "batch_norm_batches": 2,
+        "val_interval": 1,
+    }
+    train = bundle_command(STUDENT, ("train", *overlay), {**values, "model_dir": tmp_path / "models"})
+    assert run_module(train, cwd=tmp_path).returncode == 0
+    evaluate = evaluate_command(tmp_path, cohort / "dataset.json", "validation")
+    assert run_module(evaluate, cwd=tmp_path).returncode == 0
+    log = [row for row in rows(tmp_path / "train_log.csv") if row["name"] == "validation_val_mean_dice"]
+    scored = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
+    assert scored["mean_dice"] == pytest.approx(float(log[-1]["value"]), abs=1e-6)
 
 
 @pytest.fixture

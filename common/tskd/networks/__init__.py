@@ -10,7 +10,7 @@ from tskd.lazy_names import lazy_names
 if TYPE_CHECKING:
     from tskd.networks.build import VFMS, Teacher, build_sam
     from tskd.networks.bundle_teacher import BundleTeacher
-    from tskd.networks.deep_supervision import DeeplySupervisedNetwork, deeply_supervised
+    from tskd.networks.deep_supervision import DeeplySupervisedNetwork, deeply_supervised, without_heads
     from tskd.networks.encoders.families import ENCODERS
     from tskd.networks.encoders.pyramid_teacher import PyramidTeacher
     from tskd.networks.layer_groups import batch_norm_momentum, frozen, parameter_groups
@@ -56,6 +56,7 @@ _HOME = {
     "read_checkpoint": "weights",
     "start_vit": "vit_start",
     "weights_identity": "weight_store",
+    "without_heads": "deep_supervision",
 }
 
 __all__ = [
@@ -88,6 +89,7 @@ __all__ = [
     "read_checkpoint",
     "start_vit",
     "weights_identity",
+    "without_heads",
 ]
 
 __getattr__ = lazy_names(__name__, _HOME)
