@@ -14,6 +14,7 @@ import secrets
 import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,13 +50,16 @@ def identity_words(header: Dataset) -> tuple[str, ...]:
 
 def _date_spellings(date: str) -> set[str]:
     """Return spellings of a date YYYYMMDD: year, day or month first, with and without century, marks, leading zeros."""
-    month, day = date[4:6], date[6:]
-    years = (date[:4], date[2:4])
-    orders = [order for year in years for order in ((year, month, day), (day, month, year), (month, day, year))]
-    short = [tuple(part.lstrip("0") for part in order) for order in orders]
-    return {mark.join(order) for order in orders for mark in ("", *_MARKS)} | {
-        mark.join(order) for order in short for mark in _MARKS
-    }
+    spellings = set()
+    for year, month, day in product(
+        (date[:4], date[2:4]),  # of 2005 "05": a year keeps its zero
+        {date[4:6], date[4:6].lstrip("0")},
+        {date[6:], date[6:].lstrip("0")},
+    ):
+        marks = _MARKS if 1 in (len(month), len(day)) else ("", *_MARKS)
+        orders = ((year, month, day), (day, month, year), (month, day, year))
+        spellings |= {mark.join(order) for order in orders for mark in marks}
+    return spellings
 
 
 def code_of(text: str) -> str:
@@ -103,8 +107,9 @@ def _folded(letter: str) -> str:
 
 def _pattern(word: str) -> str:
     """Return the regular expression of a word, which has to stand alone where it is in too many names by chance."""
-    if _SHORT_DATE.fullmatch(word):  # not a part of a UID or a longer number
-        return rf"(?<!\d)(?<!\d[{_MARKS}]){re.escape(word)}(?![{_MARKS}]?\d)"
+    if short_date := _SHORT_DATE.fullmatch(word):  # no part of a longer number, nor of a UID or version
+        before, after = (r"(?<!\d\.)", r"\.?") if short_date[1] == "." else ("", "")
+        return rf"(?<!\d){before}{re.escape(word)}(?!{after}\d)"
     short = len(word) < _SHORT and not any(letter >= "\u2e80" for letter in word)  # two ideographs are a name
     return rf"(?<![^\W_]){re.escape(word)}(?![^\W_])" if short else re.escape(word)
 

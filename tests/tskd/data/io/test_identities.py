@@ -86,23 +86,47 @@ def test_a_name_is_found_in_whatever_letters(key: Path, name: str, text: str, ex
 
 
 @pytest.mark.parametrize(
-    "date",
-    ["19500317", "17031950", "03171950", "1950-03-17", "17.03.1950", "17.3.1950", "17/03/1950", "3/17/1950", "170350",
-     "500317", "17.03.50", "17.3.50", "3/17/50", "50-03-17"],
+    ("born", "date"),
+    [
+        *[("19500317", spelled) for spelled in (
+            "19500317", "17031950", "03171950", "1950-03-17", "17.03.1950", "17.3.1950", "17/03/1950", "3/17/1950",
+            "170350", "500317", "17.03.50", "17.3.50", "3/17/50", "50-03-17",
+        )],
+        *[("20050309", spelled) for spelled in (
+            "9.3.05", "3/9/05", "05-3-9", "09.03.05", "9.03.05", "09-3-2005", "050309", "9.3.2005",
+        )],
+        *[("20000301", spelled) for spelled in ("1.3.00", "00-03-01", "000301", "2000_3_1")],
+    ],
 )  # fmt: skip
-def test_a_birth_date_is_found_in_whatever_order(key: Path, date: str) -> None:
+def test_a_birth_date_is_found_in_whatever_order(key: Path, born: str, date: str) -> None:
     header = Dataset()
-    header.PatientBirthDate = "19500317"
-    assert without_identity(f"Abdomen {date} T2", identity_words(header)) == f"Abdomen {code_of(date)} T2"
+    header.PatientBirthDate = born
+    words = identity_words(header)
+    for before, after in (("Abdomen ", " T2"), ("T2_", "_7"), ("3-" if "-" not in date else "3/", "x")):
+        assert without_identity(f"{before}{date}{after}", words) == f"{before}{code_of(date)}{after}"
 
 
-def test_a_short_date_is_no_part_of_a_longer_number(key: Path) -> None:
+@pytest.mark.parametrize(
+    ("born", "texts"),
+    [
+        ("20200309", ("1.2.9.3.20.4", "9.3.201", "19.3.20", "1.9.3.20", "9.3.20.1")),
+        ("20000317", ("series_3_17_t2", "a/3/17", "17.3.5", "v17.3.")),
+        ("20000301", ("protocol_v1.3.2", "1.3.12.2.1107", "1.3.00.1")),
+    ],
+)
+def test_a_short_date_is_no_part_of_a_longer_number(key: Path, born: str, texts: tuple[str, ...]) -> None:
+    header = Dataset()
+    header.PatientBirthDate = born
+    words = identity_words(header)
+    for text in texts:
+        assert without_identity(text, words) == text
+
+
+def test_a_short_date_is_found_among_other_numbers_unless_they_may_be_one(key: Path) -> None:
     header = Dataset()
     header.PatientBirthDate = "20200309"
-    words = identity_words(header)
-    for text in ("1.2.9.3.20.4", "9.3.201", "19.3.20", "1.9.3.20", "9.3.20.1"):
-        assert without_identity(text, words) == text
-    assert without_identity("a_9.3.20_b9.3.2020.", words) == f"a_{code_of('9.3.20')}_b{code_of('9.3.2020')}."
+    text = without_identity("a_9.3.20_b9.3.2020. T2_9_3_20_1", identity_words(header))
+    assert text == f"a_{code_of('9.3.20')}_b{code_of('9.3.2020')}. T2_{code_of('9_3_20')}_1"
 
 
 def test_words_that_differ_in_accents_have_codes_of_their_own(key: Path) -> None:
