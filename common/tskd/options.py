@@ -15,6 +15,7 @@ from tskd.errors import TskdError
 
 RENAMED = {"surest_synthetic": "max_confident_synthetic"}  # former key of the configs -> its name
 NONE = "$None"  # MONAI passes over an override that is None, and takes this expression of it
+_REFERENCE = re.compile(r"[@%][\w#:]+")
 _FLAG = re.compile(r"--|-[a-zA-Z](=|$)")
 
 
@@ -27,7 +28,7 @@ def check_overrides(arguments: Sequence[str] | None = None) -> None:
 
     Raises:
         TskdError: listing every unknown key with the keys closest to it, or the values false and null, which would be
-            taken for true, None, which would leave the config's value, and paths with #, which would be others.
+            taken for true, None, which would leave the config's value, and values with #, which would be others.
     """
     options = command_line(sys.argv[1:] if arguments is None else arguments)
     if "config_file" not in options:
@@ -51,13 +52,21 @@ def check_overrides(arguments: Sequence[str] | None = None) -> None:
         raise TskdError(f"{', '.join(texts)}: expected True, False or '{NONE}', found JSON's word")
     if unset := [f"--{key}" for key, value in options.items() if value == "None" and key not in run_options]:
         raise TskdError(f"{', '.join(unset)}: expected '{NONE}', found None, which MONAI passes over")
-    if hashes := [f"--{key} {value}" for key, value in options.items() if _is_path_with_hash(value)]:
-        raise TskdError(f"{', '.join(hashes)}: expected paths without #, which MONAI reads as ::. Rename the folder")
+    check_hashes({key: value for key, value in options.items() if key not in run_options})
 
 
-def _is_path_with_hash(value: Any) -> bool:
-    text = str(value)
-    return "#" in text and "/" in text.replace("\\", "/") and not text.startswith(("$", "@", "%"))
+def check_hashes(overrides: Mapping[str, Any]) -> None:
+    """Refuse a # in a value, which MONAI reads as ::, except in references (@group#key) and lists of keys.
+
+    Args:
+        overrides: key -> value, as text or parsed.
+
+    Raises:
+        TskdError: naming each of them.
+    """
+    texts = {key: str(value) for key, value in overrides.items() if key.split("#")[-1] != "may_differ"}
+    if hashes := [f"--{key} {text}" for key, text in texts.items() if "#" in _REFERENCE.sub("", text)]:
+        raise TskdError(f"{', '.join(hashes)}: expected no #, which MONAI reads as ::. Rename the folder or file")
 
 
 def command_line(arguments: Sequence[str]) -> dict[str, Any]:

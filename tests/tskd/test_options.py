@@ -1,6 +1,7 @@
 """A mistyped override is an error that lists the close names; all that MONAI takes is let through."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -159,16 +160,35 @@ def test_file_list(value):
     assert file_list(value) == ["a.json", "b.json"]
 
 
-def test_a_path_that_monai_would_read_as_another_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("key", "value", "monai"),
+    [
+        ("dataset_dir", "/data/study #2", "/data/study ::2"),
+        ("dataset_dir", "study#2", "study::2"),
+        ("dataset_dir", "$'/x#1'", "/x::1"),
+        ("folders", "['/a', '/b#1']", "['/a', '/b::1']"),
+        ("all", "$@dataset_dir + '/x#1'", "/x::1"),
+    ],
+)
+def test_a_value_that_monai_would_read_as_another_is_refused(tmp_path, key, value, monai):
     config = tmp_path / "config.json"
-    config.write_text('{"dataset_dir": "", "folders": [], "may_differ": [], "all": "$@dataset_dir"}')
-    run = ["run", "--config_file", str(config)]
-    for key, value in (("dataset_dir", "/data/study #2"), ("folders", "['/a', '/b#1']")):
-        with pytest.raises(TskdError, match=rf"^--{key} .*: expected paths without #, which MONAI reads as ::"):
-            check_overrides([*run, f"--{key}", value])
-    check_overrides([*run, "--may_differ", "['network#width']", "--all", "$@dataset_dir + '/x#1'"])
-    parser = ConfigParser({"dataset_dir": "/data/study #2"})
-    assert parser.get_parsed_content("dataset_dir") == "/data/study ::2"  # what it would have been
+    config.write_text('{"dataset_dir": "", "folders": [], "all": "$@dataset_dir"}')
+    message = f"--{key} {value}: expected no #, which MONAI reads as ::. Rename the folder or file"
+    with pytest.raises(TskdError, match=f"^{re.escape(message)}$"):
+        check_overrides(["run", "--config_file", str(config), f"--{key}", value])
+    assert ConfigParser({"dataset_dir": "", key: value}).get_parsed_content(key) == monai  # what it would have been
+
+
+def test_a_hash_that_monai_understands_is_none_of_a_value(tmp_path):
+    """References, keys of the config, and its files, which MONAI opens before it reads anything as a reference."""
+    config = tmp_path / "C#" / "config.json"
+    config.parent.mkdir()
+    config.write_text('{"network": {"width": 3}, "may_differ": [], "all": "$@network#width"}')
+    keys = ["--may_differ", "['network#width', 'a/b#c']", "--all", "$@network#width * 2"]
+    check_overrides(["run", "--config_file", str(config), *keys])
+    parser = ConfigParser(ConfigParser.load_config_file(str(config)))
+    parser["all"] = keys[3]
+    assert parser.get_parsed_content("all") == 6
 
 
 def test_typo_ends_monai_with_the_message_alone(tmp_path):

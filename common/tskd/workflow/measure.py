@@ -18,6 +18,7 @@ from typing import Any
 
 from tskd.errors import user_message
 from tskd.files import write_json
+from tskd.options import check_hashes
 
 TIMED = 2  # steps that are timed, after one that is not
 
@@ -28,6 +29,7 @@ def measure(training: Mapping[str, Any]) -> dict[str, Any]:
     from monai.bundle import ConfigParser
 
     try:
+        check_hashes(training["overrides"])
         parser = ConfigParser()
         parser.read_config(training["configs"])
         parser.update({key: _value(value) for key, value in training["overrides"].items()})
