@@ -19,7 +19,7 @@ from tskd.errors import TskdError
 from tskd.evaluation.metrics import METRICS
 from tskd.evaluation.report.label_efficiency import draw, labels_saved, labels_saved_table
 from tskd.evaluation.report.runs import Run, collect
-from tskd.evaluation.report.summary import all_numbers, choose_reference, compare
+from tskd.evaluation.report.summary import all_numbers, choose_reference, compare, notes_of_tests
 from tskd.evaluation.report.tables import Table, cells, comparison_table, methods_table, organ_table
 from tskd.evaluation.rows import MetricRow, natural, organs, patient_values, read_rows, write_rows
 from tskd.files import write_text
@@ -152,7 +152,7 @@ def _tables(
         ]
     if "comparison" in show and reference:
         pairs = [pair for pair in compare(arms, choose_reference(arms, reference[0]) or "") if pair.metric in metrics]
-        notes = sorted({pair.test.note for pair in pairs if pair.test.note})
+        notes = [f"Note{of and f' on {of}'}: {note}." for note, of in notes_of_tests(pairs).items()]
         result_tables += [comparison_table(pairs, unit, notes)] if pairs else []
     if "patients" in show and len({row.group for row in rows}) <= PATIENT_COLUMNS:
         result_tables.append(_patient_table(rows))

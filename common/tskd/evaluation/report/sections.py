@@ -9,7 +9,7 @@ from tskd.evaluation.report import run_tables, tables
 from tskd.evaluation.report.figures import Picture
 from tskd.evaluation.report.model_cards import Card
 from tskd.evaluation.report.runs import Run, distance_unit
-from tskd.evaluation.report.summary import Comparison, Number
+from tskd.evaluation.report.summary import Comparison, Number, notes_of_tests
 from tskd.evaluation.report.tables import Table, count
 from tskd.evaluation.rows import OVERALL
 
@@ -118,7 +118,7 @@ def _warnings(numbers: Sequence[Number], pairs: Sequence[Comparison], runs: Sequ
     lines = [
         f"Mean Dice{'' if len(arms) == every else ' of ' + '; '.join(arms)}: {note}." for note, arms in notes.items()
     ]
-    lines += [f"Paired tests: {note}." for note in sorted({item.test.note for item in pairs if item.test.note})]
+    lines += [f"Paired tests{of and f' of {of}'}: {note}." for note, of in notes_of_tests(pairs).items()]
     for organ, cases in _absent(runs).items():
         lines.append(f"{organ}: in neither truth nor prediction of up to {count(cases, 'case')}, which have no score.")
     return lines

@@ -136,3 +136,14 @@ def _number(arm: Arm, seeds: dict[str, list[MetricRow]], label: str, metric: str
         interval=interval.method,
         note=interval.note,
     )
+
+
+def notes_of_tests(pairs: Iterable[Comparison]) -> dict[str, str]:
+    """Return the notes of paired tests, each with the methods that it is of: empty where it is of all."""
+    pairs = list(pairs)
+    methods: dict[str, dict[str, None]] = {}
+    for pair in pairs:
+        if pair.test.note:
+            methods.setdefault(pair.test.note, {})[pair.arm.method] = None
+    every = {pair.arm.method for pair in pairs}
+    return {note: "" if set(names) == every else ", ".join(names) for note, names in sorted(methods.items())}

@@ -191,7 +191,7 @@ def comparison_table(comparisons: Sequence[Comparison], unit: str, notes: Sequen
         rows,
         note="Wilcoxon signed-rank test over patients, two-sided; values averaged over seeds. Effect: matched-pairs "
         "rank-biserial correlation, from -1 to +1. Holm's correction over the comparisons of one metric."
-        + "".join(f" Note: {note}." for note in notes),
+        + "".join(f" {note}" for note in notes),
     )
 
 

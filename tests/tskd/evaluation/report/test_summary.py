@@ -9,7 +9,7 @@ from scipy import stats
 
 from tskd.errors import TskdError
 from tskd.evaluation.report.runs import Arm, Arms, collect, load_run
-from tskd.evaluation.report.summary import all_numbers, choose_reference, compare
+from tskd.evaluation.report.summary import all_numbers, choose_reference, compare, notes_of_tests
 from tskd.evaluation.rows import MetricRow
 
 METHODS = ("scratch", "teacher", "student")
@@ -68,6 +68,21 @@ def test_comparisons_equal_scipy_and_holm(arms: Arms) -> None:
         assert item.test.difference.mean == pytest.approx((arm_values - reference_values).mean())
         assert item.p_holm == pytest.approx(min(1, 4 * item.test.smallest_p))  # all four are as small as can be
         assert "after correction for 4 comparisons" in item.test.note
+
+
+def test_a_note_of_one_comparison_names_its_method(arms: Arms) -> None:
+    """Otherwise it is read as one on all: the student was tested on five of the others' seven patients."""
+    few = {
+        arm: {
+            seed: [row for row in rows if arm.method != "student" or int(row.group) <= 5] for seed, rows in of.items()
+        }
+        for arm, of in arms.items()
+        if arm.budget == "80"
+    }
+    pairs = [item for item in compare(few, "scratch") if item.metric == "dice"]
+    student = "only the 5 shared patients count; too few patients: no result could reach p < 0.05 after correction for"
+    assert notes_of_tests(pairs) == {f"{student} 2 comparisons": "student"}
+    assert list(notes_of_tests(compare(arms, "scratch")).values()) == [""]
 
 
 def test_reference(arms: Arms) -> None:
