@@ -10,8 +10,11 @@ from monai.bundle import ConfigParser
 from torch import Tensor
 
 from tests.bundles.conftest import BUNDLES
+from tests.tskd.distillation.conftest import PREPROCESSING
+from tskd.data import entries
+from tskd.distillation import write_soft_labels
 from tskd.losses import DiceCELoss
-from tskd.networks import LiteUNet
+from tskd.networks import LiteUNet, build_sam
 from tskd.state import load_weights, read_tensors
 
 CONFIGS = BUNDLES / "student_segmentation/configs"
@@ -93,14 +96,37 @@ def test_what_ships_has_no_heads_and_a_stopped_training_goes_on_with_them(
         run_bundle("student_segmentation", "train", "lite_unet", *averaged, **keys)
         return tmp_path / name
 
-    train("parts", 1)
+    earlier = read_tensors(train("parts", 1) / "checkpoints/last.pt")["network"]
     parts, whole = train("parts", 2), train("whole", 2)
     assert (parts / "train_log.csv").read_text() == (whole / "train_log.csv").read_text()
     first, second = (read_tensors(run / "checkpoints/last.pt")["network"] for run in (parts, whole))
     assert {name.split(".")[0] for name in first} == {"network", "heads"}
     for name, value in first.items():
         assert torch.equal(value, second[name]), name
-    assert any(value.abs().sum() > 0 for name, value in first.items() if name.startswith("heads"))
+    heads = [name for name in first if name.startswith("heads")]
+    assert not [name for name in heads if torch.equal(first[name], earlier[name])]  # all of them learn
     shipped = load_weights(LiteUNet(1, 5, decoder_channels=CHANNELS), whole / "model.pt").state_dict()
     if not averaged:
         assert all(torch.equal(value, first[f"network.{name}"]) for name, value in shipped.items())
+
+
+def test_a_joint_training_teaches_the_heads(cohort: Path, tmp_path: Path, run_bundle: Callable[..., Any]) -> None:
+    """From soft labels and labels together, with pseudo-labels of the average; what ships has no heads."""
+    torch.manual_seed(0)
+    teacher = build_sam("mobile_sam", 5, 64)
+    torch.save(teacher.state_dict(), tmp_path / "teacher.pt")
+    images = entries(cohort / "dataset.json", "transfer")
+    write_soft_labels(teacher, images, PREPROCESSING, tmp_path / "soft", tmp_path / "teacher.pt", {"in_channels": 1})
+    keys = {**SHORT, "dataset_dir": str(cohort), "soft_labels": str(tmp_path / "soft"), "num_labelled": 4}
+    trained = []
+    for epochs in (1, 2):
+        run_bundle(
+            "student_segmentation", "train", "distill", "lite_unet", "averaged", "joint", "semi",
+            **{**keys, "max_epochs": epochs}, output_dir=str(tmp_path), model_dir=str(tmp_path),
+            lr_scheduler__total_steps=4,
+        )  # fmt: skip
+        network = read_tensors(tmp_path / "checkpoints/last.pt")["network"]
+        trained.append({name: value for name, value in network.items() if "heads." in name})
+    assert len(trained[0]) == 6  # weight and bias of three
+    assert not [name for name, value in trained[0].items() if torch.equal(value, trained[1][name])]
+    load_weights(LiteUNet(1, 5, decoder_channels=CHANNELS), tmp_path / "model.pt")

@@ -29,13 +29,15 @@ class DeeplySupervisedNetwork(nn.Module):
         modules_by_size: the modules, those with the largest features first.
 
     Raises:
-        TskdError: no such module, or its output is no feature map.
+        TskdError: no such module, its output is no feature map, or a text in place of a list.
     """
 
     def __init__(
         self, network: nn.Module, modules: Sequence[str], num_classes: int, example_shape: Sequence[int]
     ) -> None:
         super().__init__()
+        if isinstance(modules, str):
+            raise TskdError(f"{KEY}: expected a list such as ['{modules}'], found the text {modules!r}")
         for name in modules:
             named_module(network, name, KEY)
         self.network = network

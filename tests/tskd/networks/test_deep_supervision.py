@@ -67,6 +67,8 @@ def test_a_tap_reads_the_network_inside(network: LiteUNet) -> None:
 def test_what_is_no_block_of_a_2d_network_is_refused(network: LiteUNet) -> None:
     with pytest.raises(TskdError, match=r"deep_supervision: LiteUNet has no module 'decoder.7'; did you mean decoder"):
         DeeplySupervisedNetwork(network, ["decoder.7"], 3, SHAPE)
+    with pytest.raises(TskdError, match=r"deep_supervision: expected a list such as \['decoder.3'\], found the text"):
+        DeeplySupervisedNetwork(network, "decoder.3", 3, SHAPE)
     volumes = DynUNet(3, 1, 2, [3, 3, 3], [1, 2, 2], [2, 2])
     with pytest.raises(TskdError, match=r"deep_supervision: expected features .* of 'input_block'.* found \(1, 32, 16"):
         DeeplySupervisedNetwork(volumes, ["input_block"], 2, (1, 1, 16, 16, 16))
