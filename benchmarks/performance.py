@@ -38,8 +38,9 @@ def rows(dataset: Path, output: Path, pictures: Path) -> list[Row]:
     table: list[Row] = []
     for size in ("128", "256"):
         side = f"image_size={size}"
-        name = f"training at {size} px, ms an image: FlexibleUNet, then LiteUNet"
-        table.append((name, "training", "ms", [*former, *run, side], [*present, *lite, side]))
+        for title, extra in (("float32", []), ("bfloat16", ["amp_dtype=bfloat16"])):
+            name = f"training at {size} px, ms an image: FlexibleUNet, then LiteUNet in {title}"
+            table.append((name, "training", "ms", [*former, *run, side], [*present, *lite, side, *extra]))
         name = f"training at {size} px, share outside the network"
         table.append((name, "training", "outside", [*former, *run, side], [*present, *lite, side]))
     name = "start of a training, s to the first step"
@@ -66,9 +67,14 @@ def rows(dataset: Path, output: Path, pictures: Path) -> list[Row]:
     for title, extra in (("float32", []), ("bfloat16", ["--amp-dtype", "bfloat16"])):
         name = f"writing soft labels at 256 px, s an image: MobileSAM in float32, then in {title}"
         table.append((name, "soft_labels", "s", ["--images", "24"], ["--images", "24", *extra]))
-    for name, extra in (("training", []), ("distillation", ["--distil"])):
-        options = ["--images", "400", *extra]
-        table.append((f"memory of a {name} at 256 px, MB an image", "distillation", "MB", options, options))
+    for name, images, extra in (
+        ("training", 400, []),
+        ("training", 6000, []),
+        ("distillation", 400, ["--distil"]),
+    ):
+        options = ["--images", str(images), *extra]
+        name = f"memory of a {name} at 256 px, MB an image of {images:,}"
+        table.append((name, "distillation", "MB", options, options))
     options = ["--images", "400", "--distil"]
     table.append(("opens of a picture before a distillation", "distillation", "opens", options, options))
     table.append(("memory maps, 398 soft labels", "distillation", "maps", options, options))
@@ -86,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "docs/results/performance.csv")
     parser.add_argument("--machine", help="in words; by default its processor")
     options = parser.parse_args(arguments)
-    machine = options.machine or f"{import_module('tskd.machine_file').processor_name()}, one thread"
+    machine = options.machine or f"{import_module('tskd.machine_file').processor_name().rpartition(',')[0]}, one thread"
     table = {row["benchmark"]: row for row in _read(options.output)}
     measured: dict[str, dict[str, float]] = {}  # a script's output serves all rows with its arguments
     with tempfile.TemporaryDirectory() as folder:

@@ -35,6 +35,10 @@ LINES: list[tuple[str, str, str, str, tuple[str, str, str]]] = [
      ("teacher_full_body_x3", "scratch_flexible_unet_body_x2", "tskd_flexible_unet_body_x2")),
     ("CHAOS MR, 50 labels", FLEXIBLE, "chaos_mr_budgets", "50", ("teacher", "scratch", "tskd")),
     ("CHAOS MR, 100 labels", FLEXIBLE, "chaos_mr_budgets", "100", ("teacher", "scratch", "tskd")),
+    ("USGRA, 80 labels", FLEXIBLE, "usgra", "80",
+     ("teacher_full_x3", "scratch_flexible_unet_x2", "tskd_flexible_unet_x2")),
+    ("ISIC 2017, 40 labels", FLEXIBLE, "isic2017", "40",
+     ("teacher_full_x3", "scratch_flexible_unet_x2", "tskd_flexible_unet_x2")),
     ("CHASE_DB1 vessels, 10 labels", FLEXIBLE, "chase_db1", "10", ("teacher", "scratch", "tskd")),
 ]  # fmt: skip
 # lines of the figure that the tables have: in words, tested, page of the numbers; the README has those of its own
