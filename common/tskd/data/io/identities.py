@@ -12,9 +12,8 @@ import os
 import re
 import secrets
 import unicodedata
-from collections.abc import Iterable, Sequence
-from functools import cache
-from itertools import product
+from collections.abc import Container, Iterable, Iterator, Sequence
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,8 +27,20 @@ TAGS = (
     *("PatientID", "PatientName", "OtherPatientIDs", "PatientBirthDate", "AccessionNumber", "StudyID"),
     *("StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate", "StudyInstanceUID", "SeriesInstanceUID"),
 )
-_MARKS = "-._/"
-_SHORT_DATE = re.compile(rf"\d\d?([{_MARKS}])\d\d?\1\d\d?")
+_MONTHS = (
+    "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
+    "december",
+)  # fmt: skip
+_MONTH = "|".join(f"{name[:3]}(?:{name[3:]})?" for name in _MONTHS)
+# three parts of a date from each place on: numbers with marks between, numbers and a name, digits alone
+_MARKED = re.compile(r"(?<![0-9])(?=([0-9]{1,4})([-._/ ])([0-9]{1,2})\2([0-9]{1,4})(?![0-9]))")
+_NAMED = re.compile(
+    rf"(?:(?<![0-9])(?=[0-9])|(?<![a-z])(?=[a-z]))"
+    rf"(?=([0-9]{{1,4}}|{_MONTH})([-._/ ]?)([0-9]{{1,2}}|{_MONTH})(?:\2|, )([0-9]{{1,4}})(?![0-9]))"
+)
+_DIGITS = tuple(re.compile(rf"(?=({first})()({second})({third}))") for first, second, third in (
+    ("[0-9]{4}", "[0-9]{2}", "[0-9]{2}"), ("[0-9]{2}", "[0-9]{2}", "[0-9]{4}"), ("[0-9]{2}", "[0-9]{2}", "[0-9]{2}"),
+))  # fmt: skip
 _DATE = re.compile(r"(18|19|20|21)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
 _SHORT = 4  # characters: shorter words are in too many names by chance, and count where they stand alone
 
@@ -42,24 +53,9 @@ def identity_words(header: Dataset) -> tuple[str, ...]:
     for tag in TAGS:
         text = str(header.get(tag) or "").strip()
         words |= {text, *re.split(r"[\^=\s,\\]+", text)}
-    dates = {date for word in words if _DATE.fullmatch(word) for date in _date_spellings(word)}
-    kept = {word for word in words | dates if len(word) >= _SHORT or (len(word) > 1 and not word.isdigit())}
+    kept = {word for word in words if len(word) >= _SHORT or (len(word) > 1 and not word.isdigit())}
     kept |= {str(header.get("PatientID") or "").strip()} - {""}  # whole, however short: folders are called by it
     return tuple(sorted(kept, key=lambda word: (-len(word), word)))
-
-
-def _date_spellings(date: str) -> set[str]:
-    """Return spellings of a date YYYYMMDD: year, day or month first, with and without century, marks, leading zeros."""
-    spellings = set()
-    for year, month, day in product(
-        (date[:4], date[2:4]),  # of 2005 "05": a year keeps its zero
-        {date[4:6], date[4:6].lstrip("0")},
-        {date[6:], date[6:].lstrip("0")},
-    ):
-        marks = _MARKS if 1 in (len(month), len(day)) else ("", *_MARKS)
-        orders = ((year, month, day), (day, month, year), (month, day, year))
-        spellings |= {mark.join(order) for order in orders for mark in marks}
-    return spellings
 
 
 def code_of(text: str) -> str:
@@ -72,23 +68,64 @@ def code_of(text: str) -> str:
 
 
 def without_identity(text: str, words: Iterable[str]) -> str:
-    """Return a text with the code in place of each of the words, in whatever case and with whatever accents."""
-    known: dict[str, list[str]] = {}
-    for word in words:
-        if folded := "".join(map(_folded, word)):
-            known.setdefault(folded, []).append(word)
-    if not known:
-        return text
-    longest_first = sorted(known, key=len, reverse=True)
-    pattern = "|".join(map(_pattern, longest_first))
+    """Return a text with the code in place of each of the words, in whatever case and with whatever accents.
+
+    A word that is a date, YYYYMMDD, is found with year, day or month first, the year with two or four digits, the month
+    as a number or an English name, and -, ., _, / or a space between. Its code is that of YYYYMMDD.
+    """
+    known, pattern, dates = _finder(tuple(words))
     positions = [index for index, letter in enumerate(text) for _ in _folded(letter)]  # in the text
+    folded = "".join(map(_folded, text))
+    matches = _dated(folded, dates) if dates else []
+    if known:
+        matches += [(match.start(), match.end(), match[0]) for match in pattern.finditer(folded)]
     parts, end = [], 0
-    for match in re.finditer(pattern, "".join(map(_folded, text))):
-        start, before, end = positions[match.start()], end, positions[match.end() - 1] + 1
+    for first, last, word in sorted(matches, key=lambda match: (match[0], -match[1])):
+        start = positions[first]
+        if start < end:  # within one that began before, or is longer
+            continue
+        before, end = end, positions[last - 1] + 1
         while end < len(text) and not _folded(text[end]):  # accents that are letters of their own
             end += 1
-        parts += [text[before:start], code_of(_most_alike(text[start:end], known[match[0]]))]
+        found = _most_alike(text[start:end], known[word]) if word in known else word
+        parts += [text[before:start], code_of(found)]
     return "".join([*parts, text[end:]])
+
+
+@lru_cache(maxsize=4)
+def _finder(words: tuple[str, ...]) -> tuple[dict[str, list[str]], re.Pattern[str], frozenset[str]]:
+    """Return the words by how they are looked for, the pattern of all but the dates, and the dates."""
+    known: dict[str, list[str]] = {}
+    for word in words:
+        if not _DATE.fullmatch(word) and (folded := "".join(map(_folded, word))):
+            known.setdefault(folded, []).append(word)
+    pattern = "|".join(map(_pattern, sorted(known, key=len, reverse=True)))
+    return known, re.compile(pattern), frozenset(word for word in words if _DATE.fullmatch(word))
+
+
+def _dated(text: str, dates: Container[str]) -> list[tuple[int, int, str]]:
+    """Return where a text has one of the dates, YYYYMMDD, in whatever spelling: start, end and the date."""
+    matches = []
+    for pattern in (_MARKED, _NAMED, *_DIGITS):
+        for match in pattern.finditer(text):
+            first, mark, second, third = match.groups()
+            start, end = match.start(), match.end(4)
+            short = mark == "." and max(len(first), len(third)) == 2  # may be a part of a UID or version
+            if short and (re.search(r"[0-9]\.$", text[:start]) or re.match(r"\.[0-9]", text[end:])):
+                continue
+            matches += [(start, end, date) for date in _read_as_dates(first, second, third) if date in dates]
+    return matches
+
+
+def _read_as_dates(first: str, second: str, third: str) -> Iterator[str]:
+    """Yield the dates YYYYMMDD that three parts may be, the year first or last; of two digits it is of any century."""
+    for year, month, day in ((first, second, third), (third, second, first), (third, first, second)):
+        if len(year) not in (2, 4) or not (year + day).isdigit() or len(day) > 2:
+            continue
+        named = [number for number, name in enumerate(_MONTHS, 1) if name.startswith(month) and month.isalpha()]
+        number = f"{named[0]:02}" if named else month.zfill(2)
+        for century in ("",) if len(year) == 4 else ("18", "19", "20", "21"):
+            yield f"{century}{year}{number}{day.zfill(2)}"
 
 
 def _most_alike(part: str, words: Sequence[str]) -> str:
@@ -107,9 +144,6 @@ def _folded(letter: str) -> str:
 
 def _pattern(word: str) -> str:
     """Return the regular expression of a word, which has to stand alone where it is in too many names by chance."""
-    if short_date := _SHORT_DATE.fullmatch(word):  # no part of a longer number, nor of a UID or version
-        before, after = (r"(?<!\d\.)", r"\.?") if short_date[1] == "." else ("", "")
-        return rf"(?<!\d){before}{re.escape(word)}(?!{after}\d)"
     short = len(word) < _SHORT and not any(letter >= "\u2e80" for letter in word)  # two ideographs are a name
     return rf"(?<![^\W_]){re.escape(word)}(?![^\W_])" if short else re.escape(word)
 

@@ -42,10 +42,10 @@ def test_words_of_a_header(key: Path) -> None:
     header.PatientName, header.PatientID, header.PatientBirthDate = "Doe^Jane Ann", "77-14", "19610412"
     header.StudyDate, header.StudyInstanceUID = "20240131", "2.25.17"
     words = identity_words(header)
-    assert {"Jane", "77-14", "19610412", "1961-04-12", "2024.01.31", "2.25.17"} <= set(words)
+    assert {"Jane", "77-14", "19610412", "20240131", "2.25.17"} <= set(words)
     text = without_identity("archive/DOE^JANE_1961-04-12/T2 of jane; does", words)  # Doe alone is a name
     jane = code_of("Jane")
-    assert text == f"archive/{code_of('Doe')}^{jane}_{code_of('1961-04-12')}/T2 of {jane}; does"
+    assert text == f"archive/{code_of('Doe')}^{jane}_{code_of('19610412')}/T2 of {jane}; does"
     header.PatientID = "7"  # the header's other short numbers are none of its words
     header.StudyID = "2"
     assert "7" in identity_words(header)
@@ -92,6 +92,10 @@ def test_a_name_is_found_in_whatever_letters(key: Path, name: str, text: str, ex
             "19500317", "17031950", "03171950", "1950-03-17", "17.03.1950", "17.3.1950", "17/03/1950", "3/17/1950",
             "170350", "500317", "17.03.50", "17.3.50", "3/17/50", "50-03-17",
         )],
+        *[("19500317", spelled) for spelled in (
+            "17Mar1950", "17-MAR-1950", "17 March 1950", "March 17, 1950", "1950Mar17", "Mar_17_50", "17.mar.50",
+            "MAR1750", "17 03 1950",
+        )],
         *[("20050309", spelled) for spelled in (
             "9.3.05", "3/9/05", "05-3-9", "09.03.05", "9.03.05", "09-3-2005", "050309", "9.3.2005",
         )],
@@ -103,7 +107,7 @@ def test_a_birth_date_is_found_in_whatever_order(key: Path, born: str, date: str
     header.PatientBirthDate = born
     words = identity_words(header)
     for before, after in (("Abdomen ", " T2"), ("T2_", "_7"), ("3-" if "-" not in date else "3/", "x")):
-        assert without_identity(f"{before}{date}{after}", words) == f"{before}{code_of(date)}{after}"
+        assert without_identity(f"{before}{date}{after}", words) == f"{before}{code_of(born)}{after}"
 
 
 @pytest.mark.parametrize(
@@ -126,7 +130,7 @@ def test_a_short_date_is_found_among_other_numbers_unless_they_may_be_one(key: P
     header = Dataset()
     header.PatientBirthDate = "20200309"
     text = without_identity("a_9.3.20_b9.3.2020. T2_9_3_20_1", identity_words(header))
-    assert text == f"a_{code_of('9.3.20')}_b{code_of('9.3.2020')}. T2_{code_of('9_3_20')}_1"
+    assert text == "a_{0}_b{0}. T2_{0}_1".format(code_of("20200309"))
 
 
 def test_words_that_differ_in_accents_have_codes_of_their_own(key: Path) -> None:
