@@ -195,8 +195,8 @@ def table(titles: Sequence[str] = tuple(ROWS), *, intervals: bool = True) -> str
 
 
 def _needed(saved: LabelsSaved) -> str:
-    ends = [labels_text(saved, value) for value in (saved.low, saved.high)]
-    return f"{labels_text(saved, saved.needed)} [{', '.join(ends)}]"
+    needed, *ends = (labels_text(saved, value) for value in (saved.needed, saved.low, saved.high))
+    return needed if set(ends) == {needed} else f"{needed} [{', '.join(ends)}]"
 
 
 def main() -> None:
