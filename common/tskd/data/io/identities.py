@@ -87,8 +87,8 @@ def without_identity(text: str, words: Iterable[str]) -> str:
         before, end = end, positions[last - 1] + 1
         while end < len(text) and not _folded(text[end]):  # accents that are letters of their own
             end += 1
-        found = _most_alike(text[start:end], known[word]) if word in known else word
-        parts += [text[before:start], code_of(found)]
+        plain = _most_alike(text[start:end], known[word]) if word in known else word
+        parts += [text[before:start], code_of(plain)]
     return "".join([*parts, text[end:]])
 
 
