@@ -21,12 +21,13 @@ class CompactCacheDataset(CacheDataset):
     whose augmentation is a step of its own. Tensors of one shape lie in common blocks: each
     alone would leave a gap that the next image, read as float32, does not fit into.
 
-    Arguments are those of `CacheDataset`. An item's `image` is a float32 tensor in [0, 1].
+    Arguments are those of `CacheDataset`, but that two threads read and no bar shows it unless told so. An item's
+    `image` is a float32 tensor in [0, 1].
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._blocks = Blocks()
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, **{"num_workers": 2, "progress": False, **kwargs})
 
     def _load_cache_item(self, idx: int) -> Any:
         return {key: self._blocks.keep(value) for key, value in pack(super()._load_cache_item(idx)).items()}

@@ -34,6 +34,8 @@ MAY_DIFFER = (
         "train#dataset#data",
     ),  # files, whose fingerprints count
     *("train#handlers", "train#named_handlers", "train#dataloader#num_workers"),
+    *("train#dataset#num_workers", "train#dataset#progress"),
+    "train#dataloader#drop_last",  # an epoch has whole batches anyway
     *("train#trainer#network", "train#sampler#num_samples"),  # DistributedDataParallel
     *TRACKING,
 )
