@@ -14,7 +14,7 @@ from tskd import ranks
 from tskd.errors import TskdError
 from tskd.files import lock_folder, remove_drafts
 from tskd.handlers.best_model import BestModel
-from tskd.handlers.run_config import is_below, running_parser, training_identity, used_settings
+from tskd.handlers.run_config import MAY_DIFFER, is_below, running_parser, training_identity, used_settings
 from tskd.state import copy_file, read_tensors, save_tensors
 
 logger = logging.getLogger(__name__)
@@ -157,6 +157,8 @@ class Checkpointing:
         """One line a value that is not the checkpoint's; of an older checkpoint only what it and this run both name."""
         current = self.identity
         stored = {OLDER.get(key, key): value for key, value in stored.items()}
+        # keys of the config (fingerprints have no levels) that were compared once, and may differ now
+        stored = {key: value for key, value in stored.items() if "#" not in key or not is_below(key, MAY_DIFFER)}
         keys = list(dict.fromkeys([*current, *stored]))
         if version < VERSION:
             settings = {key: current.get(key, str(value)) for key, value in used_settings(self.parser).items()}
