@@ -23,6 +23,7 @@ RECIPE, RIVALS = ("teacher", "supervised", "tskd"), {"fixmatch", "task_agnostic"
 LINES: list[tuple[str, str, str, str, tuple[str, str, str]]] = [
     ("CHAOS MR, 1 labelled patient", LITE, "chaos_mr_whole_patients", "1 patient", RECIPE),
     ("CHAOS MR, 2 labelled patients", LITE, "chaos_mr_whole_patients", "2 patients", RECIPE),
+    ("CHAOS MR, 3 labelled patients", LITE, "chaos_mr_whole_patients", "3 patients", RECIPE),
     ("CHAOS MR, 20 labelled slices", LITE, "chaos_mr_slices", "20", RECIPE),
     ("USGRA nerves, vessels, 10 labels", LITE, "usgra_label_efficiency", "10", RECIPE),
     ("USGRA nerves, vessels, 20 labels", LITE, "usgra_label_efficiency", "20", RECIPE),
@@ -45,6 +46,7 @@ LINES: list[tuple[str, str, str, str, tuple[str, str, str]]] = [
 ROWS = {
     "CHAOS MR, 1 labelled patient": ("CHAOS MR, 4 organs, 1 patient", "patients", "chaos_whole_patients"),
     "CHAOS MR, 2 labelled patients": ("CHAOS MR, 2 patients", "patients", "chaos_whole_patients"),
+    "CHAOS MR, 3 labelled patients": ("CHAOS MR, 3 patients", "patients", "chaos_whole_patients"),
     "CHAOS MR, 20 labelled slices": ("CHAOS MR, 20 slices", "patients", "chaos_20_labels"),
     "USGRA nerves, vessels, 10 labels": ("USGRA ultrasound, 10 images", "images", "label_efficiency"),
     "USGRA nerves, vessels, 20 labels": ("USGRA, 20 images", "images", "label_efficiency"),
